@@ -1,0 +1,1 @@
+"""Divergences, bounds and conformal calibration (numpy, scipy)."""

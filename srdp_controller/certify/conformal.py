@@ -1,0 +1,43 @@
+"""Split conformal prediction over whole trajectories (section 9, certified abstention).
+
+Trajectories, not steps, are exchangeable: the score of a trajectory is its largest latent distance.
+With n calibration trajectories the threshold at level alpha is the ceil((n + 1)(1 - alpha))-th
+smallest score, so a fresh trajectory from the same distribution raises any alarm with probability at
+most alpha. Under shift nothing is promised: there the alarm is the point.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def conformal_threshold(scores: np.ndarray, alpha: float) -> float:
+    """Threshold for trajectory scores (n,) at miscoverage ``alpha``.
+
+    Raises:
+        ValueError: n is too small for alpha; the message says how many trajectories are needed.
+    """
+    n = len(scores)
+    rank = math.ceil((n + 1) * (1.0 - alpha))
+    if rank > n:
+        raise ValueError(f"alpha {alpha} needs at least {math.ceil(1.0 / alpha) - 1} calibration trajectories, got {n}")
+    return float(np.sort(scores)[rank - 1])
+
+
+def trajectory_scores(distances: Sequence[np.ndarray]) -> np.ndarray:
+    """Largest distance of each trajectory, (n,)."""
+    return np.array([float(np.max(trajectory)) for trajectory in distances])
+
+
+def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson score interval of a proportion at 95 %."""
+    if trials == 0:
+        return 0.0, 1.0
+    share = successes / trials
+    centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials)) / (1 + z * z / trials)
+    # at 0 or n successes one end is exactly 0 or 1; rounding must not push it past
+    return max(0.0, centre - half), min(1.0, centre + half)

@@ -1,0 +1,1 @@
+"""The real-time side: clock, loop, statistics, supervisor, teacher worker, swap, safety filter (numpy only)."""

@@ -1,0 +1,223 @@
+"""One control cycle: observe, infer, judge, choose, filter, publish, account.
+
+Knows neither ROS nor the robot: where observations come from and where commands go are two
+callables, so the node, the benchmarks and the tests run this very code.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from srdp_controller.control.histogram import Histogram
+from srdp_controller.control.noise import HeldNoise
+from srdp_controller.control.safety_filter import SafetyFilter
+from srdp_controller.control.supervisor import Abstention, Event, Mode, Supervisor
+from srdp_controller.control.swap import EngineSlot
+from srdp_controller.control.teacher_worker import Plan, TeacherWorker
+from srdp_controller.control.telemetry import MODES, Telemetry
+from srdp_controller.errors import SrdpError
+from srdp_controller.observation import NEVER_NS, ObservationAssembler
+
+
+@dataclass(frozen=True)
+class ControllerSettings:
+    """Times [ns] and switches of the cycle."""
+
+    period_ns: int
+    max_age_ns: int
+    teacher_deadline_ns: int
+    abstain_enabled: bool = True
+
+
+@dataclass
+class ControllerState:
+    """Counters and histograms [ns] of a run."""
+
+    commands: int = 0
+    rejected_messages: int = 0
+    rejected_reason: str = ""
+    engine_failures: int = 0
+    inference: Histogram = field(default_factory=Histogram)
+    latency: Histogram = field(default_factory=Histogram)
+    overhead: Histogram = field(default_factory=Histogram)
+    observation_age: Histogram = field(default_factory=Histogram)
+    score: float = math.nan
+    modes: dict[Mode, int] = field(default_factory=lambda: {mode: 0 for mode in Mode})
+
+
+# take(now_ns) updates the assembler and returns when the newest message was received [ns], or 0
+Take = Callable[[int], int]
+# publish(command, observed_ns)
+Publish = Callable[[list[float], int], None]
+
+
+class Controller:
+    """Runs ``cycle`` once a period; everything it needs is allocated before the first one."""
+
+    def __init__(
+        self,
+        settings: ControllerSettings,
+        assembler: ObservationAssembler,
+        slot: EngineSlot,
+        teacher: TeacherWorker,
+        supervisor: Supervisor,
+        abstention: Abstention,
+        safety: SafetyFilter,
+        noise: HeldNoise,
+        telemetry: Telemetry,
+        take: Take,
+        publish: Publish,
+    ) -> None:
+        self.settings = settings
+        self.state = ControllerState()
+        self.slot = slot
+        self.supervisor = supervisor
+        self.abstention = abstention
+        self.safety = safety
+        self.telemetry = telemetry
+        self.teacher = teacher
+        self._assembler = assembler
+        self._noise = noise
+        self._take = take
+        self._publish = publish
+        spec = assembler.spec
+        self._step_ns = round(spec.step_s * 1e9)
+        names = [component.name for component in spec.observation]
+        self._tip = [names.index(name) for name in spec.workspace.position_observations]
+        self._zero = [0.0] * spec.act_dim
+        self._plan: Plan | None = None
+        self._history = [(0, self._zero)] * (
+            2 + max([0, *(age // settings.period_ns for age in assembler.history_ages_ns)])
+        )
+        self._cycle = 0
+        self._scores = np.zeros_like(slot.current.engine.latent[0])
+        self._started_ns = 0
+        self._last_publish_ns = 0
+
+    def cycle(self, now_ns: int) -> None:
+        """One period: exactly one command is published."""
+        state = self.state
+        settings = self.settings
+        assembler = self._assembler
+        if self._started_ns == 0:
+            self._started_ns = now_ns
+        if self.slot.take():
+            self.abstention.clear()
+        received_ns = self._take(now_ns)
+        observed_ns = assembler.oldest_ns()
+        age_ns = now_ns - observed_ns
+        inference_ns = 0
+        if observed_ns == NEVER_NS:
+            event, reason = Event.OBSERVATION_STALE, "no message yet on " + ", ".join(assembler.missing())
+        elif age_ns > settings.max_age_ns:
+            event, reason = Event.OBSERVATION_STALE, self._stale_reason(now_ns)
+        else:
+            state.observation_age.record(age_ns)
+            event, reason, inference_ns = self._infer(now_ns, observed_ns)
+        mode = self.supervisor.step(event, reason, now_ns, observed_ns != NEVER_NS)
+        state.modes[mode] += 1
+        desired = self._desired(mode, now_ns)
+        vector = assembler.vector
+        # without a fresh position the barrier cannot be evaluated: the filter then only slows down
+        position = (
+            (float(vector[self._tip[0]]), float(vector[self._tip[1]]))
+            if observed_ns != NEVER_NS and (age_ns <= settings.max_age_ns or mode is Mode.HOLD)
+            else None
+        )
+        elapsed = (now_ns - self._last_publish_ns) * 1e-9 if self._last_publish_ns else None
+        command = self.safety.apply(desired, position, elapsed)
+        self._last_publish_ns = now_ns
+        self._publish(command, observed_ns)
+        state.commands += 1
+        if assembler.history_ages_ns:
+            self._history[self._cycle % len(self._history)] = (now_ns, command)
+        self._cycle += 1
+        ended = time.monotonic_ns()
+        latency_ns = ended - received_ns if received_ns else 0
+        if received_ns:
+            state.latency.record(latency_ns)
+        state.overhead.record(ended - now_ns - inference_ns)
+        self.telemetry.record(
+            (
+                (now_ns - self._started_ns) * 1e-9,
+                MODES.index(mode.value),
+                0.0,
+                inference_ns * 1e-3,
+                latency_ns * 1e-3,
+                age_ns * 1e-6 if observed_ns != NEVER_NS else math.nan,
+                state.score,
+                command[0],
+                command[1] if len(command) > 1 else 0.0,
+            )
+        )
+
+    def _stale_reason(self, now_ns: int) -> str:
+        oldest = min(
+            (plan for plan in self._assembler.plans.values() if not plan.optional), key=lambda plan: plan.measured_ns
+        )
+        return f"{oldest.topic} is older than {self.settings.max_age_ns * 1e-6:.0f} ms"
+
+    def _infer(self, now_ns: int, observed_ns: int) -> tuple[Event, str, int]:
+        """Run the student; returns the cycle's event, its reason and the inference time [ns]."""
+        state = self.state
+        deployment = self.slot.current
+        engine = deployment.engine
+        assembler = self._assembler
+        if assembler.history_ages_ns:
+            assembler.set_history({age: self._command_at(now_ns - age) for age in assembler.history_ages_ns})
+        np.copyto(engine.observation[0], assembler.vector)
+        self._noise.fill(engine.noise, now_ns)
+        started = time.monotonic_ns()
+        try:
+            engine.run()
+        except SrdpError as error:
+            state.engine_failures += 1
+            return Event.ENGINE_FAILED, str(error), time.monotonic_ns() - started
+        inference_ns = time.monotonic_ns() - started
+        state.inference.record(inference_ns)
+        chunk = engine.action[0]
+        if not math.isfinite(float(chunk.sum())):
+            state.engine_failures += 1
+            return Event.ENGINE_FAILED, f"engine {deployment.name} answered NaN", inference_ns
+        if self.settings.abstain_enabled and deployment.threshold < math.inf:
+            np.subtract(engine.teacher_latent[0], engine.latent[0], out=self._scores)
+            score = math.sqrt(float(self._scores.dot(self._scores)))
+            state.score = score
+            if self.abstention.update(score, deployment.threshold, now_ns):
+                return (*self._abstain(engine.noise, now_ns, observed_ns, score, deployment.threshold), inference_ns)
+        # this chunk's clock starts now, as the evaluated closed loop's does
+        self._plan = Plan(chunk.copy(), now_ns, now_ns)
+        return Event.TRUSTED, "", inference_ns
+
+    def _abstain(
+        self, noise: np.ndarray, now_ns: int, observed_ns: int, score: float, threshold: float
+    ) -> tuple[Event, str]:
+        worker = self.teacher
+        worker.submit(self._assembler.vector, noise, now_ns)
+        plan = worker.plan
+        reason = f"latent distance {score:.3g} above {threshold:.3g}"
+        if plan is not None and now_ns - plan.observed_ns <= self.settings.teacher_deadline_ns:
+            self._plan = plan
+            return Event.ABSTAIN_TEACHER_READY, reason
+        return Event.ABSTAIN_TEACHER_LATE, f"{reason}; teacher {worker.error or 'late'}"
+
+    def _desired(self, mode: Mode, now_ns: int) -> Any:
+        if mode is Mode.STOP or self._plan is None:
+            self._plan = None
+            return self._zero
+        action = self._plan.action(now_ns, self._step_ns)
+        return self._zero if action is None else action
+
+    def _command_at(self, when_ns: int) -> list[float]:
+        best = self._zero
+        newest = -(2**62)
+        for sent_ns, command in self._history:
+            if newest < sent_ns <= when_ns:
+                newest, best = sent_ns, command
+        return best

@@ -1,0 +1,64 @@
+"""Fixed-size histograms of durations: recording costs no allocation, whatever the run's length."""
+
+from __future__ import annotations
+
+_SUB_BITS = 5  # 32 buckets per octave: quantiles are exact to 3 %
+_SUB = 1 << _SUB_BITS
+_BUCKETS = (42 - _SUB_BITS) * _SUB + _SUB
+
+
+class Histogram:
+    """Log-linear histogram of non-negative nanosecond durations (negative ones count as zero).
+
+    One thread records; readers in other threads may see a count that is one sample old.
+    """
+
+    __slots__ = ("_counts", "count", "largest", "total")
+
+    def __init__(self) -> None:
+        self._counts = [0] * _BUCKETS
+        self.count = 0
+        self.total = 0
+        self.largest = 0
+
+    def record(self, value_ns: int) -> None:
+        """Count one duration [ns]."""
+        if value_ns < 0:
+            value_ns = 0
+        octave = value_ns.bit_length() - _SUB_BITS - 1
+        index = value_ns if octave < 0 else (octave << _SUB_BITS) + (value_ns >> octave)
+        self._counts[index if index < _BUCKETS else _BUCKETS - 1] += 1
+        self.count += 1
+        self.total += value_ns
+        if value_ns > self.largest:
+            self.largest = value_ns
+
+    def quantile(self, share: float) -> float:
+        """Upper edge [ns] of the bucket in which the given share of all samples is reached."""
+        if self.count == 0:
+            return 0.0
+        wanted = share * self.count
+        seen = 0
+        for index, count in enumerate(self._counts):
+            seen += count
+            if count and seen >= wanted:
+                if index < 2 * _SUB:
+                    return float(min(index, self.largest))
+                octave = (index >> _SUB_BITS) - 1
+                upper = ((index - (octave << _SUB_BITS)) + 1) << octave
+                return float(min(upper - 1, self.largest))
+        return float(self.largest)
+
+    @property
+    def mean(self) -> float:
+        """Mean duration [ns]."""
+        return self.total / self.count if self.count else 0.0
+
+    def percentiles(self, unit_ns: float = 1e3) -> dict[str, float]:
+        """``{"p50", "p99", "p999", "max"}`` in the given unit (default microseconds)."""
+        return {
+            "p50": self.quantile(0.5) / unit_ns,
+            "p99": self.quantile(0.99) / unit_ns,
+            "p999": self.quantile(0.999) / unit_ns,
+            "max": self.largest / unit_ns,
+        }

@@ -1,0 +1,78 @@
+"""The fixed-rate loop: wait for the deadline, run the cycle, account for it, next deadline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from srdp_controller.control.clock import Sleep
+from srdp_controller.control.histogram import Histogram
+
+
+@dataclass(frozen=True)
+class LoopTiming:
+    """What is configured: the period, how to wait, and whether missed cycles are skipped."""
+
+    period_ns: int
+    wait: Sleep
+    manage_overruns: bool = True
+
+
+@dataclass
+class LoopState:
+    """What changes: counters and the histograms of this run [ns]."""
+
+    cycles: int = 0
+    overruns: int = 0
+    missed_cycles: int = 0
+    last_lateness_ns: int = 0
+    last_execution_ns: int = 0
+    lateness: Histogram = field(default_factory=Histogram)
+    period_error: Histogram = field(default_factory=Histogram)
+    execution: Histogram = field(default_factory=Histogram)
+
+
+def run_loop(
+    timing: LoopTiming,
+    state: LoopState,
+    cycle: Callable[[int], None],
+    running: Callable[[], bool],
+    slack: Callable[[int], None] | None = None,
+) -> None:
+    """Call ``cycle(started_ns)`` every period until ``running()`` is false.
+
+    Deadlines are absolute: an overrun (a cycle that ends after the next deadline) skips the cycles
+    that it missed without moving the phase, or, where overruns are not managed, lets them follow at
+    once. ``slack(deadline_ns)`` may use the time until the next deadline.
+    """
+    now = time.monotonic_ns
+    period = timing.period_ns
+    wait = timing.wait
+    deadline = now() + period
+    previous = 0
+    while running():
+        wait(deadline)
+        started = now()
+        lateness = started - deadline
+        state.lateness.record(lateness)
+        if previous:
+            error = started - previous - period
+            state.period_error.record(error if error >= 0 else -error)
+        previous = started
+        cycle(started)
+        ended = now()
+        state.cycles += 1
+        state.last_lateness_ns = lateness
+        state.last_execution_ns = ended - started
+        state.execution.record(ended - started)
+        deadline += period
+        if ended > deadline:
+            state.overruns += 1
+            if timing.manage_overruns:
+                missed = (ended - deadline) // period + 1
+                state.missed_cycles += missed
+                deadline += missed * period
+                previous = 0
+        elif slack is not None:
+            slack(deadline)

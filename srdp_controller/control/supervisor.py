@@ -1,0 +1,140 @@
+"""The supervisor: which source the command comes from, as a table of (mode, event) -> mode.
+
+STUDENT drives while it can be trusted; TEACHER while the abstention test fires and a teacher's plan is
+due; HOLD while no valid action is due (the rest of the chunk, then a smooth stop); STOP after
+``hold_ns`` in HOLD or a fault that will not heal, and only ``reset`` leaves it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Mode(Enum):
+    """Modes of the supervisor (contract)."""
+
+    STUDENT = "STUDENT"
+    TEACHER = "TEACHER"
+    HOLD = "HOLD"
+    STOP = "STOP"
+
+
+class Event(Enum):
+    """What one cycle found, the most serious first."""
+
+    FAULT = "fault"
+    RESET = "reset"
+    HOLD_EXPIRED = "hold expired"
+    OBSERVATION_STALE = "observation stale"
+    ENGINE_FAILED = "engine failed"
+    ABSTAIN_TEACHER_LATE = "abstain, teacher late"
+    ABSTAIN_TEACHER_READY = "abstain, teacher ready"
+    TRUSTED = "trusted"
+
+
+_ACTIVE = {
+    Event.FAULT: Mode.STOP,
+    Event.OBSERVATION_STALE: Mode.HOLD,
+    Event.ENGINE_FAILED: Mode.HOLD,
+    Event.ABSTAIN_TEACHER_LATE: Mode.HOLD,
+    Event.ABSTAIN_TEACHER_READY: Mode.TEACHER,
+    Event.TRUSTED: Mode.STUDENT,
+}
+TRANSITIONS: dict[Mode, dict[Event, Mode]] = {
+    Mode.STUDENT: {**_ACTIVE, Event.RESET: Mode.STUDENT, Event.HOLD_EXPIRED: Mode.STUDENT},
+    Mode.TEACHER: {**_ACTIVE, Event.RESET: Mode.TEACHER, Event.HOLD_EXPIRED: Mode.TEACHER},
+    Mode.HOLD: {**_ACTIVE, Event.RESET: Mode.HOLD, Event.HOLD_EXPIRED: Mode.STOP},
+    Mode.STOP: {**{event: Mode.STOP for event in Event}, Event.RESET: Mode.HOLD},
+}
+
+
+@dataclass(frozen=True)
+class SupervisorTiming:
+    """How long HOLD lasts before STOP, and how long the score must be good to leave TEACHER [ns]."""
+
+    hold_ns: int
+    dwell_ns: int
+
+
+class Abstention:
+    """Latent-distance test with hysteresis: fires above ``threshold``, clears below a share of it.
+
+    It clears only after the score has stayed below for ``dwell_ns``.
+    """
+
+    def __init__(self, hysteresis: float, dwell_ns: int) -> None:
+        self.hysteresis = hysteresis
+        self.dwell_ns = dwell_ns
+        self.fired = False
+        self.count = 0
+        self._below_since: int | None = None
+
+    def update(self, score: float, threshold: float, now_ns: int) -> bool:
+        """Whether to abstain; a score that is not a number counts as infinite."""
+        if not score <= threshold:
+            if not self.fired:
+                self.count += 1
+            self.fired = True
+            self._below_since = None
+        elif self.fired:
+            if score > threshold * (1.0 - self.hysteresis):
+                self._below_since = None
+            elif self._below_since is None:
+                self._below_since = now_ns
+            if self._below_since is not None and now_ns - self._below_since >= self.dwell_ns:
+                self.fired = False
+                self._below_since = None
+        return self.fired
+
+    def clear(self) -> None:
+        """Forget the past (the engine was exchanged)."""
+        self.fired = False
+        self._below_since = None
+
+
+class Supervisor:
+    """Keeps the mode; ``step`` is called once a cycle."""
+
+    def __init__(self, timing: SupervisorTiming) -> None:
+        self.timing = timing
+        self.mode = Mode.HOLD
+        self.reason = "waiting for the first observation"
+        self._hold_since: int | None = None
+        self._reset_requested = False
+        self._fault: str | None = None
+
+    def request_reset(self) -> None:
+        """Leave STOP at the next cycle (called from another thread; one reference is written)."""
+        self._reset_requested = True
+
+    def fault(self, reason: str) -> None:
+        """Report a fault that will not heal: STOP at the next cycle."""
+        self._fault = reason
+
+    def step(self, event: Event, reason: str, now_ns: int, seen_observation: bool = True) -> Mode:
+        """Advance by one cycle's finding and return the mode in force.
+
+        The time in HOLD counts only once a first observation was seen, so that a controller that
+        is started before its robot waits instead of stopping.
+        """
+        if self._fault is not None:
+            event, reason = Event.FAULT, self._fault
+            self._fault = None
+        elif self._reset_requested:
+            self._reset_requested = False
+            if self.mode is Mode.STOP:
+                event, reason = Event.RESET, "reset"
+        target = TRANSITIONS[self.mode][event]
+        if target is Mode.HOLD:
+            if self.mode is not Mode.HOLD or self._hold_since is None or not seen_observation:
+                self._hold_since = now_ns
+            elif now_ns - self._hold_since > self.timing.hold_ns:
+                target = TRANSITIONS[Mode.HOLD][Event.HOLD_EXPIRED]
+                reason = f"{reason}, for longer than {self.timing.hold_ns * 1e-9:.2f} s"
+        else:
+            self._hold_since = None
+        if target is not self.mode or target is Mode.HOLD:
+            self.reason = reason
+        self.mode = target
+        return target

@@ -1,0 +1,1 @@
+"""Bundles and inference engines: run-time half (no torch) and export (torch)."""

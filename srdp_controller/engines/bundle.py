@@ -1,0 +1,212 @@
+"""The bundle: the only thing that crosses from offline to on line (``models/<task>/``).
+
+``bundle.json`` names every file with its SHA-256 and carries the hash of its own content, so a
+flipped byte anywhere is found before any parser sees the file. Nothing in a bundle is executable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from srdp_controller.errors import BundleError
+from srdp_controller.spec import PolicySpec
+
+SCHEMA_VERSION = 1
+MANIFEST = "bundle.json"
+MAX_MANIFEST_BYTES = 4 * 2**20
+MAX_FILE_BYTES = 256 * 2**20
+POLICY_NAMES = ("teacher", "student_k1", "student_k2", "student_k4", "student_k8")
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileEntry(_Model):
+    """A file of the bundle, by name inside it and by hash."""
+
+    file: str
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+    @field_validator("file")
+    @classmethod
+    def _inside(cls, value: str) -> str:
+        path = PurePosixPath(value)
+        if path.is_absolute() or ".." in path.parts or "\\" in value or not path.parts:
+            raise ValueError("must be a path inside the bundle")
+        return value
+
+
+class PolicyEntry(FileEntry):
+    """One policy: an ONNX graph from observation and noise to action and latents."""
+
+    steps: int = Field(ge=1, description="K for a student, T for the teacher")
+    evaluations: int = Field(ge=1, description="sequential evaluations of the denoiser per action")
+    noise_shape: tuple[int, int, int] = Field(description="n_noise, horizon, act_dim")
+    latent_dim: int = Field(ge=1)
+
+
+class Bundle(_Model):
+    """Content of ``bundle.json``."""
+
+    schema_version: int
+    task: str
+    spec: PolicySpec
+    policies: dict[str, PolicyEntry] = Field(min_length=1)
+    calibration: FileEntry
+    provenance: dict[str, Any]
+
+
+class PolicyCalibration(_Model):
+    """Split conformal thresholds of one student's latent distance."""
+
+    thresholds: dict[str, float] = Field(description="alpha as text -> threshold")
+    median_score: float
+
+
+class Calibration(_Model):
+    """Content of the calibration file."""
+
+    score: str
+    unit: str = "one trajectory: at most a share alpha of fresh nominal trajectories raises any alarm"
+    trajectories: int
+    policies: dict[str, PolicyCalibration]
+
+    def threshold(self, policy: str, alpha: float) -> float:
+        """Threshold for a miscoverage ``alpha``: the calibrated one at or below it (conservative).
+
+        Raises:
+            BundleError: the policy was not calibrated, or alpha is below the smallest calibrated one.
+        """
+        entry = self.policies.get(policy)
+        if entry is None:
+            raise BundleError(f"policy {policy} has no calibration; run `srdp calibrate` or set abstain.enabled false")
+        usable = [float(key) for key in entry.thresholds if float(key) <= alpha + 1e-12]
+        if not usable:
+            smallest = min(entry.thresholds, key=float)
+            raise BundleError(f"abstain.alpha {alpha} is below the smallest calibrated value {smallest}")
+        best = max(usable)
+        return next(value for key, value in entry.thresholds.items() if float(key) == best)
+
+
+def _canonical(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+
+
+def sha256(data: bytes) -> str:
+    """SHA-256 of bytes, hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write under a temporary name, flush to disk, rename."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_bundle(folder: Path, bundle: Bundle) -> None:
+    """Write the manifest last, so that a half-written bundle is never a valid one."""
+    content = bundle.model_dump(mode="json")
+    content["content_sha256"] = sha256(_canonical(content))
+    write_file(folder / MANIFEST, json.dumps(content, indent=1).encode() + b"\n")
+
+
+class LoadedBundle:
+    """A bundle whose manifest was verified; its files are verified when they are read."""
+
+    def __init__(self, folder: Path, content: Bundle) -> None:
+        self.folder = folder
+        self.content = content
+
+    @property
+    def spec(self) -> PolicySpec:
+        """What the bundle's policies observe and command."""
+        return self.content.spec
+
+    def policy(self, name: str) -> PolicyEntry:
+        """Entry of a policy.
+
+        Raises:
+            BundleError: the bundle has no such policy; the message lists those it has.
+        """
+        entry = self.content.policies.get(name)
+        if entry is None:
+            known = ", ".join(self.content.policies)
+            raise BundleError(f"{self.folder}: no policy {name!r}; the bundle has: {known}")
+        return entry
+
+    def read(self, entry: FileEntry) -> bytes:
+        """Bytes of a file, verified against its hash before anything parses them.
+
+        Raises:
+            BundleError: missing, a link out of the bundle, too large, or another hash.
+        """
+        path = self.folder / entry.file
+        try:
+            if not path.resolve().is_relative_to(self.folder.resolve()):
+                raise BundleError(f"{path}: points outside the bundle")
+            size = path.stat().st_size
+            if size > MAX_FILE_BYTES:
+                raise BundleError(f"{path}: {size} bytes, more than the {MAX_FILE_BYTES} allowed")
+            data = path.read_bytes()
+        except OSError as error:
+            raise BundleError(f"{path}: {error.strerror or error}; the bundle is incomplete") from None
+        found = sha256(data)
+        if found != entry.sha256:
+            raise BundleError(
+                f"{path}: damaged: SHA-256 is {found[:12]}..., bundle.json says {entry.sha256[:12]}...; "
+                "copy the bundle again or rebuild it with `make bundle`"
+            )
+        return data
+
+    def calibration(self) -> Calibration:
+        """The verified calibration."""
+        data = self.read(self.content.calibration)
+        try:
+            return Calibration.model_validate_json(data)
+        except ValidationError as error:
+            raise BundleError(f"{self.folder / self.content.calibration.file}: {error.errors()[0]['msg']}") from None
+
+
+def load_bundle(folder: str | Path) -> LoadedBundle:
+    """Read and verify ``bundle.json``.
+
+    Raises:
+        BundleError: missing, damaged, of another schema version, or a field is wrong.
+    """
+    folder = Path(folder)
+    path = folder / MANIFEST
+    try:
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise BundleError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes; not a bundle manifest")
+        raw = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path}: {error.strerror or error}; expected a bundle folder such as models/pushing") from None
+    try:
+        content = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path}: not valid JSON ({error}); the file is damaged") from None
+    if not isinstance(content, dict):
+        raise BundleError(f"{path}: expected a JSON object")
+    version = content.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise BundleError(f"{path}: schema version {version!r}, this controller reads {SCHEMA_VERSION}; re-export it")
+    claimed = content.pop("content_sha256", None)
+    if claimed != sha256(_canonical(content)):
+        raise BundleError(f"{path}: damaged: its content does not match content_sha256; copy the bundle again")
+    try:
+        return LoadedBundle(folder, Bundle.model_validate(content))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BundleError(f"{path}: field {where}: {first['msg']}") from None

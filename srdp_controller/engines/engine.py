@@ -1,0 +1,35 @@
+"""``Engine``: what the control loop needs of an inference engine, whatever runs underneath."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+
+class Engine(Protocol):
+    """A loaded policy with preallocated, contiguous float32 buffers of batch one.
+
+    The caller fills ``observation`` (1, obs_dim, raw SI) and ``noise`` (1, n_noise, horizon,
+    act_dim), calls ``run`` and reads ``action`` (1, horizon, act_dim, raw SI), ``latent`` and
+    ``teacher_latent`` (1, z_dim). One thread at a time.
+    """
+
+    name: str
+    provider: str
+    evaluations: int
+    observation: np.ndarray
+    noise: np.ndarray
+    action: np.ndarray
+    latent: np.ndarray
+    teacher_latent: np.ndarray
+
+    def run(self) -> None:
+        """Evaluate the policy once.
+
+        Raises:
+            EngineError: the evaluation failed or was cancelled.
+        """
+
+    def cancel(self) -> None:
+        """Ask a ``run`` under way in another thread to stop early; it then raises."""

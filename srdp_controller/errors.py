@@ -1,0 +1,30 @@
+"""Errors that an operator can act on: what was wrong, where, and what to do."""
+
+from __future__ import annotations
+
+
+class SrdpError(Exception):
+    """Bad input from outside (a file, a parameter, a message); the text names the remedy.
+
+    The command line prints the text alone and exits with status 2.
+    """
+
+
+class BundleError(SrdpError):
+    """A bundle is missing, damaged, of another schema version, or does not fit the controller."""
+
+
+class EngineError(SrdpError):
+    """An inference engine cannot be built, or the asked-for provider is not there."""
+
+
+class SpecError(SrdpError):
+    """A policy specification contradicts itself or the robot's topics."""
+
+
+class DatasetError(SrdpError):
+    """An offline dataset is missing, damaged or of the wrong shape."""
+
+
+class ScenarioError(SrdpError):
+    """A scenario file of the simulation is missing or wrong."""

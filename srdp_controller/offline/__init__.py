@@ -1,0 +1,1 @@
+"""Strictly offline learning: collection, training, distillation, calibration, pipeline (torch)."""

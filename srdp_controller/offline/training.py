@@ -1,0 +1,102 @@
+"""One training loop for all networks: Adam, cosine learning rate, EMA weights, checkpoints.
+
+A checkpoint holds everything that the loop's future depends on, so a run that was interrupted
+continues to the same weights as one that was not.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+Loss = Callable[[int, torch.Generator], tuple[Tensor, dict[str, float]]]
+Progress = Callable[[int, int, str], None]
+
+
+def save_atomically(state: object, path: Path) -> None:
+    """Write a torch file under a temporary name, flush it to disk, then rename it."""
+    temporary = path.with_suffix(path.suffix + ".tmp")
+    with temporary.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def load_state(path: Path) -> dict[str, object]:
+    """Read a torch file of tensors and plain values (no code is ever unpickled)."""
+    state: dict[str, object] = torch.load(path, weights_only=True)
+    return state
+
+
+def train(
+    model: nn.Module,
+    loss: Loss,
+    *,
+    steps: int,
+    learning_rate: float,
+    ema_decay: float,
+    seed: int,
+    checkpoint: Path,
+    metrics: Path,
+    progress: Progress,
+    checkpoint_every: int = 2000,
+) -> nn.Module:
+    """Minimise ``loss(step, generator)`` over the model's trainable parameters; returns the EMA model.
+
+    ``checkpoint`` is resumed from when it exists and removed by the caller when its stage is done;
+    ``metrics`` gets one JSON line every 500 steps.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=1e-6)
+    average = copy.deepcopy(model)
+    averaged = [p for p, q in zip(average.parameters(), model.parameters(), strict=True) if q.requires_grad]
+    generator = torch.Generator().manual_seed(seed)
+    start = 0
+    if checkpoint.exists():
+        state = load_state(checkpoint)
+        model.load_state_dict(state["model"])  # type: ignore[arg-type]
+        average.load_state_dict(state["average"])  # type: ignore[arg-type]
+        optimiser.load_state_dict(state["optimiser"])  # type: ignore[arg-type]
+        generator.set_state(state["generator"])  # type: ignore[arg-type]
+        start = int(state["step"])  # type: ignore[call-overload]
+    began = time.monotonic()
+    with metrics.open("a") as log:
+        for step in range(start, steps):
+            warmup = min(1.0, (step + 1) / 500)
+            rate = learning_rate * warmup * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * step / steps)))
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            value, parts = loss(step, generator)
+            optimiser.zero_grad(set_to_none=True)
+            value.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimiser.step()
+            decay = min(ema_decay, (step + 1) / (step + 10))
+            with torch.no_grad():
+                torch._foreach_lerp_(averaged, parameters, 1.0 - decay)
+            if (step + 1) % 500 == 0 or step + 1 == steps:
+                log.write(json.dumps({"step": step + 1, "loss": float(value.detach()), **parts}) + "\n")
+                log.flush()
+                rate_hz = (step + 1 - start) / (time.monotonic() - began)
+                progress(step + 1, steps, f"loss {float(value.detach()):.4f}, {rate_hz:.0f} steps/s")
+            if (step + 1) % checkpoint_every == 0:
+                save_atomically(
+                    {
+                        "model": model.state_dict(),
+                        "average": average.state_dict(),
+                        "optimiser": optimiser.state_dict(),
+                        "generator": generator.get_state(),
+                        "step": step + 1,
+                    },
+                    checkpoint,
+                )
+    return average

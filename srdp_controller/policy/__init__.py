@@ -1,0 +1,1 @@
+"""Networks, noise schedules, samplers, teacher and student (torch)."""

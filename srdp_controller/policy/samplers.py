@@ -1,0 +1,52 @@
+"""Samplers of the reverse process, one function each (eq. 2, 5, 6; section 4 a).
+
+``predict(a, t)`` returns the network's estimate (B, A) at a scalar timestep t.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Predict = Callable[[Tensor, int], Tensor]
+CLIP = 4.0  # clean actions are within this many scales; keeps early estimates at low signal rates sane
+
+
+def clean_action(a: Tensor, epsilon: Tensor, alpha_bar: float) -> Tensor:
+    """Estimate of a_0 from a_t and the predicted noise (section 4 a), clipped."""
+    return ((a - (1.0 - alpha_bar) ** 0.5 * epsilon) / max(alpha_bar, 1e-12) ** 0.5).clamp(-CLIP, CLIP)
+
+
+def ddim_step(a: Tensor, a_0: Tensor, alpha_bar: float, alpha_bar_next: float) -> Tensor:
+    """Deterministic step (Song et al. 2021, eta = 0) from a_t and its clean estimate to the next level."""
+    epsilon = (a - alpha_bar**0.5 * a_0) / (1.0 - alpha_bar) ** 0.5
+    return alpha_bar_next**0.5 * a_0 + (1.0 - alpha_bar_next) ** 0.5 * epsilon
+
+
+def ddim(predict: Predict, a: Tensor, alpha_bar: Sequence[float], tau: Sequence[int], keep: Sequence[int] = ()) -> tuple[Tensor, list[Tensor]]:
+    """DDIM over timesteps tau[K] > ... > tau[0] = 0 with an epsilon predictor.
+
+    Returns a_0 (B, A) and the states at the timesteps in ``keep``, in falling order of t.
+    """
+    kept = [a] if tau[-1] in keep else []
+    for t, t_next in zip(reversed(tau[1:]), reversed(tau[:-1]), strict=True):
+        a_0 = clean_action(a, predict(a, t), alpha_bar[t])
+        a = ddim_step(a, a_0, alpha_bar[t], alpha_bar[t_next])
+        if t_next in keep:
+            kept.append(a)
+    return a, kept
+
+
+def ddpm(predict: Predict, a: Tensor, alpha_bar: Sequence[float], generator: torch.Generator | None = None) -> Tensor:
+    """Ancestral sampling (eq. 2) over all T timesteps with an epsilon predictor; returns a_0 (B, A)."""
+    for t in range(len(alpha_bar) - 1, 0, -1):
+        a_0 = clean_action(a, predict(a, t), alpha_bar[t])
+        alpha = alpha_bar[t] / alpha_bar[t - 1]
+        mean = (
+            alpha_bar[t - 1] ** 0.5 * (1.0 - alpha) * a_0 + alpha**0.5 * (1.0 - alpha_bar[t - 1]) * a
+        ) / (1.0 - alpha_bar[t])
+        sigma = ((1.0 - alpha) * (1.0 - alpha_bar[t - 1]) / (1.0 - alpha_bar[t])) ** 0.5
+        a = mean + sigma * torch.randn(a.shape, generator=generator) if t > 1 else mean
+    return a

@@ -1,0 +1,1 @@
+"""Tables, plots and judgements of runs and evaluations."""

@@ -1,0 +1,472 @@
+"""``/srdp_controller``: a managed node that drives a robot with a distilled student at a fixed rate.
+
+The loop runs in a thread of its own on absolute deadlines and takes its observation topics itself;
+the executor keeps parameters, services and diagnostics.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import TwistStamped
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.signals import SignalHandlerOptions
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+from srdp_controller.control.clock import sleep_then_spin, sleep_until
+from srdp_controller.control.controller import Controller, ControllerSettings
+from srdp_controller.control.loop import LoopState, LoopTiming, run_loop
+from srdp_controller.control.noise import HeldNoise
+from srdp_controller.control.privileges import Privilege, ShallowIdle, lock_memory, use_affinity, use_fifo
+from srdp_controller.control.safety_filter import SafetyFilter, SafetyLimits
+from srdp_controller.control.supervisor import Abstention, Mode, Supervisor, SupervisorTiming
+from srdp_controller.control.swap import Deployment, EngineSlot, measure, require_fit
+from srdp_controller.control.teacher_worker import TeacherWorker
+from srdp_controller.control.telemetry import COLUMNS, Telemetry
+from srdp_controller.engines.bundle import LoadedBundle, load_bundle
+from srdp_controller.engines.onnx_engine import load_engine
+from srdp_controller.errors import SrdpError
+from srdp_controller.observation import NEVER_NS, ObservationAssembler
+from srdp_controller.provenance import describe_run, write_json
+from srdp_controller.resources import find_resource
+from srdp_controller.ros.direct_take import LATCHED, LATEST, DirectSubscription, extractor
+from srdp_controller.ros.parameters import declare, load_schema, refuse
+
+FUTURE_TOLERANCE_NS = 5_000_000
+TELEMETRY_ROWS = 120_000
+LATENESS_WARN_NS, LATENESS_ERROR_NS = 1_000_000, 5_000_000
+DWELL_NS = 100_000_000
+
+
+class _Input:
+    """One observation topic: subscription, extraction and the check of its messages."""
+
+    def __init__(self, node: LifecycleNode, assembler: ObservationAssembler, topic: str) -> None:
+        plan = assembler.plans[topic]
+        message_type, self.extract, self.check = extractor(plan.type, plan.fields)
+        self.subscription = DirectSubscription(node, message_type, topic, LATCHED if plan.optional else LATEST)
+        self.topic = topic
+        self.checked: object = None
+
+
+class ControllerNode(LifecycleNode):
+    """Lifecycle node around ``Controller``; parameters are those of config/controller_parameters.yaml."""
+
+    def __init__(self) -> None:
+        super().__init__("srdp_controller")
+        self.values = declare(self, load_schema("controller_parameters.yaml"))
+        self.failure = ""
+        self._controller: Controller | None = None
+        self._bundle: LoadedBundle | None = None
+        self._loop_state = LoopState()
+        self._thread: threading.Thread | None = None
+        self._running = False
+        self._reverting = False
+        self._said: dict[str, str] = {}
+        self._rejected_said = 0
+        self._mode_sent: Mode | None = None
+        self._privileges: list[Privilege] = []
+        self._idle = ShallowIdle()
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self._mode_publisher = self.create_publisher(String, "~/mode", LATCHED)
+        self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self.create_service(Trigger, "~/dump_telemetry", self._on_dump)
+        self.create_timer(1.0, self._diagnose)
+        self.create_timer(0.05, self._report_changes)
+
+    # --- lifecycle ---------------------------------------------------------------------------
+
+    def on_configure(self, state: State) -> TransitionCallbackReturn:
+        """Load, verify and warm up everything; one clear error where that fails."""
+        try:
+            self._configure()
+        except SrdpError as error:
+            self.failure = str(error)
+            self.get_logger().error(str(error))
+            return TransitionCallbackReturn.FAILURE
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: State) -> TransitionCallbackReturn:
+        """Start the loop."""
+        self._running = True
+        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+        self._thread.start()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_deactivate(self, state: State) -> TransitionCallbackReturn:
+        """Slow down to a standstill, then stop the loop."""
+        self.stop_loop()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_cleanup(self, state: State) -> TransitionCallbackReturn:
+        """Release the engines."""
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: State) -> TransitionCallbackReturn:
+        """Stop the loop and release everything."""
+        self.stop_loop()
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _configure(self) -> None:
+        values = self.values
+        folder = Path(values["model_dir"]) if values["model_dir"] else find_resource("models/pushing")
+        self._bundle = bundle = load_bundle(folder)
+        spec = bundle.spec
+        self._period_ns = round(1e9 / values["update_rate"])
+        self._calibration = bundle.calibration()
+        first = self._prepare(values["engine"])
+        assembler = ObservationAssembler(spec)
+        self._inputs = [_Input(self, assembler, topic) for topic in assembler.plans]
+        self._command_publisher = self.create_publisher(TwistStamped, "~/command", 1)
+        self._message = TwistStamped()
+        self._message.header.frame_id = spec.workspace.frame
+        twist = self._message.twist
+        self._targets = []
+        for component in spec.action:
+            _, group, axis = component.field.split(".")
+            self._targets.append((getattr(twist, group), axis))
+        lower, upper = spec.action_limits()
+        limits = SafetyLimits(
+            tuple(lower.tolist()),
+            tuple(upper.tolist()),
+            values["safety.max_speed"],
+            values["safety.max_acceleration"],
+            spec.workspace.lower,
+            spec.workspace.upper,
+            values["safety.barrier_gain"],
+        )
+        self._controller = Controller(
+            ControllerSettings(
+                self._period_ns,
+                round(values["observation.max_age"] * 1e9),
+                round(values["fallback.teacher_deadline"] * 1e9),
+                values["abstain.enabled"],
+            ),
+            assembler,
+            EngineSlot(first, self._prepare),
+            TeacherWorker(load_engine(bundle, "teacher", values["provider"])),
+            Supervisor(SupervisorTiming(round(values["fallback.hold_time"] * 1e9), DWELL_NS)),
+            Abstention(values["abstain.hysteresis"], DWELL_NS),
+            SafetyFilter(limits, self._period_ns * 1e-9),
+            HeldNoise(round(values["noise.hold_time"] * 1e9), values["seed"]),
+            Telemetry(TELEMETRY_ROWS),
+            self._take,
+            self._publish,
+        )
+        self._assembler = assembler
+        self.get_logger().info(
+            f"bundle {folder}: engine {first.name} on {first.engine.provider}, p99 {first.measured_p99_ns * 1e-3:.0f} us "
+            f"in a period of {self._period_ns * 1e-3:.0f} us, abstention threshold {first.threshold:.3g}"
+        )
+
+    def _prepare(self, name: str) -> Deployment:
+        """Load, verify, warm up and measure an engine; refuse one that does not fit the period."""
+        assert self._bundle is not None
+        engine = load_engine(self._bundle, name, self.values["provider"])
+        p99 = measure(engine, 200 if engine.evaluations <= 16 else 20)
+        require_fit(name, p99, self._period_ns)
+        threshold = math.inf
+        if self.values["abstain.enabled"] and name != "teacher":
+            threshold = self._calibration.threshold(name, self.values["abstain.alpha"])
+        return Deployment(name, engine, threshold, p99)
+
+    def _release(self) -> None:
+        if self._controller is not None:
+            self._controller.teacher.close()
+            self._controller = None
+            for source in self._inputs:
+                self.destroy_subscription(source.subscription._subscription)
+            self.destroy_publisher(self._command_publisher)
+
+    # --- the loop's thread -------------------------------------------------------------------
+
+    def _run(self) -> None:
+        values = self.values
+        controller = self._controller
+        assert controller is not None
+        self._privileges = [
+            use_fifo(values["thread_priority"]),
+            use_affinity(values["cpu_affinity"]),
+            lock_memory(values["lock_memory"]),
+            self._idle.open(values["cpu_dma_latency"]),
+        ]
+        sys.setswitchinterval(2e-4)
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        spin_ns = round(values["spin_time"] * 1e9)
+        timing = LoopTiming(
+            self._period_ns, sleep_then_spin(spin_ns) if spin_ns else sleep_until, values["overruns.manage"]
+        )
+        try:
+            run_loop(timing, self._loop_state, controller.cycle, lambda: self._running, self._collect_garbage)
+        except Exception as error:  # the loop's thread must say why it died, whatever it was
+            self.failure = f"the control loop failed: {type(error).__name__}: {error}"
+            self.get_logger().fatal(self.failure)
+        finally:
+            gc.enable()
+            self._idle.close()
+
+    def _collect_garbage(self, deadline_ns: int) -> None:
+        if deadline_ns - time.monotonic_ns() > 2_000_000 and gc.get_count()[0] > 5000:
+            gc.collect(0)
+
+    def _take(self, now_ns: int) -> int:
+        assembler = self._assembler
+        controller = self._controller
+        assert controller is not None
+        newest = 0
+        system_ns = time.time_ns()
+        offset = system_ns - now_ns
+        for source in self._inputs:
+            taken = source.subscription.take()
+            if taken is None:
+                continue
+            message, received_ns = taken
+            stamp = message.header.stamp
+            age_ns = system_ns - (stamp.sec * 1_000_000_000 + stamp.nanosec)
+            wrong = source.check(message)
+            if wrong is None and age_ns < -FUTURE_TOLERANCE_NS:
+                wrong = f"its stamp is {-age_ns * 1e-6:.1f} ms in the future; synchronise the clocks"
+            if wrong is None:
+                component = assembler.update(source.topic, source.extract(message), now_ns - age_ns)
+                if component is None:
+                    newest = max(newest, received_ns - offset)
+                    continue
+                wrong = f"{component} is not finite or outside its limits"
+            controller.state.rejected_messages += 1
+            controller.state.rejected_reason = f"{source.topic}: {wrong}"
+        return newest
+
+    def _publish(self, command: list[float], observed_ns: int) -> None:
+        stamp_ns = 0 if observed_ns == NEVER_NS else time.time_ns() - (time.monotonic_ns() - observed_ns)
+        stamp = self._message.header.stamp
+        stamp.sec, stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
+        for (vector, axis), value in zip(self._targets, command, strict=True):
+            setattr(vector, axis, value)
+        self._command_publisher.publish(self._message)
+
+    def stop_loop(self) -> None:
+        """Bring the tool to rest through the safety filter, then end the loop's thread."""
+        if self._thread is None or self._controller is None:
+            return
+        self._controller.supervisor.fault("deactivated")
+        give_up = time.monotonic() + 1.0
+        while time.monotonic() < give_up and self._thread.is_alive():
+            if self._controller.supervisor.mode is Mode.STOP and not any(self._controller.safety.command):
+                break
+            time.sleep(0.005)
+        self._running = False
+        self._thread.join(timeout=2.0)
+        self._thread = None
+
+    # --- the executor's thread ---------------------------------------------------------------
+
+    def _on_parameters(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
+        for parameter in parameters:
+            if parameter.name != "engine" or self._reverting or self._bundle is None or self._controller is None:
+                continue
+            try:
+                self._bundle.policy(parameter.value)
+            except SrdpError as error:
+                return refuse(str(error))
+            self._controller.slot.request(parameter.value)
+        return SetParametersResult(successful=True)
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        controller = self._controller
+        response.success = controller is not None
+        if controller is None:
+            response.message = "the controller is not configured"
+        else:
+            response.message = f"mode was {controller.supervisor.mode.value}: {controller.supervisor.reason}"
+            controller.supervisor.request_reset()
+        return response
+
+    def _on_dump(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        folder = Path(self.values["run_dir"] or ".")
+        try:
+            response.message = str(self.write_telemetry(folder))
+            response.success = True
+        except OSError as error:
+            response.message = f"{folder}: {error.strerror}"
+        return response
+
+    def _say(self, key: str, text: str, warn: bool = False) -> None:
+        if self._said.get(key) != text:
+            self._said[key] = text
+            (self.get_logger().warning if warn else self.get_logger().info)(text)
+
+    def _report_changes(self) -> None:
+        controller = self._controller
+        for privilege in self._privileges:
+            self._say(privilege.name, f"{privilege.name}: {privilege.text}", warn="refused" in privilege.text)
+        if controller is None:
+            return
+        slot = controller.slot
+        if slot.refusal:
+            self.get_logger().error(f"swap refused: {slot.refusal}; {slot.current.name} goes on")
+            slot.refusal = ""
+            self._reverting = True
+            self.set_parameters([Parameter("engine", Parameter.Type.STRING, slot.current.name)])
+            self._reverting = False
+        self._say("engine", f"engine {slot.current.name} drives")
+        mode = controller.supervisor.mode
+        if mode is not self._mode_sent:
+            self._mode_sent = mode
+            self._mode_publisher.publish(String(data=mode.value))
+            reason = "" if mode is Mode.STUDENT else f": {controller.supervisor.reason}"
+            self.get_logger().info(f"mode {mode.value}{reason}")
+
+    def _diagnose(self) -> None:
+        status = DiagnosticStatus(name="srdp_controller: control loop", hardware_id="srdp_controller")
+        controller = self._controller
+        if controller is None:
+            status.level, status.message = DiagnosticStatus.STALE, self.failure or "not configured"
+        else:
+            state, loop = controller.state, self._loop_state
+            if state.rejected_messages > self._rejected_said:
+                self.get_logger().warning(
+                    f"{state.rejected_messages - self._rejected_said} messages refused, last {state.rejected_reason}"
+                )
+                self._rejected_said = state.rejected_messages
+            mode = controller.supervisor.mode
+            late = loop.last_lateness_ns
+            overruns = loop.overruns
+            status.level, status.message = DiagnosticStatus.OK, mode.value
+            if mode in (Mode.TEACHER, Mode.HOLD) or late > LATENESS_WARN_NS or overruns > loop.cycles // 1000:
+                status.level = DiagnosticStatus.WARN
+            if mode is Mode.STOP or late > LATENESS_ERROR_NS or self.failure:
+                status.level = DiagnosticStatus.ERROR
+            if mode is not Mode.STUDENT:
+                status.message = f"{mode.value}: {controller.supervisor.reason}"
+            if self.failure:
+                status.message = self.failure
+            fields = {
+                "engine": controller.slot.current.name,
+                "update_rate_hz": self.values["update_rate"],
+                "cycles": loop.cycles,
+                "commands": state.commands,
+                "overruns": overruns,
+                "lateness_p99_us": round(loop.lateness.quantile(0.99) * 1e-3, 1),
+                "execution_p99_us": round(loop.execution.quantile(0.99) * 1e-3, 1),
+                "inference_p50_us": round(state.inference.quantile(0.5) * 1e-3, 1),
+                "latency_p50_us": round(state.latency.quantile(0.5) * 1e-3, 1),
+                "observation_age_p50_ms": round(state.observation_age.quantile(0.5) * 1e-6, 2),
+                "latent_distance": f"{state.score:.4g}",
+                "threshold": f"{controller.slot.current.threshold:.4g}",
+                "abstentions": controller.abstention.count,
+                "swaps": controller.slot.swaps,
+                "filter_interventions": controller.safety.interventions,
+                "limit_violations": controller.safety.violations,
+                "rejected_messages": state.rejected_messages,
+            }
+            status.values = [KeyValue(key=key, value=str(value)) for key, value in fields.items()]
+        array = DiagnosticArray(status=[status])
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics_publisher.publish(array)
+
+    # --- after the run -----------------------------------------------------------------------
+
+    def write_telemetry(self, folder: Path) -> Path:
+        """Write the recorded cycles as CSV; returns the file."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "telemetry.csv"
+        rows = self._controller.telemetry.rows() if self._controller else np.zeros((0, len(COLUMNS)))
+        np.savetxt(path, rows, delimiter=",", header=",".join(COLUMNS), comments="", fmt="%.6g")
+        return path
+
+    def write_run(self, folder: Path) -> None:
+        """Write ``controller.json`` and the telemetry of the run."""
+        controller = self._controller
+        if controller is None:
+            return
+        loop, state = self._loop_state, controller.state
+        write_json(
+            folder / "controller.json",
+            {
+                **describe_run("controller_node", self.values["seed"]),
+                "engine": controller.slot.current.name,
+                "provider": self.values["provider"],
+                "update_rate_hz": self.values["update_rate"],
+                "cycles": loop.cycles,
+                "commands": state.commands,
+                "overruns": loop.overruns,
+                "missed_cycles": loop.missed_cycles,
+                "lateness_us": loop.lateness.percentiles(),
+                "period_error_us": loop.period_error.percentiles(),
+                "execution_us": loop.execution.percentiles(),
+                "inference_us": state.inference.percentiles(),
+                "overhead_us": state.overhead.percentiles(),
+                "latency_us": state.latency.percentiles(),
+                "observation_age_ms": state.observation_age.percentiles(1e6),
+                "modes": {mode.value: count for mode, count in state.modes.items()},
+                "abstentions": controller.abstention.count,
+                "teacher_plans": controller.teacher.plans,
+                "swaps": controller.slot.swaps,
+                "filter_interventions": controller.safety.interventions,
+                "limit_violations": controller.safety.violations,
+                "rejected_messages": state.rejected_messages,
+                "engine_failures": state.engine_failures,
+                "privileges": {item.name: item.text for item in self._privileges},
+                "failure": self.failure,
+            },
+        )
+        self.write_telemetry(folder)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the node until SIGINT or SIGTERM; 0 after a sound run, 2 when it could not start."""
+    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        node = ControllerNode()
+    except SrdpError as error:
+        print(f"srdp_controller: {error}", file=sys.stderr)
+        rclpy.shutdown()
+        return 2
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    status = 0
+    if node.values["autostart"]:
+        node.trigger_configure()
+        if node.failure:
+            status = 2
+            stop.set()
+        else:
+            node.trigger_activate()
+    while not stop.is_set() and not node.failure:
+        executor.spin_once(timeout_sec=0.1)
+    node.stop_loop()
+    if node.values["run_dir"]:
+        node.write_run(Path(node.values["run_dir"]))
+    if node.failure and status == 0:
+        status = 1
+    node._release()
+    executor.shutdown()
+    node.destroy_node()
+    rclpy.shutdown()
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

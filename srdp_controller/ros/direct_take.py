@@ -1,0 +1,114 @@
+"""Subscriptions that the loop takes itself: no executor, no callback, no waiting.
+
+The executor never sees them (their callback group is never ready), so no other thread holds the
+interpreter lock to convert their messages while a cycle is due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.callback_groups import CallbackGroup
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+
+class NeverReady(CallbackGroup):
+    """A callback group that no executor ever serves."""
+
+    def can_execute(self, entity: Any) -> bool:
+        """Never."""
+        return False
+
+    def beginning_execution(self, entity: Any) -> bool:
+        """Never."""
+        return False
+
+    def ending_execution(self, entity: Any) -> None:
+        """Nothing was begun."""
+
+
+LATEST = QoSProfile(
+    depth=1,
+    history=HistoryPolicy.KEEP_LAST,
+    reliability=ReliabilityPolicy.BEST_EFFORT,
+    durability=DurabilityPolicy.VOLATILE,
+)
+LATCHED = QoSProfile(
+    depth=1,
+    history=HistoryPolicy.KEEP_LAST,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
+
+
+class DirectSubscription:
+    """Newest message of a topic, taken on demand by the thread that needs it."""
+
+    def __init__(self, node: Node, message_type: Any, topic: str, qos: QoSProfile = LATEST) -> None:
+        self.topic = topic
+        self._type = message_type
+        self._subscription = node.create_subscription(
+            message_type, topic, lambda message: None, qos, callback_group=NeverReady()
+        )
+        self._handle = self._subscription.handle
+
+    def take(self) -> tuple[Any, int] | None:
+        """The newest message and when the middleware received it (system clock, ns), or None."""
+        newest = None
+        while True:
+            taken = self._handle.take_message(self._type, False)
+            if taken is None:
+                return newest
+            message, info = taken
+            newest = (message, info["received_timestamp"])
+
+
+Extract = Callable[[Any], list[float]]
+
+
+def extractor(type_name: str, fields: list[str]) -> tuple[Any, Extract, Callable[[Any], str | None]]:
+    """Message class, values of ``fields`` of a message in order, and a check of its shape.
+
+    The check returns None or what is wrong with the message (a joint that is missing, say).
+    """
+    if type_name == "sensor_msgs/msg/JointState":
+        from sensor_msgs.msg import JointState
+
+        names = [field[field.index("[") + 1 : -1] for field in fields]
+        arrays = [field[: field.index("[")] for field in fields]
+        order: dict[tuple[str, ...], list[int]] = {}
+
+        def joint_values(message: Any) -> list[float]:
+            key = tuple(message.name)
+            index = order.get(key)
+            if index is None:
+                index = order[key] = [key.index(name) for name in names]
+            position, velocity = message.position, message.velocity
+            return [(position if array == "position" else velocity)[i] for array, i in zip(arrays, index, strict=True)]
+
+        def joint_check(message: Any) -> str | None:
+            known = set(message.name)
+            missing = [name for name in names if name not in known]
+            if missing:
+                return f"joint {missing[0]!r} is not in the message (it has {len(known)} joints)"
+            if len(message.position) != len(message.name):
+                return f"{len(message.position)} positions for {len(message.name)} joints"
+            return None
+
+        return JointState, joint_values, joint_check
+    from geometry_msgs.msg import PoseStamped
+
+    paths = [field.split(".") for field in fields]
+
+    def pose_values(message: Any) -> list[float]:
+        values = []
+        for path in paths:
+            value = message
+            for part in path:
+                value = getattr(value, part)
+            values.append(value)
+        return values
+
+    return PoseStamped, pose_values, lambda message: None

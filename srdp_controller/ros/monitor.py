@@ -1,0 +1,93 @@
+"""Watches a run from outside: mode, diagnostics and episodes, as a line on the terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.srv import SetParameters
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from std_msgs.msg import String
+
+from srdp_controller.ros.direct_take import LATCHED
+
+
+class Monitor:
+    """Context manager around a node that listens to the controller and the simulated robot."""
+
+    def __enter__(self) -> Monitor:
+        """Join the ROS domain."""
+        rclpy.init()
+        self._node = Node("srdp_monitor")
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self._node)
+        self.mode = "starting"
+        self.values: dict[str, str] = {}
+        self.episodes = self.successes = 0
+        self._first: float | None = None
+        self._node.create_subscription(String, "/srdp_controller/mode", self._on_mode, LATCHED)
+        self._node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self._node.create_subscription(String, "/srdp_simulation/episode", self._on_episode, LATCHED)
+        self._parameters = self._node.create_client(SetParameters, "/srdp_controller/set_parameters")
+        self._shown = 0.0
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the domain."""
+        self._executor.shutdown()
+        self._node.destroy_node()
+        rclpy.shutdown()
+
+    def _on_mode(self, message: String) -> None:
+        self.mode = message.data
+        if self._first is None and self.mode in ("STUDENT", "TEACHER"):
+            self._first = time.monotonic()
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name.startswith("srdp_controller"):
+                self.values = {item.key: item.value for item in status.values}
+
+    def _on_episode(self, message: String) -> None:
+        self.episodes += 1
+        self.successes += bool(json.loads(message.data)["success"])
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the controller first drove."""
+        return 0.0 if self._first is None else time.monotonic() - self._first
+
+    def wait(self, seconds: float) -> None:
+        """Serve messages for so long."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=left)
+
+    def swap(self, engine: str) -> Any:
+        """Ask for an engine swap; the answer is not waited for."""
+        request = SetParameters.Request(parameters=[Parameter("engine", value=engine).to_parameter_msg()])
+        return self._parameters.call_async(request)
+
+    def show(self, duration: float) -> None:
+        """Print the state: rewritten in place on a terminal, every five seconds elsewhere."""
+        values = self.values
+        line = (
+            f"{self.elapsed_s:5.1f}/{duration:.0f} s  {self.mode:<8} {values.get('engine', ''):<10} "
+            f"episodes {self.successes}/{self.episodes}  cycles {values.get('cycles', 0)}  "
+            f"overruns {values.get('overruns', 0)}  inference {values.get('inference_p50_us', '-')} us  "
+            f"latency {values.get('latency_p50_us', '-')} us"
+        )
+        if sys.stdout.isatty():
+            print(f"\r{line[:118]:<118}", end="", flush=True)
+        elif time.monotonic() - self._shown >= 5.0:
+            self._shown = time.monotonic()
+            print(line, flush=True)

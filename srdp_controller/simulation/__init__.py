@@ -1,0 +1,1 @@
+"""PyBullet worlds as Gymnasium environments, the scripted expert and closed-loop evaluation."""

@@ -1,0 +1,109 @@
+"""The pushing world as a Gymnasium environment: seeded, deterministic, faster than real time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from srdp_controller.observation import ObservationAssembler
+from srdp_controller.simulation.pushing_task import pushing_spec
+from srdp_controller.simulation.pushing_world import PHYSICS_RATE_HZ, PushingWorld
+from srdp_controller.simulation.scenario import Scenario, load_scenario
+
+
+class ObservedWorld:
+    """A ``PushingWorld`` seen through its sensors: the observation that the controller would see."""
+
+    def __init__(self, scenario: Scenario, gui: bool = False) -> None:
+        self.world = PushingWorld(scenario, gui)
+        self.assembler = ObservationAssembler(pushing_spec())
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Start an episode and wait until every sensor has spoken once."""
+        self.world.reset(rng)
+        self.assembler.reset()
+        layout = self.world.layout
+        self.assembler.update("/goal_pose", layout.goal, 0)
+        self.assembler.update("/post_pose", layout.post, 0)
+        while self.assembler.missing():
+            self.step()
+
+    def step(self) -> None:
+        """One physics step, then take what the sensors published."""
+        self.world.step()
+        joints = self.world.joint_measurement()
+        if joints is not None:
+            self.assembler.update("/joint_states", joints.values.tolist(), round(joints.measured_s * 1e9))
+        pose = self.world.object_measurement()
+        if pose is not None:
+            self.assembler.update("/object_pose", pose.values.tolist(), round(pose.measured_s * 1e9))
+
+    @property
+    def observation(self) -> np.ndarray:
+        """Observation (obs_dim,) float32, raw SI units."""
+        return self.assembler.vector.copy()
+
+
+class PushingEnv(gymnasium.Env[np.ndarray, np.ndarray]):
+    """Push a box round a post to a goal.
+
+    Observation (8,) float32 [m] and action (2,) float32 [m/s] as in ``pushing_task``; reward 1 on
+    success, else 0; terminated on success, truncated at the scenario's time limit.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
+
+    def __init__(
+        self,
+        scenario: str | Scenario = "nominal",
+        control_rate_hz: float = 20.0,
+        render_mode: str | None = None,
+    ) -> None:
+        if isinstance(scenario, str):
+            scenario = load_scenario(scenario)
+        self.render_mode = render_mode
+        self.observed = ObservedWorld(scenario)
+        self._steps_per_action = max(1, round(PHYSICS_RATE_HZ / control_rate_hz))
+        spec = self.observed.assembler.spec
+        self.observation_space = gymnasium.spaces.Box(
+            np.array([component.lower for component in spec.observation], dtype=np.float32),
+            np.array([component.upper for component in spec.observation], dtype=np.float32),
+        )
+        low, high = spec.action_limits()
+        self.action_space = gymnasium.spaces.Box(low.astype(np.float32), high.astype(np.float32))
+
+    @property
+    def world(self) -> PushingWorld:
+        """The physics behind the sensors."""
+        return self.observed.world
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode; returns the first observation and an empty info."""
+        super().reset(seed=seed)
+        self.observed.reset(self.np_random)
+        return self.observed.observation, {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Send the command and run one control period."""
+        self.world.send((float(action[0]), float(action[1])))
+        for _ in range(self._steps_per_action):
+            self.observed.step()
+        outcome = self.world.outcome
+        terminated = outcome.success
+        truncated = outcome.finished and not outcome.success
+        return self.observed.observation, float(terminated), terminated, truncated, {}
+
+    def render(self) -> np.ndarray:  # type: ignore[override]
+        """Picture (height, width, 3) uint8."""
+        return self.world.render()
+
+    def close(self) -> None:
+        """Disconnect from PyBullet."""
+        self.world.close()
+
+
+gymnasium.register("srdp_controller/Pushing-v0", entry_point="srdp_controller.simulation.pushing_env:PushingEnv")

@@ -1,0 +1,182 @@
+"""``PolicySpec``: what a policy observes and commands, by name, unit, source, limits and scale.
+
+The spec is the contract between the offline side (which trains in it), the bundle (which carries
+it) and the robot (whose topics it names). Everything is in SI units.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from srdp_controller.kinematics import KinematicChain
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TopicSource(_Model):
+    """One field of a ROS message."""
+
+    kind: Literal["topic"] = "topic"
+    topic: str
+    type: Literal["sensor_msgs/msg/JointState", "geometry_msgs/msg/PoseStamped"]
+    field: str = Field(description="dotted path, e.g. pose.position.x, or position[joint_name]")
+    default: float | None = Field(
+        default=None,
+        description="value used until a first message arrives; a topic whose components all have "
+        "one is optional and never counts as stale (a fixture's pose, for example)",
+    )
+
+
+class KinematicsSource(_Model):
+    """A coordinate of the tool centre point, computed from a JointState topic by a chain."""
+
+    kind: Literal["kinematics"] = "kinematics"
+    topic: str
+    type: Literal["sensor_msgs/msg/JointState"] = "sensor_msgs/msg/JointState"
+    chain: str
+    axis: Literal["x", "y", "z"]
+
+
+class CommandHistorySource(_Model):
+    """The controller itself: the command that was in force ``age_s`` seconds ago."""
+
+    kind: Literal["command_history"] = "command_history"
+    component: int = Field(ge=0)
+    age_s: float = Field(gt=0.0)
+
+
+class ActionPrefixSource(_Model):
+    """The controller itself: an action already committed, ``step`` steps of the chunk ahead."""
+
+    kind: Literal["action_prefix"] = "action_prefix"
+    component: int = Field(ge=0)
+    step: int = Field(ge=0)
+
+
+Source = Annotated[
+    TopicSource | KinematicsSource | CommandHistorySource | ActionPrefixSource,
+    Field(discriminator="kind"),
+]
+
+
+class ObservationComponent(_Model):
+    """One entry of the observation vector."""
+
+    name: str
+    unit: str
+    index: int = Field(ge=0)
+    source: Source
+    lower: float = Field(description="a value below is a fault of the sensor, not a state")
+    upper: float
+    centre: float = Field(description="subtracted before the network")
+    scale: float = Field(gt=0.0, description="divided by before the network")
+
+
+class ActionComponent(_Model):
+    """One entry of the action vector; ``field`` is where it goes in geometry_msgs/TwistStamped."""
+
+    name: str
+    unit: str
+    index: int = Field(ge=0)
+    field: Literal[
+        "twist.linear.x",
+        "twist.linear.y",
+        "twist.linear.z",
+        "twist.angular.x",
+        "twist.angular.y",
+        "twist.angular.z",
+    ]
+    lower: float
+    upper: float
+    centre: float
+    scale: float = Field(gt=0.0)
+
+
+class Workspace(_Model):
+    """Rectangle of the task frame that the tool centre point must not leave [m]."""
+
+    frame: str
+    lower: tuple[float, float]
+    upper: tuple[float, float]
+    position_observations: tuple[str, str] = Field(
+        description="names of the two observation components that measure the tool centre point"
+    )
+
+
+class PolicySpec(_Model):
+    """Observation (obs_dim,), action chunk (horizon, act_dim) and how both meet the robot."""
+
+    task: str
+    observation: tuple[ObservationComponent, ...] = Field(min_length=1)
+    action: tuple[ActionComponent, ...] = Field(min_length=1)
+    horizon: int = Field(ge=1, description="actions in one chunk")
+    control_rate_hz: float = Field(gt=0.0, description="rate at which the chunk's actions follow each other")
+    workspace: Workspace
+    kinematics: dict[str, KinematicChain] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PolicySpec:
+        for kind, components in (("observation", self.observation), ("action", self.action)):
+            if [component.index for component in components] != list(range(len(components))):
+                raise ValueError(f"{kind} indices must be 0, 1, 2, ... in order")
+            names = [component.name for component in components]
+            if len(set(names)) != len(names):
+                raise ValueError(f"{kind} names must differ: {names}")
+            for component in components:
+                if not component.lower < component.upper:
+                    raise ValueError(f"{kind} {component.name}: lower must be below upper")
+        known = {component.name for component in self.observation}
+        for name in self.workspace.position_observations:
+            if name not in known:
+                raise ValueError(f"workspace.position_observations: no observation named {name!r}")
+        for component in self.observation:
+            source = component.source
+            if isinstance(source, KinematicsSource) and source.chain not in self.kinematics:
+                raise ValueError(f"observation {component.name}: no kinematic chain {source.chain!r}")
+            if (
+                isinstance(source, CommandHistorySource | ActionPrefixSource)
+                and source.component >= len(self.action)
+            ):
+                raise ValueError(f"observation {component.name}: no action component {source.component}")
+        return self
+
+    @property
+    def obs_dim(self) -> int:
+        """Length of the observation vector."""
+        return len(self.observation)
+
+    @property
+    def act_dim(self) -> int:
+        """Length of one action."""
+        return len(self.action)
+
+    @property
+    def step_s(self) -> float:
+        """Seconds between two actions of a chunk."""
+        return 1.0 / self.control_rate_hz
+
+    def observation_normalisation(self) -> tuple[np.ndarray, np.ndarray]:
+        """Centre and scale, each (obs_dim,) float32."""
+        return (
+            np.array([component.centre for component in self.observation], dtype=np.float32),
+            np.array([component.scale for component in self.observation], dtype=np.float32),
+        )
+
+    def action_normalisation(self) -> tuple[np.ndarray, np.ndarray]:
+        """Centre and scale, each (act_dim,) float32."""
+        return (
+            np.array([component.centre for component in self.action], dtype=np.float32),
+            np.array([component.scale for component in self.action], dtype=np.float32),
+        )
+
+    def action_limits(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper limit, each (act_dim,) float64."""
+        return (
+            np.array([component.lower for component in self.action], dtype=np.float64),
+            np.array([component.upper for component in self.action], dtype=np.float64),
+        )
