@@ -16,7 +16,7 @@ from srdp_controller.errors import SrdpError
 DESCRIPTION = "Train, distil, certify, export and run few-step diffusion policies on ROS 2 robots."
 
 
-def _missing(extra: str, error: ImportError) -> SrdpError:
+def _missing(extra: str, error: ModuleNotFoundError) -> SrdpError:
     return SrdpError(f"this command needs {error.name}, which is not installed: pip install 'srdp_controller[{extra}]'")
 
 
@@ -27,7 +27,7 @@ def _pipeline(arguments: argparse.Namespace, last: str) -> dict[str, Any]:
     try:
         from srdp_controller.offline.pipeline import Run, run_pipeline
         from srdp_controller.offline.recipe import load_recipe
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise _missing("train", error) from None
     from srdp_controller.progress import ProgressPrinter
     from srdp_controller.resources import find_resource
@@ -56,7 +56,9 @@ def _add_pipeline(commands: Any) -> None:
     }
     for name, (last, text) in stages.items():
         parser = commands.add_parser(
-            name, help=text, description=f"{text}. Stages whose inputs are unchanged are skipped; interrupted ones resume."
+            name,
+            help=text,
+            description=f"{text}. Stages whose inputs are unchanged are skipped; interrupted ones resume.",
         )
         parser.add_argument("recipe", nargs="?", help="recipe YAML (default: the shipped export/pushing.yaml)")
         parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="override, e.g. teacher.steps=5000")
@@ -111,7 +113,7 @@ def _verify(arguments: argparse.Namespace) -> dict[str, Any]:
 def _closed_loop(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
         from srdp_controller.report.closed_loop import evaluate
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise _missing("sim", error) from None
     from srdp_controller.progress import ProgressPrinter
 
@@ -158,7 +160,7 @@ def _add_eval(commands: Any) -> None:
 def _demo(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
         from srdp_controller.demo import run_demo
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise _missing("ros,sim", error) from None
 
     return run_demo(
@@ -178,7 +180,7 @@ def _demo(arguments: argparse.Namespace) -> dict[str, Any]:
 def _swap(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
         from srdp_controller.ros.swap_client import request_swap
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise _missing("ros", error) from None
 
     message = request_swap(arguments.engine, arguments.timeout)
@@ -189,7 +191,7 @@ def _swap(arguments: argparse.Namespace) -> dict[str, Any]:
 def _summarise(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
         from srdp_controller.report.run import summarise_run
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise _missing("sim", error) from None
 
     return summarise_run(Path(arguments.run_folder))
@@ -198,7 +200,7 @@ def _summarise(arguments: argparse.Namespace) -> dict[str, Any]:
 def _latency_success(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
         from srdp_controller.report.latency_success import latency_success
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise _missing("sim", error) from None
     from srdp_controller.progress import ProgressPrinter
 

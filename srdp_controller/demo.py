@@ -81,7 +81,9 @@ def run_demo(
     }
     if model:
         control["model_dir"] = str(Path(model).resolve())
-    print(f"simulated robot ({scenario}) and controller ({engine}, {update_rate:.0f} Hz) for {duration:.0f} s", flush=True)
+    print(
+        f"simulated robot ({scenario}) and controller ({engine}, {update_rate:.0f} Hz) for {duration:.0f} s", flush=True
+    )
     with contextlib.ExitStack() as stack:
         robot = subprocess.Popen(node_command("sim_node", simulation), env=environment)
         stack.callback(_end, robot)

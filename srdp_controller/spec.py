@@ -138,10 +138,7 @@ class PolicySpec(_Model):
             source = component.source
             if isinstance(source, KinematicsSource) and source.chain not in self.kinematics:
                 raise ValueError(f"observation {component.name}: no kinematic chain {source.chain!r}")
-            if (
-                isinstance(source, CommandHistorySource | ActionPrefixSource)
-                and source.component >= len(self.action)
-            ):
+            if isinstance(source, CommandHistorySource | ActionPrefixSource) and source.component >= len(self.action):
                 raise ValueError(f"observation {component.name}: no action component {source.component}")
         return self
 

@@ -48,7 +48,7 @@ class ControllerState:
     overhead: Histogram = field(default_factory=Histogram)
     observation_age: Histogram = field(default_factory=Histogram)
     score: float = math.nan
-    modes: dict[Mode, int] = field(default_factory=lambda: {mode: 0 for mode in Mode})
+    modes: dict[Mode, int] = field(default_factory=lambda: dict.fromkeys(Mode, 0))
 
 
 # take(now_ns) updates the assembler and returns when the newest message was received [ns], or 0

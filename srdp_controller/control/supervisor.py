@@ -45,7 +45,7 @@ TRANSITIONS: dict[Mode, dict[Event, Mode]] = {
     Mode.STUDENT: {**_ACTIVE, Event.RESET: Mode.STUDENT, Event.HOLD_EXPIRED: Mode.STUDENT},
     Mode.TEACHER: {**_ACTIVE, Event.RESET: Mode.TEACHER, Event.HOLD_EXPIRED: Mode.TEACHER},
     Mode.HOLD: {**_ACTIVE, Event.RESET: Mode.HOLD, Event.HOLD_EXPIRED: Mode.STOP},
-    Mode.STOP: {**{event: Mode.STOP for event in Event}, Event.RESET: Mode.HOLD},
+    Mode.STOP: {**dict.fromkeys(Event, Mode.STOP), Event.RESET: Mode.HOLD},
 }
 
 

@@ -191,7 +191,9 @@ def load_bundle(folder: str | Path) -> LoadedBundle:
             raise BundleError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes; not a bundle manifest")
         raw = path.read_bytes()
     except OSError as error:
-        raise BundleError(f"{path}: {error.strerror or error}; expected a bundle folder such as models/pushing") from None
+        raise BundleError(
+            f"{path}: {error.strerror or error}; expected a bundle folder such as models/pushing"
+        ) from None
     try:
         content = json.loads(raw)
     except (ValueError, RecursionError) as error:

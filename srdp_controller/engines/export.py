@@ -7,7 +7,6 @@ are an ONNX ``Loop``, because each unrolled step would keep its own packed copy 
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import numpy as np
@@ -56,6 +55,7 @@ class StudentGraph(nn.Module):
             self.register_buffer("biases", student.time_biases() + student.head.from_action.bias)
 
     def forward(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The contract's inputs (B, obs_dim), (B, 1, horizon, act_dim) and outputs."""
         student = self.student
         normalised = self.scaling.observation(observation)
         latent = student.trunk(normalised)
@@ -99,7 +99,9 @@ class _TeacherStep(nn.Module):
         return clean * row[2] + a * row[3]
 
 
-def _to_onnx(module: nn.Module, example: tuple[Any, ...], inputs: list[str], outputs: list[str], dynamic: dict[str, Any] | None) -> onnx.ModelProto:
+def _to_onnx(
+    module: nn.Module, example: tuple[Any, ...], inputs: list[str], outputs: list[str], dynamic: dict[str, Any] | None
+) -> onnx.ModelProto:
     program = torch.onnx.export(
         module.eval(),
         example,
@@ -111,9 +113,8 @@ def _to_onnx(module: nn.Module, example: tuple[Any, ...], inputs: list[str], out
         verbose=False,
     )
     assert program is not None
-    buffer = io.BytesIO()
-    program.save(buffer)
-    return onnx.load_from_string(buffer.getvalue())
+    model: onnx.ModelProto = program.model_proto
+    return model
 
 
 def _finish(model: onnx.ModelProto) -> bytes:
@@ -209,7 +210,9 @@ def export_teacher(teacher: SrdpTeacher, spec: PolicySpec) -> bytes:
                 body=body,
             ),
             helper.make_node(
-                "Clip", ["a_0", constant("low", np.float32(-CLIP)), constant("high", np.float32(CLIP))], ["clipped"]
+                "Clip",
+                ["a_0", constant("low", np.array(-CLIP, np.float32)), constant("high", np.array(CLIP, np.float32))],
+                ["clipped"],
             ),
             helper.make_node(
                 "Reshape",

@@ -43,7 +43,9 @@ def create_session(graph: bytes, provider: str, where: str) -> onnxruntime.Infer
     except Exception as error:  # ONNX Runtime raises its own unexported exception types
         raise EngineError(f"{where}: ONNX Runtime refuses the graph: {str(error).splitlines()[0]}") from None
     if session.get_providers()[0] != wanted:
-        raise EngineError(f"provider {provider!r} was asked for but ONNX Runtime fell back to {session.get_providers()[0]}")
+        raise EngineError(
+            f"provider {provider!r} was asked for but ONNX Runtime fell back to {session.get_providers()[0]}"
+        )
     return session
 
 
@@ -68,9 +70,12 @@ class OnnxEngine:
         }
         for argument in [*session.get_inputs(), *session.get_outputs()]:
             shape = expected.get(argument.name)
-            if shape is None or len(argument.shape) != len(shape) or any(
-                isinstance(size, int) and size != wanted
-                for size, wanted in zip(argument.shape, shape, strict=True)
+            if (
+                shape is None
+                or len(argument.shape) != len(shape)
+                or any(
+                    isinstance(size, int) and size != wanted for size, wanted in zip(argument.shape, shape, strict=True)
+                )
             ):
                 raise EngineError(f"{where}: {argument.name} is {argument.shape}, the bundle's spec says {shape}")
         missing = set(expected) - {argument.name for argument in [*session.get_inputs(), *session.get_outputs()]}
@@ -83,7 +88,7 @@ class OnnxEngine:
         self._options = onnxruntime.RunOptions()
         self._binding = session.io_binding()
         self._values = []
-        for key, shape in expected.items():
+        for key in expected:
             value = onnxruntime.OrtValue.ortvalue_from_numpy(getattr(self, key))
             self._values.append(value)
             if key in ("observation", "noise"):

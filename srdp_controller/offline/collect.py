@@ -67,9 +67,7 @@ def _collect_part(recipe: CollectRecipe, seed: int, first: int, count: int, fold
         world = env.world
         done = False
         while not done:
-            command = expert.act(
-                world.arm.tip_position(), world.box_position(), world.layout.goal, world.layout.post
-            )
+            command = expert.act(world.arm.tip_position(), world.box_position(), world.layout.goal, world.layout.post)
             disturbance = keep * disturbance + fresh * rng.standard_normal(2)
             limit = env.action_space.high
             executed = np.clip(command + disturbance, -limit, limit).astype(np.float32)

@@ -62,9 +62,7 @@ def load_trajectories(folder: Path, dataset_id: str, spec: PolicySpec) -> list[T
     return trajectories
 
 
-def split_trajectories(
-    trajectories: list[Trajectory], calibration_share: float, test_share: float, seed: int
-) -> Split:
+def split_trajectories(trajectories: list[Trajectory], calibration_share: float, test_share: float, seed: int) -> Split:
     """Split whole trajectories at random, so that no episode is in two parts."""
     order = np.random.default_rng(seed).permutation(len(trajectories))
     calibration = round(calibration_share * len(trajectories))

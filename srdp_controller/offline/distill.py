@@ -69,9 +69,7 @@ def query_teacher(
             levels.append(torch.stack(kept, dim=1))
             latents.append(teacher.trunk(state[part]))
             progress(min(start + block, recipe.queries), recipe.queries, "teacher chains")
-        save_atomically(
-            {"observation": state, "latent": torch.cat(latents), "levels": torch.cat(levels)}, path
-        )
+        save_atomically({"observation": state, "latent": torch.cat(latents), "levels": torch.cat(levels)}, path)
     saved = load_state(path)
     return TeacherQueries(saved["observation"], saved["latent"], saved["levels"], timesteps)  # type: ignore[arg-type]
 

@@ -69,7 +69,9 @@ class Run:
         record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
         return record
 
-    def stage(self, name: str, key: str, outputs: list[Path], work: Callable[[], dict[str, Any] | None]) -> dict[str, Any]:
+    def stage(
+        self, name: str, key: str, outputs: list[Path], work: Callable[[], dict[str, Any] | None]
+    ) -> dict[str, Any]:
         """Run ``work`` unless it was completed for the same ``key`` and its outputs are still there."""
         record = self._record()
         done = record.get(name)
@@ -102,7 +104,9 @@ class Run:
     @property
     def dataset_key(self) -> str:
         """Hash of everything the dataset depends on."""
-        collecting = self.recipe.collect.model_dump(mode="json", exclude={"calibration_share", "test_share", "processes"})
+        collecting = self.recipe.collect.model_dump(
+            mode="json", exclude={"calibration_share", "test_share", "processes"}
+        )
         scenarios = [load_scenario(self.recipe.collect.scenario), load_scenario(self.recipe.collect.hole_scenario)]
         return content_hash(collecting, self.recipe.seed, *scenarios)
 
@@ -197,7 +201,9 @@ class Run:
             # the longest first, so that the processes end together
             with ProcessPoolExecutor(recipe.processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
                 ordered = sorted(recipe.students, reverse=True)
-                futures = {steps: pool.submit(_distill_in_process, self.recipe, self.folder, steps) for steps in ordered}
+                futures = {
+                    steps: pool.submit(_distill_in_process, self.recipe, self.folder, steps) for steps in ordered
+                }
                 while not all(future.done() for future in futures.values()):
                     self._report_students(recipe.students)
                     time.sleep(1.0)
@@ -283,7 +289,11 @@ class Run:
             graphs: list[tuple[str, int, Any]] = [("teacher", teacher.diffusion_steps, None)]
             graphs += [(f"student_k{steps}", steps, self.student(steps)) for steps in self.recipe.distill.students]
             for index, (name, steps, student) in enumerate(graphs):
-                data = export_teacher(teacher, self.spec) if student is None else export_student(student, teacher, self.spec)
+                data = (
+                    export_teacher(teacher, self.spec)
+                    if student is None
+                    else export_student(student, teacher, self.spec)
+                )
                 write_file(staging / f"{name}.onnx", data)
                 policies[name] = PolicyEntry(
                     file=f"{name}.onnx",
@@ -317,7 +327,9 @@ class Run:
             parity = self.check_parity(staging)
             worst = max(parity.values())
             if worst > PARITY_TOLERANCE:
-                raise SrdpError(f"export: ONNX differs from PyTorch by {worst:.2g} m/s, more than {PARITY_TOLERANCE:.0e}")
+                raise SrdpError(
+                    f"export: ONNX differs from PyTorch by {worst:.2g} m/s, more than {PARITY_TOLERANCE:.0e}"
+                )
             for extra in ("MODEL_CARD.md", "results"):
                 if (target / extra).exists():
                     shutil.move(target / extra, staging / extra)

@@ -55,10 +55,12 @@ def train(
     ``checkpoint`` is resumed from when it exists and removed by the caller when its stage is done;
     ``metrics`` gets one JSON line every 500 steps.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    parameters: list[Tensor] = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=1e-6)
     average = copy.deepcopy(model)
-    averaged = [p for p, q in zip(average.parameters(), model.parameters(), strict=True) if q.requires_grad]
+    averaged: list[Tensor] = [
+        p for p, q in zip(average.parameters(), model.parameters(), strict=True) if q.requires_grad
+    ]
     generator = torch.Generator().manual_seed(seed)
     start = 0
     if checkpoint.exists():

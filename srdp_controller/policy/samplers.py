@@ -25,7 +25,9 @@ def ddim_step(a: Tensor, a_0: Tensor, alpha_bar: float, alpha_bar_next: float) -
     return alpha_bar_next**0.5 * a_0 + (1.0 - alpha_bar_next) ** 0.5 * epsilon
 
 
-def ddim(predict: Predict, a: Tensor, alpha_bar: Sequence[float], tau: Sequence[int], keep: Sequence[int] = ()) -> tuple[Tensor, list[Tensor]]:
+def ddim(
+    predict: Predict, a: Tensor, alpha_bar: Sequence[float], tau: Sequence[int], keep: Sequence[int] = ()
+) -> tuple[Tensor, list[Tensor]]:
     """DDIM over timesteps tau[K] > ... > tau[0] = 0 with an epsilon predictor.
 
     Returns a_0 (B, A) and the states at the timesteps in ``keep``, in falling order of t.
@@ -44,9 +46,9 @@ def ddpm(predict: Predict, a: Tensor, alpha_bar: Sequence[float], generator: tor
     for t in range(len(alpha_bar) - 1, 0, -1):
         a_0 = clean_action(a, predict(a, t), alpha_bar[t])
         alpha = alpha_bar[t] / alpha_bar[t - 1]
-        mean = (
-            alpha_bar[t - 1] ** 0.5 * (1.0 - alpha) * a_0 + alpha**0.5 * (1.0 - alpha_bar[t - 1]) * a
-        ) / (1.0 - alpha_bar[t])
+        mean = (alpha_bar[t - 1] ** 0.5 * (1.0 - alpha) * a_0 + alpha**0.5 * (1.0 - alpha_bar[t - 1]) * a) / (
+            1.0 - alpha_bar[t]
+        )
         sigma = ((1.0 - alpha) * (1.0 - alpha_bar[t - 1]) / (1.0 - alpha_bar[t])) ** 0.5
         a = mean + sigma * torch.randn(a.shape, generator=generator) if t > 1 else mean
     return a

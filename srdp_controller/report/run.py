@@ -97,7 +97,8 @@ def print_table(summary: dict[str, Any]) -> None:
 
     def group(name: str, unit: str) -> str:
         values = summary[name]
-        return f"p50 {values['p50']:.0f}  p99 {values['p99']:.0f}  p99.9 {values['p999']:.0f}  max {values['max']:.0f} {unit}"
+        labels = {"p50": "p50", "p99": "p99", "p999": "p99.9", "max": "max"}
+        return "  ".join(f"{label} {values[key]:.0f}" for key, label in labels.items()) + f" {unit}"
 
     rows = [
         ("engine", f"{summary['engine']} on {summary['provider']}, {summary['update_rate_hz']:.0f} Hz"),

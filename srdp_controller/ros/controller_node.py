@@ -172,8 +172,9 @@ class ControllerNode(LifecycleNode):
         )
         self._assembler = assembler
         self.get_logger().info(
-            f"bundle {folder}: engine {first.name} on {first.engine.provider}, p99 {first.measured_p99_ns * 1e-3:.0f} us "
-            f"in a period of {self._period_ns * 1e-3:.0f} us, abstention threshold {first.threshold:.3g}"
+            f"bundle {folder}: engine {first.name} on {first.engine.provider}, "
+            f"p99 {first.measured_p99_ns * 1e-3:.0f} us in a period of {self._period_ns * 1e-3:.0f} us, "
+            f"abstention threshold {first.threshold:.3g}"
         )
 
     def _prepare(self, name: str) -> Deployment:

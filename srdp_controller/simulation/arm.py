@@ -13,6 +13,7 @@ import os
 import tempfile
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import Any
 
 from srdp_controller.kinematics import Joint, KinematicChain
 
@@ -88,7 +89,7 @@ def arm_chain() -> KinematicChain:
 class SimulatedArm:
     """Position-controlled, torque-limited arm that follows a planar tool velocity."""
 
-    def __init__(self, client: object, payload_kg: float, torque_scale: float, joint_friction: float) -> None:
+    def __init__(self, client: Any, payload_kg: float, torque_scale: float, joint_friction: float) -> None:
         import pybullet
 
         self._client = client
@@ -96,45 +97,47 @@ class SimulatedArm:
         try:
             with os.fdopen(handle, "w") as file:
                 file.write(arm_urdf(payload_kg))
-            self.body = client.loadURDF(  # type: ignore[attr-defined]
+            self.body = client.loadURDF(
                 path,
                 BASE_POSITION_M,
-                client.getQuaternionFromEuler([0.0, 0.0, BASE_YAW_RAD]),  # type: ignore[attr-defined]
+                client.getQuaternionFromEuler([0.0, 0.0, BASE_YAW_RAD]),
                 useFixedBase=True,
             )
         finally:
             os.unlink(path)
         self._bullet = pybullet
         b = self._client
-        self.joints = [i for i in range(b.getNumJoints(self.body)) if b.getJointInfo(self.body, i)[2] == pybullet.JOINT_REVOLUTE]  # type: ignore[attr-defined]
-        self.joint_names = [b.getJointInfo(self.body, i)[1].decode() for i in self.joints]  # type: ignore[attr-defined]
-        self.tip_link = b.getNumJoints(self.body) - 1  # type: ignore[attr-defined]
-        self._down = b.getQuaternionFromEuler([math.pi, 0.0, 0.0])  # type: ignore[attr-defined]
+        self.joints = [
+            i for i in range(b.getNumJoints(self.body)) if b.getJointInfo(self.body, i)[2] == pybullet.JOINT_REVOLUTE
+        ]
+        self.joint_names = [b.getJointInfo(self.body, i)[1].decode() for i in self.joints]
+        self.tip_link = b.getNumJoints(self.body) - 1
+        self._down = b.getQuaternionFromEuler([math.pi, 0.0, 0.0])
         self._forces = [limit * torque_scale for limit in JOINT_TORQUE_LIMITS_NM]
         for link in range(-1, self.tip_link):  # only the pusher touches anything
-            b.setCollisionFilterGroupMask(self.body, link, 0, 0)  # type: ignore[attr-defined]
+            b.setCollisionFilterGroupMask(self.body, link, 0, 0)
         for joint in self.joints:
-            b.changeDynamics(self.body, joint, jointDamping=joint_friction)  # type: ignore[attr-defined]
+            b.changeDynamics(self.body, joint, jointDamping=joint_friction)
 
     def place(self, x: float, y: float) -> None:
         """Put the tip at (x, y) [m] without dynamics."""
         b = self._client
         for joint, angle in zip(self.joints, READY_POSE_RAD, strict=True):
-            b.resetJointState(self.body, joint, angle)  # type: ignore[attr-defined]
+            b.resetJointState(self.body, joint, angle)
         for _ in range(20):
             solution = self._inverse(x, y)
             for joint, angle in zip(self.joints, solution, strict=True):
-                b.resetJointState(self.body, joint, angle)  # type: ignore[attr-defined]
+                b.resetJointState(self.body, joint, angle)
         self._hold(solution)
 
     def _inverse(self, x: float, y: float) -> tuple[float, ...]:
         height = TIP_HEIGHT_M + PUSHER_LENGTH_M  # PyBullet steers the link frame, at the flange
-        return self._client.calculateInverseKinematics(  # type: ignore[attr-defined, no-any-return]
+        return self._client.calculateInverseKinematics(
             self.body, self.tip_link, [x, y, height], self._down, maxNumIterations=20, residualThreshold=1e-5
         )
 
     def _hold(self, angles: tuple[float, ...]) -> None:
-        self._client.setJointMotorControlArray(  # type: ignore[attr-defined]
+        self._client.setJointMotorControlArray(
             self.body, self.joints, self._bullet.POSITION_CONTROL, targetPositions=angles, forces=self._forces
         )
 
@@ -144,10 +147,10 @@ class SimulatedArm:
 
     def joint_states(self) -> tuple[list[float], list[float]]:
         """Joint positions [rad] and velocities [rad/s], base joint first."""
-        states = self._client.getJointStates(self.body, self.joints)  # type: ignore[attr-defined]
+        states = self._client.getJointStates(self.body, self.joints)
         return [state[0] for state in states], [state[1] for state in states]
 
     def tip_position(self) -> tuple[float, float]:
         """True tip position (x, y) [m]."""
-        x, y, _ = self._client.getLinkState(self.body, self.tip_link)[0]  # type: ignore[attr-defined]
+        x, y, _ = self._client.getLinkState(self.body, self.tip_link)[0]
         return x, y

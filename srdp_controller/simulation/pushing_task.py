@@ -10,6 +10,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from srdp_controller.simulation.arm import arm_chain
 from srdp_controller.simulation.pushing_world import WORK_AREA_LOWER_M, WORK_AREA_UPPER_M
 from srdp_controller.spec import (
@@ -31,7 +33,7 @@ MARGIN_M = 0.25  # a measured position that far outside the work area is a fault
 
 def pushing_spec() -> PolicySpec:
     """Specification of the pushing task (observation (8,), action chunk (8, 2))."""
-    pose = "geometry_msgs/msg/PoseStamped"
+    pose: Literal["geometry_msgs/msg/PoseStamped"] = "geometry_msgs/msg/PoseStamped"
 
     def position(topic: str, axis: str, default: float | None = None) -> Source:
         return TopicSource(topic=topic, type=pose, field=f"pose.position.{axis}", default=default)

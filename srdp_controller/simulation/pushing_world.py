@@ -202,9 +202,7 @@ class PushingWorld:
         b = self._client
         for joint, angle in zip(self.arm.joints, joint_positions, strict=True):
             b.resetJointState(self.arm.body, joint, angle)
-        b.resetBasePositionAndOrientation(
-            self._box, [*box, BOX_HALF_M], b.getQuaternionFromEuler([0.0, 0.0, box_yaw])
-        )
+        b.resetBasePositionAndOrientation(self._box, [*box, BOX_HALF_M], b.getQuaternionFromEuler([0.0, 0.0, box_yaw]))
 
     def render(self, width: int = 320, height: int = 240) -> np.ndarray:
         """Picture (height, width, 3) uint8 of the scene, by PyBullet's software renderer."""

@@ -108,7 +108,9 @@ def load_scenario(name_or_path: str | Path) -> Scenario:
         path = folder / f"{name_or_path}.yaml"
         if not path.exists():
             names = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
-            raise ScenarioError(f"no scenario {str(name_or_path)!r}; there are: {names}, or give a path to a .yaml file")
+            raise ScenarioError(
+                f"no scenario {str(name_or_path)!r}; there are: {names}, or give a path to a .yaml file"
+            )
     try:
         content = yaml.safe_load(path.read_text())
         return Scenario.model_validate(content)
@@ -133,9 +135,7 @@ class EpisodeLayout(_Model):
 
 
 def _inside(point: np.ndarray, rectangle: Rectangle) -> bool:
-    return bool(
-        rectangle.x[0] <= point[0] <= rectangle.x[1] and rectangle.y[0] <= point[1] <= rectangle.y[1]
-    )
+    return bool(rectangle.x[0] <= point[0] <= rectangle.x[1] and rectangle.y[0] <= point[1] <= rectangle.y[1])
 
 
 def draw_layout(layout: Layout, rng: np.random.Generator) -> EpisodeLayout:
