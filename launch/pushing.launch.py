@@ -44,9 +44,7 @@ def setup(context):
     run_dir = os.path.abspath(values["run_dir"] or os.path.join("runs", time.strftime("%Y%m%d-%H%M%S")))
 
     def parameters(*names):
-        chosen = {
-            name: ParameterValue(LaunchConfiguration(name), value_type=TYPES.get(name, str)) for name in names
-        }
+        chosen = {name: ParameterValue(LaunchConfiguration(name), value_type=TYPES.get(name, str)) for name in names}
         return [{**chosen, "run_dir": run_dir}]
 
     robot = Node(

@@ -13,17 +13,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from srdp_controller.errors import SrdpError
+
 
 def conformal_threshold(scores: np.ndarray, alpha: float) -> float:
     """Threshold for trajectory scores (n,) at miscoverage ``alpha``.
 
     Raises:
-        ValueError: n is too small for alpha; the message says how many trajectories are needed.
+        SrdpError: n is too small for alpha; the message says how many trajectories are needed.
     """
     n = len(scores)
     rank = math.ceil((n + 1) * (1.0 - alpha))
     if rank > n:
-        raise ValueError(f"alpha {alpha} needs at least {math.ceil(1.0 / alpha) - 1} calibration trajectories, got {n}")
+        raise SrdpError(
+            f"alpha {alpha} needs at least {math.ceil(1.0 / alpha) - 1} calibration trajectories, got {n}; "
+            "collect more episodes or drop that alpha from the recipe"
+        )
     return float(np.sort(scores)[rank - 1])
 
 

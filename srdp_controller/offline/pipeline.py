@@ -62,7 +62,6 @@ class Run:
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.spec: PolicySpec = pushing_spec()
-        write_file(self.folder / "recipe.json", self.recipe.model_dump_json(indent=1).encode())
 
     def _record(self) -> dict[str, Any]:
         path = self.folder / "stages.json"
@@ -377,6 +376,7 @@ STAGES = ("collect", "train", "distill", "calibrate", "export")
 def run_pipeline(recipe: Recipe, folder: Path, target: Path, report: Report, last: str = "export") -> None:
     """Run all stages up to ``last``."""
     run = Run(recipe, folder, report)
+    write_file(folder / "recipe.json", recipe.model_dump_json(indent=1).encode())
     for name in STAGES:
         if name == "export":
             run.export(target)

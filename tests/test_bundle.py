@@ -1,0 +1,101 @@
+import json
+
+import pytest
+
+from srdp_controller.engines.bundle import Calibration, PolicyCalibration, load_bundle
+from srdp_controller.engines.onnx_engine import load_engine
+from srdp_controller.errors import BundleError
+
+
+def test_the_shipped_bundle_is_whole(bundle):
+    assert set(bundle.content.policies) == {"teacher", "student_k1", "student_k2", "student_k4", "student_k8"}
+    for entry in bundle.content.policies.values():
+        assert bundle.read(entry)
+    assert bundle.calibration().policies["student_k4"].thresholds
+
+
+def test_the_shipped_bundle_is_small(model_dir):
+    assert sum(path.stat().st_size for path in model_dir.rglob("*") if path.is_file()) < 30 * 2**20
+
+
+@pytest.mark.parametrize("position", [0, 1000, -1])
+@pytest.mark.parametrize("name", ["student_k4.onnx", "teacher.onnx"])
+def test_a_flipped_byte_in_a_graph_is_found_before_it_is_parsed(bundle_copy, name, position):
+    path = bundle_copy / name
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(BundleError, match=rf"{name}: damaged"):
+        load_engine(load_bundle(bundle_copy), name.removesuffix(".onnx"), "cpu")
+
+
+def test_a_flipped_digit_in_the_manifest_is_found(bundle_copy):
+    path = bundle_copy / "bundle.json"
+    text = path.read_text()
+    assert '"upper": 0.25' in text
+    path.write_text(text.replace('"upper": 0.25', '"upper": 9.25', 1))
+    with pytest.raises(BundleError, match="damaged"):
+        load_bundle(bundle_copy)
+
+
+def test_a_flipped_byte_in_the_calibration_is_found(bundle_copy):
+    path = bundle_copy / "calibration.json"
+    path.write_text(path.read_text().replace("latent", "1atent", 1))
+    with pytest.raises(BundleError, match=r"calibration\.json: damaged"):
+        load_bundle(bundle_copy).calibration()
+
+
+def test_a_truncated_graph_is_found(bundle_copy):
+    path = bundle_copy / "student_k1.onnx"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(BundleError, match="damaged"):
+        load_engine(load_bundle(bundle_copy), "student_k1", "cpu")
+
+
+def test_a_missing_file_is_named(bundle_copy):
+    (bundle_copy / "student_k1.onnx").unlink()
+    with pytest.raises(BundleError, match=r"student_k1\.onnx"):
+        load_engine(load_bundle(bundle_copy), "student_k1", "cpu")
+
+
+def test_a_link_out_of_the_bundle_is_refused(bundle_copy, tmp_path):
+    path = bundle_copy / "student_k1.onnx"
+    path.rename(tmp_path / "outside.onnx")
+    path.symlink_to(tmp_path / "outside.onnx")
+    with pytest.raises(BundleError, match="outside the bundle"):
+        load_engine(load_bundle(bundle_copy), "student_k1", "cpu")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema_version": 1}', "null", "\x00"])
+def test_a_broken_manifest_is_one_clear_error(bundle_copy, text):
+    (bundle_copy / "bundle.json").write_text(text)
+    with pytest.raises(BundleError, match=r"bundle\.json"):
+        load_bundle(bundle_copy)
+
+
+def test_another_schema_version_is_refused_by_number(bundle_copy):
+    path = bundle_copy / "bundle.json"
+    content = json.loads(path.read_text())
+    content["schema_version"] = 99
+    path.write_text(json.dumps(content))
+    with pytest.raises(BundleError, match="schema version 99"):
+        load_bundle(bundle_copy)
+
+
+def test_no_bundle_says_what_was_expected(tmp_path):
+    with pytest.raises(BundleError, match="models/pushing"):
+        load_bundle(tmp_path)
+
+
+def test_the_threshold_is_the_calibrated_one_at_or_below_alpha():
+    calibration = Calibration(
+        score="latent_distance",
+        trajectories=100,
+        policies={"student_k1": PolicyCalibration(thresholds={"0.05": 2.0, "0.1": 1.0}, median_score=0.1)},
+    )
+    assert calibration.threshold("student_k1", 0.07) == 2.0
+    assert calibration.threshold("student_k1", 0.5) == 1.0
+    with pytest.raises(BundleError, match=r"below the smallest"):
+        calibration.threshold("student_k1", 0.01)
+    with pytest.raises(BundleError, match="no calibration"):
+        calibration.threshold("student_k2", 0.1)

@@ -1,0 +1,210 @@
+"""The control cycle with real engines, observations and commands passed by hand."""
+
+import math
+import time
+
+import numpy as np
+import pytest
+
+from srdp_controller.control.controller import Controller, ControllerSettings
+from srdp_controller.control.noise import HeldNoise
+from srdp_controller.control.safety_filter import SafetyFilter, SafetyLimits
+from srdp_controller.control.supervisor import Abstention, Mode, Supervisor, SupervisorTiming
+from srdp_controller.control.swap import Deployment, EngineSlot, measure, require_fit
+from srdp_controller.control.teacher_worker import Plan, TeacherWorker
+from srdp_controller.control.telemetry import Telemetry
+from srdp_controller.engines.onnx_engine import load_engine
+from srdp_controller.errors import EngineError
+from srdp_controller.observation import ObservationAssembler
+
+PERIOD_NS = 10_000_000
+MAX_AGE_NS = 200_000_000
+JOINTS = [-0.2183, 1.0049, 0.3083, -1.6064, -0.4677, 0.6042, -1.2260]
+
+
+class Rig:
+    """A controller on the shipped bundle; time passes only through ``step``."""
+
+    def __init__(self, bundle, threshold=None):
+        self.bundle = bundle
+        self.published = []
+        self.messages = {}
+        self.now = time.monotonic_ns()
+        spec = bundle.spec
+        self.assembler = ObservationAssembler(spec)
+        lower, upper = spec.action_limits()
+        limits = SafetyLimits(tuple(lower), tuple(upper), 0.22, 3.0, spec.workspace.lower, spec.workspace.upper)
+        self.threshold = threshold if threshold is not None else bundle.calibration().threshold("student_k4", 0.01)
+        self.slot = EngineSlot(self.prepare("student_k4"), self.prepare)
+        self.teacher = TeacherWorker(load_engine(bundle, "teacher", "cpu"))
+        self.controller = Controller(
+            ControllerSettings(PERIOD_NS, MAX_AGE_NS, 150_000_000),
+            self.assembler,
+            self.slot,
+            self.teacher,
+            Supervisor(SupervisorTiming(500_000_000, 50_000_000)),
+            Abstention(0.1, 50_000_000),
+            SafetyFilter(limits, PERIOD_NS * 1e-9),
+            HeldNoise(200_000_000, 0),
+            Telemetry(1000),
+            self.take,
+            lambda command, observed: self.published.append((list(command), observed)),
+        )
+
+    def prepare(self, name):
+        return Deployment(name, load_engine(self.bundle, name, "cpu"), self.threshold, 0.0)
+
+    def take(self, now_ns):
+        for topic, values in self.messages.items():
+            self.assembler.update(topic, values, now_ns - 1_000_000)
+        return 0
+
+    def nominal(self):
+        self.messages = {"/joint_states": JOINTS, "/object_pose": [-0.15, 0.03], "/goal_pose": [0.15, 0.0]}
+        return self
+
+    def step(self, cycles=1, real_time=False):
+        for _ in range(cycles):
+            if real_time:
+                time.sleep(PERIOD_NS * 1e-9)
+                self.now = time.monotonic_ns()
+            else:
+                self.now += PERIOD_NS
+            self.controller.cycle(self.now)
+        return self.controller.supervisor.mode
+
+
+@pytest.fixture
+def rig(bundle):
+    made = Rig(bundle)
+    yield made
+    made.teacher.close()
+
+
+@pytest.fixture
+def distrusted(bundle):
+    """A rig whose threshold no state passes."""
+    made = Rig(bundle, threshold=1e-9)
+    yield made
+    made.teacher.close()
+
+
+def test_without_observations_it_holds_and_commands_nothing(rig):
+    assert rig.step(100) is Mode.HOLD
+    assert len(rig.published) == 100
+    assert all(command == [0.0, 0.0] for command, _ in rig.published)
+    assert "/joint_states" in rig.controller.supervisor.reason
+
+
+def test_with_observations_the_student_drives(rig):
+    assert rig.nominal().step(10) is Mode.STUDENT
+    assert any(any(command) for command, _ in rig.published)
+
+
+def test_every_cycle_publishes_one_command_stamped_with_its_observation(rig):
+    rig.nominal().step(5)
+    assert len(rig.published) == rig.controller.state.commands == 5
+    assert rig.published[-1][1] == rig.now - 1_000_000
+
+
+def test_stale_observations_hold_then_stop_smoothly_and_reset_recovers(rig):
+    rig.nominal().step(30)
+    rig.messages = {}
+    modes = [rig.step() for _ in range(120)]
+    assert modes[0] is Mode.STUDENT  # not stale yet
+    assert modes.index(Mode.HOLD) * PERIOD_NS <= MAX_AGE_NS + 2 * PERIOD_NS
+    assert modes[-1] is Mode.STOP and rig.published[-1][0] == [0.0, 0.0]
+    assert rig.controller.safety.violations == 0
+    rig.nominal().step(5)
+    assert rig.controller.supervisor.mode is Mode.STOP
+    rig.controller.supervisor.request_reset()
+    assert rig.step(3) is Mode.STUDENT
+
+
+def test_an_untrusted_student_hands_over_to_the_teacher_and_takes_back(distrusted):
+    rig = distrusted
+    rig.nominal().step(1)
+    for _ in range(100):
+        if rig.step(1, real_time=True) is Mode.TEACHER:
+            break
+    assert rig.controller.supervisor.mode is Mode.TEACHER
+    assert rig.teacher.plans > 0
+    rig.slot.current = rig.prepare("student_k4").__class__("student_k4", rig.slot.current.engine, math.inf, 0.0)
+    assert rig.step(3, real_time=True) is Mode.STUDENT
+
+
+def test_an_engine_that_answers_nan_never_reaches_the_robot(rig):
+    rig.nominal().step(5)
+    engine = rig.slot.current.engine
+    broken = engine.run
+
+    def run_then_spoil():
+        broken()
+        engine.action[:] = math.nan
+
+    engine.run = run_then_spoil
+    assert rig.step(3) is Mode.HOLD
+    assert rig.controller.state.engine_failures == 3
+    assert all(math.isfinite(value) for command, _ in rig.published for value in command)
+
+
+def test_an_engine_that_raises_holds(rig):
+    rig.nominal().step(5)
+
+    def fail():
+        raise EngineError("engine student_k4: out of memory")
+
+    rig.slot.current.engine.run = fail
+    assert rig.step(2) is Mode.HOLD
+    assert "out of memory" in rig.controller.supervisor.reason
+
+
+def test_a_swap_takes_effect_between_two_cycles_and_loses_no_command(rig):
+    rig.nominal().step(5)
+    rig.slot.request("student_k1")
+    for _ in range(300):
+        rig.step(1, real_time=True)
+        if rig.slot.swaps:
+            break
+    assert rig.slot.current.name == "student_k1"
+    assert rig.controller.state.commands == len(rig.published)
+    assert rig.step(2) is Mode.STUDENT
+
+
+def test_a_swap_that_fails_says_why_and_changes_nothing(rig):
+    rig.slot.request("student_k3")
+    for _ in range(200):
+        if not rig.slot.busy:
+            break
+        time.sleep(0.01)
+    assert "student_k3" in rig.slot.refusal
+    assert rig.slot.current.name == "student_k4" and rig.slot.swaps == 0
+
+
+def test_an_engine_that_does_not_fit_the_period_is_refused_with_the_rate_that_would(bundle):
+    engine = load_engine(bundle, "teacher", "cpu")
+    with pytest.raises(EngineError, match="lower update_rate"):
+        require_fit("teacher", measure(engine, 10), period_ns=50_000)
+
+
+def test_telemetry_keeps_the_newest_rows(rig):
+    rig.nominal().step(1005)
+    rows = rig.controller.telemetry.rows()
+    assert len(rows) == 1000 and np.all(np.diff(rows[:, 0]) > 0)
+
+
+def test_held_noise_changes_only_after_its_time():
+    noise, buffer = HeldNoise(100, 3), np.zeros((1, 1, 8, 2), np.float32)
+    noise.fill(buffer, 0)
+    first = buffer.copy()
+    noise.fill(buffer, 99)
+    assert np.array_equal(buffer, first)
+    noise.fill(buffer, 100)
+    assert not np.array_equal(buffer, first)
+
+
+def test_a_plan_skips_what_has_passed_and_ends():
+    plan = Plan(np.arange(8.0)[:, None], observed_ns=1000, finished_ns=1200)
+    assert plan.action(1000, 50)[0] == 0.0
+    assert plan.action(1120, 50)[0] == 2.0
+    assert plan.action(1400, 50) is None

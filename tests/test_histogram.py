@@ -1,0 +1,25 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from srdp_controller.control.histogram import Histogram
+
+
+@given(st.lists(st.integers(0, 10**10), min_size=1, max_size=300), st.sampled_from([0.5, 0.9, 0.99, 0.999]))
+def test_quantiles_are_within_the_bucket_width(values, share):
+    histogram = Histogram()
+    for value in values:
+        histogram.record(value)
+    exact = np.sort(values)[int(np.ceil(share * len(values))) - 1]
+    assert exact <= histogram.quantile(share) <= exact * (1 + 1 / 32) + 1
+
+
+def test_largest_and_count_are_exact():
+    histogram = Histogram()
+    for value in (5, 10**12, 7, -3):
+        histogram.record(value)
+    assert (histogram.count, histogram.largest) == (4, 10**12)
+
+
+def test_an_empty_histogram_reads_zero():
+    assert Histogram().percentiles() == {"p50": 0.0, "p99": 0.0, "p999": 0.0, "max": 0.0}

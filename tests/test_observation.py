@@ -1,0 +1,78 @@
+import math
+
+import numpy as np
+import pytest
+
+from srdp_controller.observation import NEVER_NS, ObservationAssembler
+from srdp_controller.spec import CommandHistorySource, PolicySpec
+
+JOINTS = [0.0, 0.6, 0.0, -1.7, 0.0, 0.85, 0.0]
+
+
+@pytest.fixture
+def assembler(spec):
+    return ObservationAssembler(spec)
+
+
+def fill(assembler, now=100):
+    assert assembler.update("/joint_states", JOINTS, now) is None
+    assert assembler.update("/object_pose", [-0.1, 0.02], now) is None
+    assert assembler.update("/goal_pose", [0.15, 0.01], now) is None
+
+
+def test_values_land_at_their_index(assembler):
+    fill(assembler)
+    assert assembler.vector[2:6] == pytest.approx([-0.1, 0.02, 0.15, 0.01])
+
+
+def test_missing_names_the_required_topics_only(assembler):
+    assert assembler.missing() == ["/joint_states", "/object_pose", "/goal_pose"]
+    assert assembler.oldest_ns() == NEVER_NS
+
+
+def test_an_optional_topic_has_its_default_until_it_speaks(assembler):
+    fill(assembler)
+    assert assembler.missing() == []
+    assert assembler.vector[6:] == pytest.approx([0.0, 0.0])
+    assembler.update("/post_pose", [0.01, -0.01], 5)
+    assert assembler.vector[6:] == pytest.approx([0.01, -0.01])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 5.0])
+def test_a_bad_value_changes_nothing_and_is_named(assembler, bad):
+    fill(assembler)
+    before = assembler.vector.copy()
+    assert assembler.update("/object_pose", [0.0, bad], 200) == "object_y"
+    assert np.array_equal(assembler.vector, before)
+    assert assembler.plans["/object_pose"].measured_ns == 100
+
+
+def test_a_nan_joint_is_refused(assembler):
+    assert assembler.update("/joint_states", [math.nan, *JOINTS[1:]], 1) is not None
+
+
+def test_an_older_message_is_ignored(assembler):
+    fill(assembler, now=100)
+    assembler.update("/object_pose", [0.05, 0.05], 50)
+    assert assembler.vector[2] == pytest.approx(-0.1)
+
+
+def test_oldest_is_the_oldest_required_topic(assembler):
+    fill(assembler, now=100)
+    assembler.update("/joint_states", JOINTS, 300)
+    assert assembler.oldest_ns() == 100
+
+
+def test_command_history_is_written_by_age(spec):
+    data = spec.model_dump()
+    data["observation"][7]["source"] = CommandHistorySource(component=1, age_s=0.05).model_dump()
+    assembler = ObservationAssembler(PolicySpec.model_validate(data))
+    assembler.set_history({50_000_000: [0.1, -0.2]})
+    assert assembler.vector[7] == pytest.approx(-0.2)
+
+
+def test_a_spec_with_an_unknown_chain_is_refused(spec):
+    data = spec.model_dump()
+    data["kinematics"] = {}
+    with pytest.raises(ValueError, match="no kinematic chain"):
+        PolicySpec.model_validate(data)

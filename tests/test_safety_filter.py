@@ -1,0 +1,57 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from srdp_controller.control.safety_filter import SafetyFilter, SafetyLimits
+
+PERIOD = 0.01
+LIMITS = SafetyLimits((-0.25, -0.25), (0.25, 0.25), 0.22, 3.0, (-0.26, -0.17), (0.26, 0.17))
+number = st.one_of(st.floats(), st.floats(-1, 1))
+
+
+@given(st.lists(st.tuples(number, number), max_size=40))
+def test_no_sequence_of_wishes_breaks_a_limit(wishes):
+    safety = SafetyFilter(LIMITS, PERIOD)
+    previous = [0.0, 0.0]
+    for wish in wishes:
+        command = safety.apply(wish, (0.0, 0.0))
+        assert all(math.isfinite(value) for value in command)
+        assert math.hypot(*command) <= LIMITS.max_speed + 1e-6
+        assert math.dist(command, previous) <= LIMITS.max_acceleration * PERIOD + 1e-6
+        previous = command
+    assert safety.violations == 0
+
+
+@given(st.floats(-math.pi, math.pi), st.floats(-0.2, 0.2), st.floats(-0.12, 0.12))
+def test_a_tool_that_follows_its_command_stays_in_the_workspace(angle, x, y):
+    safety = SafetyFilter(LIMITS, PERIOD)
+    for _ in range(400):
+        command = safety.apply((math.cos(angle), math.sin(angle)), (x, y))
+        x, y = x + command[0] * PERIOD, y + command[1] * PERIOD
+        assert -0.26 <= x <= 0.26 and -0.17 <= y <= 0.17
+
+
+def test_an_allowed_wish_passes_unchanged():
+    safety = SafetyFilter(LIMITS, PERIOD)
+    assert safety.apply((0.01, -0.02), (0.0, 0.0)) == pytest.approx([0.01, -0.02])
+    assert safety.interventions == 0
+
+
+def test_without_a_position_only_slowing_down_is_allowed():
+    safety = SafetyFilter(LIMITS, PERIOD)
+    for _ in range(20):
+        safety.apply((0.2, 0.0), (0.0, 0.0))
+    fast = safety.command[0]
+    assert safety.apply((0.2, 0.2), None)[1] == 0.0
+    assert safety.apply((-0.2, 0.0), None)[0] < fast
+    for _ in range(50):
+        safety.apply((-0.2, 0.0), None)
+    assert safety.command == pytest.approx([0.0, 0.0])
+
+
+def test_an_intervention_is_counted():
+    safety = SafetyFilter(LIMITS, PERIOD)
+    safety.apply((10.0, 0.0), (0.0, 0.0))
+    assert safety.interventions == 1
