@@ -19,7 +19,7 @@ from srdp_controller.observation import ObservationAssembler
 
 PERIOD_NS = 10_000_000
 MAX_AGE_NS = 200_000_000
-JOINTS = [-0.2183, 1.0049, 0.3083, -1.6064, -0.4677, 0.6042, -1.2260]
+JOINTS = [0.11316, 0.94705, 0.36785, -1.34959, -0.37755, 0.91374, -0.99858]  # tip at (-0.21, 0.045)
 
 
 class Rig:

@@ -45,6 +45,12 @@ class _Robot:
     pending: tuple[float, tuple[float, float]] | None
 
 
+def _send_what_is_ready(robot: _Robot) -> None:
+    if robot.pending is not None and robot.observed.world.time_s >= robot.pending[0] - 1e-9:
+        robot.observed.world.send(robot.pending[1])
+        robot.pending = None
+
+
 def run_episodes(
     policy: BatchedPolicy,
     scenario: Scenario,
@@ -76,6 +82,8 @@ def run_episodes(
 
     active = [start(observed) for observed in pool]
     while active:
+        for robot in active:
+            _send_what_is_ready(robot)
         due = [robot for robot in active if robot.observed.world.time_s >= robot.next_cycle / update_rate_hz - 1e-9]
         if due:
             for robot in due:
@@ -99,9 +107,7 @@ def run_episodes(
         remaining = []
         for robot in active:
             world = robot.observed.world
-            if robot.pending is not None and world.time_s >= robot.pending[0] - 1e-9:
-                world.send(robot.pending[1])
-                robot.pending = None
+            _send_what_is_ready(robot)  # of an evaluation that began in this very step, too
             robot.observed.step()
             if not world.outcome.finished:
                 remaining.append(robot)

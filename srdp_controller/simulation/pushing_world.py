@@ -102,6 +102,10 @@ class PushingWorld:
         b.changeDynamics(self.arm.body, self.arm.tip_link, lateralFriction=scenario.payload.tip_friction)
         self.time_s = 0.0
         self.outcome: EpisodeOutcome
+        self.arm.place(0.0, 0.0)
+        for _ in range(10):  # Bullet's caches settle in the first steps; states saved before differ after
+            b.stepSimulation()
+        self._pristine = b.saveState()
         self._rng = np.random.default_rng(0)
         self.reset(np.random.default_rng(0))
 
@@ -109,6 +113,7 @@ class PushingWorld:
         """Start an episode; everything random in it comes from ``rng``."""
         b = self._client
         scenario = self.scenario
+        b.restoreState(self._pristine)  # contacts and velocities of the last episode would leak into this one
         self._rng = rng
         self.layout = layout or draw_layout(scenario.layout, rng)
         self.outcome = EpisodeOutcome(self.layout)
