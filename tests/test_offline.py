@@ -120,7 +120,7 @@ def test_a_nan_in_the_dataset_names_the_episode(finished, tmp_path):
 
 
 def test_an_interrupted_training_ends_in_the_same_weights(tmp_path):
-    class Interrupted(Exception):
+    class InterruptedRunError(Exception):
         pass
 
     def run(folder, interrupt_at=None):
@@ -130,7 +130,7 @@ def test_an_interrupted_training_ends_in_the_same_weights(tmp_path):
 
         def loss(step, generator):
             if step == interrupt_at:
-                raise Interrupted
+                raise InterruptedRunError
             x = torch.randn(8, 3, generator=generator)
             return (model(x) - x[:, :2]).square().mean(), {}
 
@@ -148,7 +148,7 @@ def test_an_interrupted_training_ends_in_the_same_weights(tmp_path):
         )
 
     whole = run(tmp_path / "a")
-    with pytest.raises(Interrupted):
+    with pytest.raises(InterruptedRunError):
         run(tmp_path / "b", interrupt_at=25)
     resumed = run(tmp_path / "b")
     assert torch.equal(whole.weight, resumed.weight)

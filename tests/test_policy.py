@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -31,7 +33,7 @@ def test_schedules_fall_from_one_towards_zero(name):
 def test_skipped_steps_are_monotone_from_zero_to_total(few):
     tau = skipped_steps(100, few)
     assert tau[0] == 0 and tau[-1] == 100 and len(tau) == few + 1
-    assert all(low < high for low, high in zip(tau, tau[1:], strict=False))
+    assert all(low < high for low, high in itertools.pairwise(tau))
 
 
 def gaussian_noise_prediction(alpha_bar, mean, std):

@@ -161,7 +161,9 @@ class Controller:
         oldest = min(
             (plan for plan in self._assembler.plans.values() if not plan.optional), key=lambda plan: plan.measured_ns
         )
-        return f"{oldest.topic} is older than {self.settings.max_age_ns * 1e-6:.0f} ms"
+        reason = f"{oldest.topic} is older than {self.settings.max_age_ns * 1e-6:.0f} ms"
+        refused = self.state.rejected_reason
+        return f"{reason}; last refused {refused}" if refused.startswith(f"{oldest.topic}:") else reason
 
     def _infer(self, now_ns: int, observed_ns: int) -> tuple[Event, str, int]:
         """Run the student; returns the cycle's event, its reason and the inference time [ns]."""

@@ -23,13 +23,18 @@ class Deployment:
 
 
 def measure(engine: Engine, runs: int = 200) -> float:
-    """p99 of the engine's run time [ns] over ``runs`` runs."""
-    histogram = Histogram()
+    """Run time [ns] that the loop has to expect of an engine, over ``runs`` runs.
+
+    The larger of the processor time's p99 and the wall time's median: this thread has no priority, so
+    the wall time's tail is what other processes took from it, which they cannot take from the loop.
+    """
+    wall, processor = Histogram(), Histogram()
     for _ in range(runs):
-        started = time.perf_counter_ns()
+        started, worked = time.perf_counter_ns(), time.thread_time_ns()
         engine.run()
-        histogram.record(time.perf_counter_ns() - started)
-    return histogram.quantile(0.99)
+        processor.record(time.thread_time_ns() - worked)
+        wall.record(time.perf_counter_ns() - started)
+    return max(processor.quantile(0.99), wall.quantile(0.5))
 
 
 def require_fit(name: str, p99_ns: float, period_ns: int, share: float = 0.8) -> None:

@@ -78,6 +78,7 @@ class ControllerNode(LifecycleNode):
         self._reverting = False
         self._said: dict[str, str] = {}
         self._rejected_said = 0
+        self._rejected_at = self._mode_said = 0.0
         self._mode_sent: Mode | None = None
         self._privileges: list[Privilege] = []
         self._idle = ShallowIdle()
@@ -330,11 +331,23 @@ class ControllerNode(LifecycleNode):
             self._reverting = False
         self._say("engine", f"engine {slot.current.name} drives")
         mode = controller.supervisor.mode
+        reason = "" if mode is Mode.STUDENT else f": {controller.supervisor.reason}"
         if mode is not self._mode_sent:
             self._mode_sent = mode
             self._mode_publisher.publish(String(data=mode.value))
-            reason = "" if mode is Mode.STUDENT else f": {controller.supervisor.reason}"
-            self.get_logger().info(f"mode {mode.value}{reason}")
+            self._say("mode", f"mode {mode.value}{reason}")
+        elif mode is Mode.HOLD and time.monotonic() - self._mode_said >= 1.0:
+            self._say("mode", f"mode {mode.value}{reason}")
+            self._mode_said = time.monotonic()
+        self._report_rejections(controller)
+
+    def _report_rejections(self, controller: Controller) -> None:
+        state = controller.state
+        new = state.rejected_messages - self._rejected_said
+        if new and time.monotonic() - self._rejected_at >= 1.0:
+            self.get_logger().warning(f"{new} messages refused, last {state.rejected_reason}")
+            self._rejected_said = state.rejected_messages
+            self._rejected_at = time.monotonic()
 
     def _diagnose(self) -> None:
         status = DiagnosticStatus(name="srdp_controller: control loop", hardware_id="srdp_controller")
@@ -343,11 +356,6 @@ class ControllerNode(LifecycleNode):
             status.level, status.message = DiagnosticStatus.STALE, self.failure or "not configured"
         else:
             state, loop = controller.state, self._loop_state
-            if state.rejected_messages > self._rejected_said:
-                self.get_logger().warning(
-                    f"{state.rejected_messages - self._rejected_said} messages refused, last {state.rejected_reason}"
-                )
-                self._rejected_said = state.rejected_messages
             mode = controller.supervisor.mode
             late = loop.last_lateness_ns
             overruns = loop.overruns

@@ -1,0 +1,24 @@
+"""Parity of GPU providers with the CPU graph; runs where there is a GPU."""
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from srdp_controller.engines.onnx_engine import PROVIDERS, load_engine
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt", "tensorrt_rtx"])
+@pytest.mark.parametrize("name", ["student_k1", "student_k4", "teacher"])
+def test_a_gpu_provider_answers_as_the_cpu_does(bundle, name, provider):
+    if PROVIDERS[provider] not in onnxruntime.get_available_providers():
+        pytest.skip(f"{PROVIDERS[provider]} is not in this ONNX Runtime: no GPU here, or install onnxruntime-gpu")
+    reference, engine = load_engine(bundle, name, "cpu"), load_engine(bundle, name, provider)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        noise = rng.standard_normal(reference.noise.shape)
+        for each in (reference, engine):
+            each.noise[:] = noise
+            each.run()
+        np.testing.assert_allclose(engine.action, reference.action, atol=2e-3)

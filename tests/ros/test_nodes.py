@@ -1,0 +1,187 @@
+"""Controller and robot as real processes over real DDS."""
+
+import math
+import re
+import shutil
+import time
+
+import pytest
+from lifecycle_msgs.srv import GetState
+
+from srdp_controller.errors import SrdpError
+from srdp_controller.report.run import judge, summarise_run
+from srdp_controller.ros.swap_client import get_engine, set_engine
+
+pytestmark = pytest.mark.ros
+
+
+def speed(message):
+    return math.hypot(message.twist.linear.x, message.twist.linear.y)
+
+
+def test_robot_and_controller_push_the_box_and_the_run_is_sound(start, tmp_path, read_json):
+    robot = start("sim_node", duration=14.0, seed=1)
+    controller = start("controller_node", engine="student_k4")
+    assert robot.wait(90) == 0
+    assert controller.end() == 0, controller.output
+    summary = summarise_run(tmp_path)
+    assert not judge(summary)
+    assert summary["commands"] == summary["cycles"] > 1000
+    assert summary["successes"] >= 1
+    assert summary["limit_violations"] == summary["bad_commands"] == 0
+    for key in ("period_error_us", "inference_us", "latency_us", "observation_age_ms"):
+        assert set(summary[key]) == {"p50", "p99", "p999", "max"}
+    for name in ("summary.json", "run.png", "episode.gif", "telemetry.csv"):
+        assert (tmp_path / name).stat().st_size > 0
+    assert "Traceback" not in controller.output + robot.output
+
+
+def test_swaps_under_load_lose_no_command(start, bench, read_json):
+    controller = start("controller_node", engine="student_k1", update_rate=200.0)
+    assert bench.until("STUDENT"), controller.output
+    for engine in ("student_k8", "student_k2", "student_k1", "student_k4"):
+        set_engine(bench.node, engine, 10.0)
+        bench.run(0.6)
+        assert get_engine(bench.node, 10.0) == engine
+    assert controller.end() == 0
+    result = read_json("controller.json")
+    assert result["swaps"] == 4 and result["engine"] == "student_k4"
+    assert result["commands"] == result["cycles"]
+    assert result["limit_violations"] == 0
+
+
+def test_a_wrong_engine_is_refused_with_the_reason_and_the_old_one_goes_on(start, bench):
+    start("controller_node", engine="student_k1")
+    assert bench.until("STUDENT")
+    with pytest.raises(SrdpError, match="student_k8"):
+        set_engine(bench.node, "student_k3", 10.0)
+    assert get_engine(bench.node, 10.0) == "student_k1"
+    bench.run(0.2)
+    assert bench.mode == "STUDENT"
+
+
+def test_abstention_hands_over_to_the_teacher_and_back(start, bench, read_json):
+    controller = start("controller_node")
+    assert bench.until("STUDENT"), controller.output
+    bench.goal = (-0.2, 0.3)  # far outside the data
+    assert bench.until("TEACHER"), controller.output
+    bench.goal = (0.15, 0.0)
+    assert bench.until("STUDENT")
+    assert controller.end() == 0
+    result = read_json("controller.json")
+    assert result["abstentions"] >= 1 and result["modes"]["TEACHER"] > 0 and result["teacher_plans"] > 0
+
+
+def test_stale_observations_hold_then_stop_and_reset_recovers(start, bench):
+    controller = start("controller_node")
+    assert bench.until("STUDENT"), controller.output
+    bench.silent = {"object"}
+    assert bench.until("HOLD")
+    assert bench.until("STOP")
+    bench.commands.clear()
+    bench.run(0.3)
+    assert bench.commands and all(speed(message) == 0.0 for message in bench.commands)
+    bench.silent = set()
+    bench.run(0.5)
+    assert bench.mode == "STOP"  # only reset leaves it
+    assert bench.call("/srdp_controller/reset").success
+    assert bench.until("STUDENT")
+
+
+def test_nan_in_a_message_is_refused_and_never_reaches_a_command(start, bench, read_json):
+    controller = start("controller_node")
+    assert bench.until("STUDENT"), controller.output
+    bench.object = (math.nan, 0.0)
+    assert bench.until("HOLD")
+    bench.object = (-0.15, 0.03)
+    assert bench.until("STUDENT")
+    assert all(math.isfinite(speed(message)) for message in bench.commands)
+    assert controller.end() == 0
+    assert read_json("controller.json")["rejected_messages"] > 0
+    assert "object_x is not finite" in controller.output
+
+
+def test_a_missing_topic_is_named_and_nothing_moves(start, bench):
+    controller = start("controller_node")
+    bench.silent = {"object"}
+    bench.run(4.0)
+    assert bench.mode == "HOLD"
+    assert bench.commands and all(speed(message) == 0.0 for message in bench.commands)
+    assert controller.end() == 0
+    assert re.search("no message yet on .*object_pose", controller.output)
+
+
+def test_a_command_carries_the_stamp_of_its_observation(start, bench):
+    start("controller_node")
+    assert bench.until("STUDENT")
+    bench.commands.clear()
+    bench.run(0.3)
+    now = bench.node.get_clock().now().nanoseconds
+    ages = [now - (m.header.stamp.sec * 10**9 + m.header.stamp.nanosec) for m in bench.commands]
+    assert ages and all(0 < age < 1_000_000_000 for age in ages)
+    assert bench.commands[-1].header.frame_id == "table"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"engine": "student_k3"}, "the bundle has: teacher, student_k1"),
+        ({"provider": "tensorrt"}, "is not in this ONNX Runtime"),
+        ({"provider": "tpu"}, "is not one of"),
+        ({"model_dir": "/nowhere"}, "expected a bundle folder"),
+        ({"update_rate": 50_000.0}, "update_rate"),
+        ({"abstain.alpha": 0.002}, "below the smallest calibrated value"),
+    ],
+)
+def test_a_start_that_cannot_be_is_one_clear_error_and_status_2(start, parameters, message):
+    controller = start("controller_node", **parameters)
+    assert controller.wait() == 2
+    assert message in controller.output
+    assert "Traceback" not in controller.output
+
+
+def test_a_damaged_bundle_is_refused_at_the_start_and_at_a_swap(start, bench, bundle_copy):
+    path = bundle_copy / "student_k2.onnx"
+    data = bytearray(path.read_bytes())
+    data[5000] ^= 4
+    path.write_bytes(data)
+    refused = start("controller_node", engine="student_k2", model_dir=str(bundle_copy))
+    assert refused.wait() == 2
+    assert "student_k2.onnx: damaged" in refused.output
+    controller = start("controller_node", engine="student_k1", model_dir=str(bundle_copy))
+    assert bench.until("STUDENT"), controller.output
+    set_engine(bench.node, "student_k2", 10.0)
+    bench.run(1.0)
+    assert get_engine(bench.node, 10.0) == "student_k1"
+    assert "swap refused" in controller.output and "damaged" in controller.output
+    assert bench.mode == "STUDENT"
+
+
+def test_a_bundle_of_another_observation_size_is_refused(start, bundle_copy):
+    from srdp_controller.engines.bundle import load_bundle, write_bundle
+
+    content = load_bundle(bundle_copy).content
+    spec = content.spec.model_copy(update={"observation": content.spec.observation[:-1]})
+    write_bundle(bundle_copy, content.model_copy(update={"spec": spec}))
+    controller = start("controller_node", model_dir=str(bundle_copy))
+    assert controller.wait() == 2
+    assert "the bundle's spec says (1, 7)" in controller.output
+    shutil.rmtree(bundle_copy)
+
+
+def test_an_unknown_scenario_is_one_clear_error(start):
+    robot = start("sim_node", scenario="windy")
+    assert robot.wait() == 2
+    assert "nominal" in robot.output and "Traceback" not in robot.output
+
+
+def test_the_controller_is_a_lifecycle_node_that_waits_when_told_to(start, bench):
+    start("controller_node", autostart=False)
+    client = bench.node.create_client(GetState, "/srdp_controller/get_state")
+    assert client.wait_for_service(15.0)
+    future = client.call_async(GetState.Request())
+    end = time.monotonic() + 10.0
+    while not future.done() and time.monotonic() < end:
+        bench.run(0.05)
+    assert future.result().current_state.label == "unconfigured"
+    assert not bench.commands
