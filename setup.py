@@ -22,6 +22,8 @@ def shared_files() -> list[tuple[str, list[str]]]:
 
 
 setup(
+    # not in setup.cfg: colcon cannot read the object that setuptools makes of it there
+    python_requires=">=3.10",
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
