@@ -67,6 +67,7 @@ def card(bundle: LoadedBundle, result: dict[str, Any]) -> str:
     content = bundle.content
     stages = content.provenance["stages"]
     collected = stages["collect"]
+    rate = content.spec.control_rate_hz
     calibration = bundle.calibration()
     lines = [
         f"# Model card: {content.task}",
@@ -77,7 +78,7 @@ def card(bundle: LoadedBundle, result: dict[str, Any]) -> str:
         "",
         "## What it was made from",
         "",
-        f"- {collected['episodes']} demonstrations, {collected['steps']} steps at {content.spec.control_rate_hz:.0f} Hz, "
+        f"- {collected['episodes']} demonstrations, {collected['steps']} steps at {rate:.0f} Hz, "
         f"of a scripted expert, which succeeded in {collected['successes']}; the executed commands were disturbed, "
         "the expert's own were recorded. The starts and goals of scenario `shifted` are left out.",
         f"- Observation: {', '.join(component.name for component in content.spec.observation)}; "
@@ -85,8 +86,7 @@ def card(bundle: LoadedBundle, result: dict[str, Any]) -> str:
         f"- Seed {content.provenance['seed']}, dataset {content.provenance['dataset'][:12]}, "
         f"recipe {content.provenance['recipe'][:12]}.",
         "- Seconds of each stage: " + ", ".join(f"{name} {stages[name]['seconds']:.0f}" for name in stages) + ".",
-        + ", ".join(f"{name} {facts['seconds']:.0f}" for name, facts in stages.items())
-        + ".",
+        +", ".join(f"{name} {facts['seconds']:.0f}" for name, facts in stages.items()) + ".",
         "",
         f"## Closed loop, {result['episodes']} episodes each",
         "",
@@ -102,8 +102,8 @@ def card(bundle: LoadedBundle, result: dict[str, Any]) -> str:
         "",
         "## Abstention",
         "",
-        f"Split conformal thresholds of the latent distance over {calibration.trajectories} held-out trajectories: at most",
-        "a share alpha of fresh trajectories like the dataset's raises any alarm. Under shift nothing is promised.",
+        f"Split conformal thresholds of the latent distance over {calibration.trajectories} held-out trajectories:",
+        "at most a share alpha of fresh trajectories like the dataset's raises any alarm. Under shift nothing is promised.",
         "",
         "| policy | " + " | ".join(f"alpha {alpha}" for alpha in calibration.policies["student_k1"].thresholds) + " |",
         "| --- |" + " --- |" * len(calibration.policies["student_k1"].thresholds),

@@ -107,6 +107,26 @@ def _verify(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"seed": 0, **result}
 
 
+def _parameters(arguments: argparse.Namespace) -> dict[str, Any]:
+    import yaml
+
+    from srdp_controller.resources import find_resource
+
+    schemas = {}
+    print("# Parameters\n\nPrinted by `srdp parameters` from `config/*.yaml`, from which the nodes declare them.")
+    for node in ("controller", "simulation"):
+        schema = yaml.safe_load(find_resource(f"config/{node}_parameters.yaml").read_text())
+        schemas[node] = schema
+        print(f"\n## /srdp_{node}\n\n| parameter | type | default | range | when | effect |")
+        print("| --- | --- | --- | --- | --- | --- |")
+        for name, entry in schema.items():
+            limits = entry.get("range") or entry.get("one_of") or ""
+            text = ", ".join(str(limit) for limit in limits)
+            when = "at the start" if entry.get("read_only") else "any time"
+            print(f"| `{name}` | {entry['type']} | `{entry['default']}` | {text} | {when} | {entry['description']} |")
+    return {"seed": None, "parameters": schemas}
+
+
 # --- evaluation --------------------------------------------------------------------------------
 
 
@@ -233,6 +253,8 @@ def build_parser() -> argparse.ArgumentParser:
         inspect = commands.add_parser(name, help=text)
         inspect.add_argument("bundle", help="bundle folder, e.g. models/pushing")
         inspect.set_defaults(run=run)
+    parameters = commands.add_parser("parameters", help="print every parameter of the nodes as Markdown")
+    parameters.set_defaults(run=_parameters)
     _add_eval(commands)
     demo = commands.add_parser("demo", help="run the simulated robot and the controller over DDS")
     demo.add_argument("--engine", default="student_k4")
