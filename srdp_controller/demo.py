@@ -78,6 +78,7 @@ def run_demo(
         "update_rate": float(update_rate),
         "run_dir": folder,
         "seed": seed,
+        "record": True,
     }
     if model:
         control["model_dir"] = str(Path(model).resolve())

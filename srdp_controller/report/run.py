@@ -138,8 +138,9 @@ def draw_run(folder: Path, simulation: dict[str, Any]) -> None:
         table.add_patch(Circle(layout["post"], POST_RADIUS_M, color="0.3", alpha=0.3))
     table.set(xlim=(-0.27, 0.27), ylim=(-0.18, 0.18), aspect="equal", xlabel="x [m]", ylabel="y [m]")
     table.set_title(f"box paths: {simulation['successes']} of {simulation['episodes']} succeeded")
-    telemetry = np.atleast_1d(np.genfromtxt(folder / "telemetry.csv", delimiter=",", names=True))
-    if telemetry.size:
+    recorded = folder / "telemetry.csv"
+    if recorded.exists():
+        telemetry = np.atleast_1d(np.genfromtxt(recorded, delimiter=",", names=True))
         times.plot(telemetry["time_s"], telemetry["latency_us"], ".", ms=2, label="latency (received to published)")
         times.plot(telemetry["time_s"], telemetry["inference_us"], ".", ms=2, label="inference")
         times.set(xlabel="time [s]", ylabel="[us]", yscale="log")

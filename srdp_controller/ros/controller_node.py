@@ -438,7 +438,8 @@ class ControllerNode(LifecycleNode):
                 "failure": self.failure,
             },
         )
-        self.write_telemetry(folder)
+        if self.values["record"]:
+            self.write_telemetry(folder)
 
 
 def main(arguments: list[str] | None = None) -> int:

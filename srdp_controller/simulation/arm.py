@@ -90,8 +90,6 @@ class SimulatedArm:
     """Position-controlled, torque-limited arm that follows a planar tool velocity."""
 
     def __init__(self, client: Any, payload_kg: float, torque_scale: float, joint_friction: float) -> None:
-        import pybullet
-
         self._client = client
         handle, path = tempfile.mkstemp(suffix=".urdf")
         try:
@@ -105,10 +103,9 @@ class SimulatedArm:
             )
         finally:
             os.unlink(path)
-        self._bullet = pybullet
         b = self._client
         self.joints = [
-            i for i in range(b.getNumJoints(self.body)) if b.getJointInfo(self.body, i)[2] == pybullet.JOINT_REVOLUTE
+            i for i in range(b.getNumJoints(self.body)) if b.getJointInfo(self.body, i)[2] == b.JOINT_REVOLUTE
         ]
         self.joint_names = [b.getJointInfo(self.body, i)[1].decode() for i in self.joints]
         self.tip_link = b.getNumJoints(self.body) - 1
@@ -138,7 +135,7 @@ class SimulatedArm:
 
     def _hold(self, angles: tuple[float, ...]) -> None:
         self._client.setJointMotorControlArray(
-            self.body, self.joints, self._bullet.POSITION_CONTROL, targetPositions=angles, forces=self._forces
+            self.body, self.joints, self._client.POSITION_CONTROL, targetPositions=angles, forces=self._forces
         )
 
     def aim(self, x: float, y: float) -> None:

@@ -6,19 +6,15 @@ left, z up; metres, radians, simulation seconds.
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import pybullet
-from pybullet_utils.bullet_client import BulletClient
 
 from srdp_controller.simulation.actuation import DelayedActuator
 from srdp_controller.simulation.arm import SimulatedArm
+from srdp_controller.simulation.bullet import connect
 from srdp_controller.simulation.scenario import EpisodeLayout, Scenario, draw_layout
 from srdp_controller.simulation.sensors import Measurement, SensorStream
 
@@ -46,29 +42,12 @@ class EpisodeOutcome:
     tip_path: list[tuple[float, float]] = field(default_factory=list)
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps what PyBullet's C code prints at every connection off standard output."""
-    sys.stdout.flush()
-    saved = os.dup(1)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 1)
-        yield
-    finally:
-        os.dup2(saved, 1)
-        os.close(nowhere)
-        os.close(saved)
-
-
 class PushingWorld:
     """One simulated robot; ``reset`` starts an episode, ``step`` advances the physics by 1/240 s."""
 
     def __init__(self, scenario: Scenario, gui: bool = False) -> None:
         self.scenario = scenario
-        with _quiet():
-            self._client = BulletClient(connection_mode=pybullet.GUI if gui else pybullet.DIRECT)
-        b = self._client
+        self._client = b = connect(gui)
         b.setTimeStep(1.0 / PHYSICS_RATE_HZ)
         b.setGravity(0.0, 0.0, -9.81)
         plane = b.createCollisionShape(b.GEOM_PLANE)

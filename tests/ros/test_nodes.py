@@ -21,7 +21,7 @@ def speed(message):
 
 def test_robot_and_controller_push_the_box_and_the_run_is_sound(start, tmp_path, read_json):
     robot = start("sim_node", duration=14.0, seed=1)
-    controller = start("controller_node", engine="student_k4")
+    controller = start("controller_node", engine="student_k4", record=True)
     assert robot.wait(90) == 0
     assert controller.end() == 0, controller.output
     summary = summarise_run(tmp_path)
