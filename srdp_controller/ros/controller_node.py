@@ -314,7 +314,10 @@ class ControllerNode(LifecycleNode):
     def _say(self, key: str, text: str, warn: bool = False) -> None:
         if self._said.get(key) != text:
             self._said[key] = text
-            (self.get_logger().warning if warn else self.get_logger().info)(text)
+            if warn:  # two lines: rclpy's logger allows one severity for each line of code
+                self.get_logger().warning(text)
+            else:
+                self.get_logger().info(text)
 
     def _report_changes(self) -> None:
         controller = self._controller

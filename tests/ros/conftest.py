@@ -35,12 +35,12 @@ JOINTS = [0.11316, 0.94705, 0.36785, -1.34959, -0.37755, 0.91374, -0.99858]  # t
 class Process:
     """A node in a process of its own, with its output in a file."""
 
-    def __init__(self, module: str, folder: Path, **parameters):
+    def __init__(self, module: str, folder: Path, prefix=(), **parameters):
         self.log = folder / f"{module}.log"
         parameters.setdefault("run_dir", str(folder))
         self._file = self.log.open("w")
         self.process = subprocess.Popen(
-            node_command(module, parameters), stdout=self._file, stderr=subprocess.STDOUT, cwd=ROOT
+            [*prefix, *node_command(module, parameters)], stdout=self._file, stderr=subprocess.STDOUT, cwd=ROOT
         )
 
     @property

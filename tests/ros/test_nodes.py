@@ -1,6 +1,7 @@
 """Controller and robot as real processes over real DDS."""
 
 import math
+import os
 import re
 import shutil
 import time
@@ -185,3 +186,14 @@ def test_the_controller_is_a_lifecycle_node_that_waits_when_told_to(start, bench
         bench.run(0.05)
     assert future.result().current_state.label == "unconfigured"
     assert not bench.commands
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv (util-linux) to drop the privileges")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has privileges to drop")
+def test_without_privileges_it_warns_what_each_costs_and_runs(start, bench):
+    controller = start("controller_node", prefix=["setpriv", "--bounding-set=-all", "--inh-caps=-all"])
+    assert bench.until("STUDENT"), controller.output
+    bench.run(0.3)
+    assert re.search(r"WARN.*SCHED_FIFO: refused", controller.output)
+    assert "may delay a cycle" in controller.output
+    assert controller.end() == 0
