@@ -204,7 +204,35 @@ def test_held_noise_changes_only_after_its_time():
 
 
 def test_a_plan_skips_what_has_passed_and_ends():
-    plan = Plan(np.arange(8.0)[:, None], observed_ns=1000, finished_ns=1200)
+    plan = Plan(np.arange(8.0)[:, None], begun_ns=1000, measured_ns=900)
     assert plan.action(1000, 50)[0] == 0.0
     assert plan.action(1120, 50)[0] == 2.0
     assert plan.action(1400, 50) is None
+
+
+def test_a_plan_from_an_observation_that_is_too_old_is_not_driven(distrusted):
+    rig = distrusted
+    rig.nominal().step(1)
+    old = rig.now - MAX_AGE_NS - 1
+    rig.teacher.submit = lambda *a: False
+    rig.teacher.plan = Plan(np.full((8, 2), 0.1), begun_ns=rig.now, measured_ns=old)
+    assert rig.step(1) is Mode.HOLD
+    rig.teacher.plan = Plan(np.full((8, 2), 0.1), begun_ns=rig.now, measured_ns=rig.now)
+    assert rig.step(1) is Mode.TEACHER
+    assert rig.published[-1][1] == rig.teacher.plan.measured_ns
+
+
+def test_driving_the_rest_of_the_chunk_blind_stays_in_the_workspace(rig):
+    rig.nominal().step(5)
+    edge = rig.bundle.spec.workspace.upper[0]
+    rig.messages = {}
+    # the tool is taken to be just inside the edge, heading out
+    rig.controller._position = (edge - 0.01, 0.0)
+    rig.now += MAX_AGE_NS
+    rig.controller._plan = Plan(np.tile([0.2, 0.0], (8, 1)), rig.now, rig.now)
+    travelled = edge - 0.01
+    for _ in range(60):
+        rig.step(1)
+        travelled += rig.published[-1][0][0] * PERIOD_NS * 1e-9
+    assert rig.controller.supervisor.mode in (Mode.HOLD, Mode.STOP)
+    assert travelled <= edge

@@ -53,7 +53,7 @@ class ControllerState:
 
 # take(now_ns) updates the assembler and returns when the newest message was received [ns], or 0
 Take = Callable[[int], int]
-# publish(command, observed_ns)
+# publish(command, measured_ns): when what the command was computed from was measured [ns]
 Publish = Callable[[list[float], int], None]
 
 
@@ -99,6 +99,7 @@ class Controller:
         self._scores = np.zeros_like(slot.current.engine.latent[0])
         self._started_ns = 0
         self._last_publish_ns = 0
+        self._position: tuple[float, float] | None = None
 
     def cycle(self, now_ns: int) -> None:
         """One period: exactly one command is published."""
@@ -123,17 +124,19 @@ class Controller:
         mode = self.supervisor.step(event, reason, now_ns, observed_ns != NEVER_NS)
         state.modes[mode] += 1
         desired = self._desired(mode, now_ns)
-        vector = assembler.vector
-        # without a fresh position the barrier cannot be evaluated: the filter then only slows down
-        position = (
-            (float(vector[self._tip[0]]), float(vector[self._tip[1]]))
-            if observed_ns != NEVER_NS and (age_ns <= settings.max_age_ns or mode is Mode.HOLD)
-            else None
-        )
-        elapsed = (now_ns - self._last_publish_ns) * 1e-9 if self._last_publish_ns else None
-        command = self.safety.apply(desired, position, elapsed)
+        elapsed_ns = now_ns - self._last_publish_ns if self._last_publish_ns else settings.period_ns
+        position = self._position
+        if observed_ns != NEVER_NS:
+            if age_ns <= settings.max_age_ns or position is None:
+                vector = assembler.vector
+                position = (float(vector[self._tip[0]]), float(vector[self._tip[1]]))
+            else:  # dead reckoning, so that the barrier holds while the rest of the chunk is driven blind
+                vx, vy = self.safety.command[:2]
+                position = (position[0] + vx * elapsed_ns * 1e-9, position[1] + vy * elapsed_ns * 1e-9)
+            self._position = position
+        command = self.safety.apply(desired, position, elapsed_ns * 1e-9)
         self._last_publish_ns = now_ns
-        self._publish(command, observed_ns)
+        self._publish(command, observed_ns if self._plan is None else self._plan.measured_ns)
         state.commands += 1
         if assembler.history_ages_ns:
             self._history[self._cycle % len(self._history)] = (now_ns, command)
@@ -194,17 +197,22 @@ class Controller:
             if self.abstention.update(score, deployment.threshold, now_ns):
                 return (*self._abstain(engine.noise, now_ns, observed_ns, score, deployment.threshold), inference_ns)
         # this chunk's clock starts now, as the evaluated closed loop's does
-        self._plan = Plan(chunk.copy(), now_ns, now_ns)
+        self._plan = Plan(chunk.copy(), now_ns, observed_ns)
         return Event.TRUSTED, "", inference_ns
 
     def _abstain(
         self, noise: np.ndarray, now_ns: int, observed_ns: int, score: float, threshold: float
     ) -> tuple[Event, str]:
         worker = self.teacher
-        worker.submit(self._assembler.vector, noise, now_ns)
+        worker.submit(self._assembler.vector, noise, now_ns, observed_ns)
         plan = worker.plan
         reason = f"latent distance {score:.3g} above {threshold:.3g}"
-        if plan is not None and now_ns - plan.observed_ns <= self.settings.teacher_deadline_ns:
+        settings = self.settings
+        if (
+            plan is not None
+            and now_ns - plan.begun_ns <= settings.teacher_deadline_ns
+            and now_ns - plan.measured_ns <= settings.max_age_ns
+        ):
             self._plan = plan
             return Event.ABSTAIN_TEACHER_READY, reason
         return Event.ABSTAIN_TEACHER_LATE, f"{reason}; teacher {worker.error or 'late'}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,15 +18,19 @@ from srdp_controller.errors import SrdpError
 
 @dataclass(frozen=True)
 class Plan:
-    """A finished chunk (horizon, act_dim) [SI] and the monotonic times of its observation and end [ns]."""
+    """A finished chunk (horizon, act_dim) [SI] and two monotonic times [ns].
+
+    ``begun_ns`` is when its first action was due; ``measured_ns`` is when the oldest part of the
+    observation that it was computed from was measured.
+    """
 
     chunk: np.ndarray
-    observed_ns: int
-    finished_ns: int
+    begun_ns: int
+    measured_ns: int
 
     def action(self, now_ns: int, step_ns: int) -> np.ndarray | None:
         """The chunk's action for ``now_ns``: what has passed is skipped; None after its end."""
-        index = (now_ns - self.observed_ns) // step_ns
+        index = (now_ns - self.begun_ns) // step_ns
         if 0 <= index < len(self.chunk):
             action: np.ndarray = self.chunk[index]
             return action
@@ -42,8 +45,8 @@ class TeacherWorker:
         self._wake = os.eventfd(0)
         self._busy = False
         self._running = True
-        self._observed_ns = 0
-        self._submitted_ns = 0
+        self._begun_ns = 0
+        self._measured_ns = 0
         self.plan: Plan | None = None
         self.error = ""
         self.plans = 0
@@ -55,15 +58,15 @@ class TeacherWorker:
         """Whether a plan is being made."""
         return self._busy
 
-    def submit(self, observation: np.ndarray, noise: np.ndarray, observed_ns: int) -> bool:
+    def submit(self, observation: np.ndarray, noise: np.ndarray, now_ns: int, measured_ns: int) -> bool:
         """Start a plan from an observation (obs_dim,); False, at once, while one is being made."""
         if self._busy:
             return False
         self._engine.observation[0] = observation
         if noise.shape == self._engine.noise.shape:
             np.copyto(self._engine.noise, noise)
-        self._observed_ns = observed_ns
-        self._submitted_ns = time.monotonic_ns()
+        self._begun_ns = now_ns
+        self._measured_ns = measured_ns
         self._busy = True
         os.eventfd_write(self._wake, 1)
         return True
@@ -77,7 +80,7 @@ class TeacherWorker:
                 self._engine.run()
                 chunk = self._engine.action[0].copy()
                 if np.isfinite(chunk).all():
-                    self.plan = Plan(chunk, self._observed_ns, time.monotonic_ns())
+                    self.plan = Plan(chunk, self._begun_ns, self._measured_ns)
                     self.plans += 1
                     self.error = ""
                 else:
