@@ -1,10 +1,17 @@
 """The offline pipeline on a tiny recipe: real simulation, real training, real export."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 torch = pytest.importorskip("torch", reason="the offline side needs torch: make setup-train")
 pytest.importorskip("minari", reason="the offline side needs minari: make setup-train")
@@ -23,6 +30,7 @@ from srdp_controller.offline.recipe import Recipe, load_recipe  # noqa: E402
 from srdp_controller.offline.training import train  # noqa: E402
 from srdp_controller.simulation.pushing_task import pushing_spec  # noqa: E402
 
+ROOT = Path(__file__).resolve().parent.parent
 RECIPE = Recipe.model_validate(
     {
         "task": "pushing",
@@ -175,3 +183,25 @@ def test_the_same_seed_gives_the_same_graphs(finished, tmp_path):
         assert load_bundle(tmp_path / "bundle").content.policies[name].sha256 == first
     assert json.loads((tmp_path / "run" / "stages.json").read_text())
     assert Run(RECIPE, tmp_path / "run", lambda *a: None).dataset_key
+
+
+def test_a_pipeline_that_was_killed_goes_on_to_the_same_graphs(finished, tmp_path):
+    folder, _ = finished
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(RECIPE.model_dump(mode="json")))
+    command = [sys.executable, "-m", "srdp_controller.cli", "pipeline", str(recipe)]
+    command += ["--run-folder", str(tmp_path / "run"), "--output", str(tmp_path / "bundle")]
+    first = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True)
+    stages = tmp_path / "run" / "stages.json"
+    give_up = time.monotonic() + 120
+    while not (stages.exists() and "teacher" in stages.read_text()) and time.monotonic() < give_up:
+        time.sleep(0.02)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    assert not (tmp_path / "bundle").exists()
+    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170, check=False)
+    assert second.returncode == 0, second.stderr
+    assert "unchanged, skipped" in second.stderr
+    for name in ("teacher", "student_k1", "student_k2"):
+        expected = load_bundle(folder / "bundle").content.policies[name].sha256
+        assert load_bundle(tmp_path / "bundle").content.policies[name].sha256 == expected

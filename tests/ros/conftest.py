@@ -74,6 +74,7 @@ class Bench:
         self.executor.add_node(self.node)
         self.joints = self.node.create_publisher(JointState, "/joint_states", 5)
         self.poses = {name: self.node.create_publisher(PoseStamped, f"/{name}_pose", 5) for name in ("object", "goal")}
+        self.names = NAMES
         self.mode = ""
         self.modes = []
         self.commands = []
@@ -93,7 +94,7 @@ class Bench:
     def publish(self):
         stamp = self.node.get_clock().now().to_msg()
         if "joint_states" not in self.silent:
-            message = JointState(name=NAMES, position=JOINTS)
+            message = JointState(name=self.names, position=JOINTS[: len(self.names)])
             message.header.stamp = stamp
             self.joints.publish(message)
         for name in ("object", "goal"):

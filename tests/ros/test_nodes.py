@@ -197,3 +197,12 @@ def test_without_privileges_it_warns_what_each_costs_and_runs(start, bench):
     assert re.search(r"WARN.*SCHED_FIFO: refused", controller.output)
     assert "may delay a cycle" in controller.output
     assert controller.end() == 0
+
+
+def test_a_joint_that_is_missing_is_named(start, bench):
+    controller = start("controller_node")
+    bench.names = bench.names[:-1]
+    bench.run(2.5)
+    assert bench.mode == "HOLD"
+    controller.end()
+    assert "joint 'lbr_iiwa_joint_7' is not in the message" in controller.output
