@@ -31,4 +31,8 @@ with _quiet(2):
 def connect(gui: bool) -> BulletClient:
     """A physics client of its own, with a window or without."""
     with _quiet(1):
-        return BulletClient(connection_mode=pybullet.GUI if gui else pybullet.DIRECT)
+        client = BulletClient(connection_mode=pybullet.GUI if gui else pybullet.DIRECT)
+    if gui:
+        client.configureDebugVisualizer(pybullet.COV_ENABLE_GUI, 0)
+        client.resetDebugVisualizerCamera(0.9, 180.0, -38.0, [0.0, 0.0, 0.0])
+    return client
