@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import TwistStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.executors import SingleThreadedExecutor
@@ -45,10 +45,10 @@ from srdp_controller.provenance import describe_run, write_json
 from srdp_controller.resources import find_resource
 from srdp_controller.ros.direct_take import LATCHED, LATEST, DirectSubscription, extractor
 from srdp_controller.ros.parameters import declare, load_schema, refuse
+from srdp_controller.ros.reporting import diagnostic_status, run_record
 
 FUTURE_TOLERANCE_NS = 5_000_000
 TELEMETRY_ROWS = 120_000
-LATENESS_WARN_NS, LATENESS_ERROR_NS = 1_000_000, 5_000_000
 DWELL_NS = 100_000_000
 
 
@@ -353,44 +353,12 @@ class ControllerNode(LifecycleNode):
             self._rejected_at = time.monotonic()
 
     def _diagnose(self) -> None:
-        status = DiagnosticStatus(name="srdp_controller: control loop", hardware_id="srdp_controller")
         controller = self._controller
         if controller is None:
+            status = DiagnosticStatus(name="srdp_controller: control loop", hardware_id="srdp_controller")
             status.level, status.message = DiagnosticStatus.STALE, self.failure or "not configured"
         else:
-            state, loop = controller.state, self._loop_state
-            mode = controller.supervisor.mode
-            late = loop.last_lateness_ns
-            overruns = loop.overruns
-            status.level, status.message = DiagnosticStatus.OK, mode.value
-            if mode in (Mode.TEACHER, Mode.HOLD) or late > LATENESS_WARN_NS or overruns > loop.cycles // 1000:
-                status.level = DiagnosticStatus.WARN
-            if mode is Mode.STOP or late > LATENESS_ERROR_NS or self.failure:
-                status.level = DiagnosticStatus.ERROR
-            if mode is not Mode.STUDENT:
-                status.message = f"{mode.value}: {controller.supervisor.reason}"
-            if self.failure:
-                status.message = self.failure
-            fields = {
-                "engine": controller.slot.current.name,
-                "update_rate_hz": self.values["update_rate"],
-                "cycles": loop.cycles,
-                "commands": state.commands,
-                "overruns": overruns,
-                "lateness_p99_us": round(loop.lateness.quantile(0.99) * 1e-3, 1),
-                "execution_p99_us": round(loop.execution.quantile(0.99) * 1e-3, 1),
-                "inference_p50_us": round(state.inference.quantile(0.5) * 1e-3, 1),
-                "latency_p50_us": round(state.latency.quantile(0.5) * 1e-3, 1),
-                "observation_age_p50_ms": round(state.observation_age.quantile(0.5) * 1e-6, 2),
-                "latent_distance": f"{state.score:.4g}",
-                "threshold": f"{controller.slot.current.threshold:.4g}",
-                "abstentions": controller.abstention.count,
-                "swaps": controller.slot.swaps,
-                "filter_interventions": controller.safety.interventions,
-                "limit_violations": controller.safety.violations,
-                "rejected_messages": state.rejected_messages,
-            }
-            status.values = [KeyValue(key=key, value=str(value)) for key, value in fields.items()]
+            status = diagnostic_status(controller, self._loop_state, self.values["update_rate"], self.failure)
         array = DiagnosticArray(status=[status])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics_publisher.publish(array)
@@ -410,37 +378,8 @@ class ControllerNode(LifecycleNode):
         controller = self._controller
         if controller is None:
             return
-        loop, state = self._loop_state, controller.state
-        write_json(
-            folder / "controller.json",
-            {
-                **describe_run("controller_node", self.values["seed"]),
-                "engine": controller.slot.current.name,
-                "provider": self.values["provider"],
-                "update_rate_hz": self.values["update_rate"],
-                "cycles": loop.cycles,
-                "commands": state.commands,
-                "overruns": loop.overruns,
-                "missed_cycles": loop.missed_cycles,
-                "lateness_us": loop.lateness.percentiles(),
-                "period_error_us": loop.period_error.percentiles(),
-                "execution_us": loop.execution.percentiles(),
-                "inference_us": state.inference.percentiles(),
-                "overhead_us": state.overhead.percentiles(),
-                "latency_us": state.latency.percentiles(),
-                "observation_age_ms": state.observation_age.percentiles(1e6),
-                "modes": {mode.value: count for mode, count in state.modes.items()},
-                "abstentions": controller.abstention.count,
-                "teacher_plans": controller.teacher.plans,
-                "swaps": controller.slot.swaps,
-                "filter_interventions": controller.safety.interventions,
-                "limit_violations": controller.safety.violations,
-                "rejected_messages": state.rejected_messages,
-                "engine_failures": state.engine_failures,
-                "privileges": {item.name: item.text for item in self._privileges},
-                "failure": self.failure,
-            },
-        )
+        record = run_record(controller, self._loop_state, self.values, self._privileges, self.failure)
+        write_json(folder / "controller.json", {**describe_run("controller_node", self.values["seed"]), **record})
         if self.values["record"]:
             self.write_telemetry(folder)
 

@@ -105,7 +105,8 @@ def test_nan_in_a_message_is_refused_and_never_reaches_a_command(start, bench, r
 def test_a_missing_topic_is_named_and_nothing_moves(start, bench):
     controller = start("controller_node")
     bench.silent = {"object"}
-    bench.run(4.0)
+    assert bench.until("HOLD")
+    bench.run(3.0)
     assert bench.mode == "HOLD"
     assert bench.commands and all(speed(message) == 0.0 for message in bench.commands)
     assert controller.end() == 0
@@ -202,7 +203,8 @@ def test_without_privileges_it_warns_what_each_costs_and_runs(start, bench):
 def test_a_joint_that_is_missing_is_named(start, bench):
     controller = start("controller_node")
     bench.names = bench.names[:-1]
-    bench.run(2.5)
+    assert bench.until("HOLD")
+    bench.run(1.5)
     assert bench.mode == "HOLD"
     controller.end()
     assert "joint 'lbr_iiwa_joint_7' is not in the message" in controller.output

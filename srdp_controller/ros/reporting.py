@@ -1,0 +1,92 @@
+"""What the controller says of itself: its diagnostic status, and the record of a whole run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+
+from srdp_controller.control.controller import Controller
+from srdp_controller.control.loop import LoopState
+from srdp_controller.control.privileges import Privilege
+from srdp_controller.control.supervisor import Mode
+
+LATENESS_WARN_NS, LATENESS_ERROR_NS = 1_000_000, 5_000_000
+OVERRUNS_WARN_SHARE = 1e-3
+
+
+def diagnostic_status(controller: Controller, loop: LoopState, update_rate: float, failure: str) -> DiagnosticStatus:
+    """Status for /diagnostics: WARN off the student or when cycles come late, ERROR when stopped or very late."""
+    state, mode = controller.state, controller.supervisor.mode
+    status = DiagnosticStatus(name="srdp_controller: control loop", hardware_id="srdp_controller")
+    late = loop.last_lateness_ns
+    status.level, status.message = DiagnosticStatus.OK, mode.value
+    overrunning = loop.overruns > max(1, OVERRUNS_WARN_SHARE * loop.cycles)
+    if mode in (Mode.TEACHER, Mode.HOLD) or late > LATENESS_WARN_NS or overrunning:
+        status.level = DiagnosticStatus.WARN
+    if mode is Mode.STOP or late > LATENESS_ERROR_NS or failure:
+        status.level = DiagnosticStatus.ERROR
+    if mode is not Mode.STUDENT:
+        status.message = f"{mode.value}: {controller.supervisor.reason}"
+    if overrunning:
+        status.message += (
+            f"; {loop.overruns} overruns: wanted {update_rate:.0f} Hz, a cycle took "
+            f"{loop.execution.quantile(0.99) * 1e-3:.0f} us (p99), {loop.missed_cycles} cycles missed"
+        )
+    if failure:
+        status.message = failure
+    fields = {
+        "engine": controller.slot.current.name,
+        "update_rate_hz": update_rate,
+        "cycles": loop.cycles,
+        "commands": state.commands,
+        "overruns": loop.overruns,
+        "missed_cycles": loop.missed_cycles,
+        "lateness_p99_us": round(loop.lateness.quantile(0.99) * 1e-3, 1),
+        "execution_p99_us": round(loop.execution.quantile(0.99) * 1e-3, 1),
+        "inference_p50_us": round(state.inference.quantile(0.5) * 1e-3, 1),
+        "latency_p50_us": round(state.latency.quantile(0.5) * 1e-3, 1),
+        "observation_age_p50_ms": round(state.observation_age.quantile(0.5) * 1e-6, 2),
+        "latent_distance": f"{state.score:.4g}",
+        "threshold": f"{controller.slot.current.threshold:.4g}",
+        "abstentions": controller.abstention.count,
+        "swaps": controller.slot.swaps,
+        "filter_interventions": controller.safety.interventions,
+        "limit_violations": controller.safety.violations,
+        "rejected_messages": state.rejected_messages,
+    }
+    status.values = [KeyValue(key=key, value=str(value)) for key, value in fields.items()]
+    return status
+
+
+def run_record(
+    controller: Controller, loop: LoopState, values: dict[str, Any], privileges: list[Privilege], failure: str
+) -> dict[str, Any]:
+    """Counters and percentiles of a whole run, for ``controller.json``."""
+    state = controller.state
+    return {
+        "engine": controller.slot.current.name,
+        "provider": values["provider"],
+        "update_rate_hz": values["update_rate"],
+        "cycles": loop.cycles,
+        "commands": state.commands,
+        "overruns": loop.overruns,
+        "missed_cycles": loop.missed_cycles,
+        "lateness_us": loop.lateness.percentiles(),
+        "period_error_us": loop.period_error.percentiles(),
+        "execution_us": loop.execution.percentiles(),
+        "inference_us": state.inference.percentiles(),
+        "overhead_us": state.overhead.percentiles(),
+        "latency_us": state.latency.percentiles(),
+        "observation_age_ms": state.observation_age.percentiles(1e6),
+        "modes": {mode.value: count for mode, count in state.modes.items()},
+        "abstentions": controller.abstention.count,
+        "teacher_plans": controller.teacher.plans,
+        "swaps": controller.slot.swaps,
+        "filter_interventions": controller.safety.interventions,
+        "limit_violations": controller.safety.violations,
+        "rejected_messages": state.rejected_messages,
+        "engine_failures": state.engine_failures,
+        "privileges": {item.name: item.text for item in privileges},
+        "failure": failure,
+    }
