@@ -157,8 +157,33 @@ def _closed_loop(arguments: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
+def _fidelity(arguments: argparse.Namespace) -> dict[str, Any]:
+    try:
+        from srdp_controller.report.fidelity import evaluate_fidelity
+    except ModuleNotFoundError as error:
+        raise _missing("sim,train", error) from None
+    from srdp_controller.progress import ProgressPrinter
+
+    result = evaluate_fidelity(
+        Path(arguments.bundle),
+        arguments.states,
+        states=arguments.count,
+        samples=arguments.samples,
+        seed=arguments.seed,
+        report=ProgressPrinter(),
+    )
+    print(f"{'policy':<12} {'SW / floor':>10} {'SW / DDIM':>10} {'MMD^2':>9} {'TV >=':>6} {'modes':>6} {'RMSE':>6}")
+    for name, entry in {**result["policies"], **result["baselines"]}.items():
+        modes = "-" if entry["mode_coverage"] is None else f"{entry['mode_coverage']:.2f}"
+        print(
+            f"{name:<12} {entry['ratio_to_floor']:>10.2f} {entry['ratio_to_ddim']:>10.3f} {entry['mmd']:>9.5f} "
+            f"{entry['tv_lower']:>6.2f} {modes:>6} {entry['matched_noise_rmse']:>6.3f}"
+        )
+    return result
+
+
 def _add_eval(commands: Any) -> None:
-    evaluate = commands.add_parser("eval", help="measure policies: closed-loop").add_subparsers(
+    evaluate = commands.add_parser("eval", help="measure policies: closed-loop, fidelity").add_subparsers(
         dest="what", required=True, metavar="WHAT"
     )
     parser = evaluate.add_parser("closed-loop", help="success rate in simulation")
@@ -172,6 +197,14 @@ def _add_eval(commands: Any) -> None:
     parser.add_argument("--processes", type=int, default=2)
     _common(parser)
     parser.set_defaults(run=_closed_loop)
+    parser = evaluate.add_parser("fidelity", help="distance of each student's actions from its teacher's")
+    parser.add_argument("bundle", help="bundle folder, e.g. models/pushing")
+    parser.add_argument("--states", default="test", help="test, shifted or augmented")
+    parser.add_argument("--count", type=int, default=128, help="number of states")
+    parser.add_argument("--samples", type=int, default=64, help="actions drawn at each state")
+    parser.add_argument("--seed", type=int, default=0)
+    _common(parser)
+    parser.set_defaults(run=_fidelity)
 
 
 # --- running -----------------------------------------------------------------------------------

@@ -2,6 +2,14 @@ import numpy as np
 import pytest
 
 from srdp_controller.certify.conformal import conformal_threshold, trajectory_scores, wilson_interval
+from srdp_controller.certify.divergences import (
+    bootstrap_interval,
+    directions,
+    mode_coverage,
+    sliced_wasserstein,
+    squared_mmd,
+    tv_lower_bound,
+)
 from srdp_controller.errors import SrdpError
 
 
@@ -29,3 +37,60 @@ def test_wilson_intervals_are_those_of_the_textbook():
     assert wilson_interval(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
     assert wilson_interval(10, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)
     assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+
+
+def test_sliced_wasserstein_of_a_shift_is_its_mean_projection():
+    rng = np.random.default_rng(0)
+    projections = directions(500, 3, rng)
+    x = rng.standard_normal((200, 3))
+    shift = np.array([2.0, 0.0, 0.0])
+    assert sliced_wasserstein(x, x + shift, projections) == pytest.approx(np.abs(shift @ projections).mean())
+    assert sliced_wasserstein(x, x[::-1], projections) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_mmd_is_zero_on_average_for_equal_distributions_and_grows_with_a_shift():
+    rng = np.random.default_rng(0)
+    equal = [squared_mmd(rng.standard_normal((40, 2)), rng.standard_normal((40, 2))) for _ in range(200)]
+    assert abs(np.mean(equal)) < 3 * np.std(equal) / np.sqrt(200)
+    assert squared_mmd(rng.standard_normal((40, 2)), rng.standard_normal((40, 2)) + 1.0) > 5 * np.std(equal)
+
+
+def mixture(rng, n, share):
+    side = np.where(rng.random(n) < share, 1.0, -1.0)
+    return np.stack([side + 0.15 * rng.standard_normal(n), 0.3 * rng.standard_normal(n)], axis=1)
+
+
+def test_one_gaussian_has_no_two_modes_and_a_mixture_has():
+    rng = np.random.default_rng(0)
+    assert mode_coverage(rng.standard_normal((500, 2)), rng.standard_normal((500, 2))) is None
+    assert mode_coverage(mixture(rng, 500, 0.5), mixture(rng, 500, 0.5)) > 0.85
+
+
+def test_coverage_is_the_share_of_the_mode_that_suffers_most():
+    rng = np.random.default_rng(0)
+    teacher = mixture(rng, 4000, 0.5)
+    assert mode_coverage(teacher, mixture(rng, 4000, 0.1)) == pytest.approx(0.2, abs=0.03)
+    assert mode_coverage(teacher, mixture(rng, 4000, 0.0)) == 0.0
+
+
+def test_the_classifier_bound_stays_below_the_true_total_variation():
+    rng = np.random.default_rng(0)
+    states = rng.standard_normal((40, 2))
+
+    def pair(shift):
+        return rng.standard_normal((40, 100, 1)), rng.standard_normal((40, 100, 1)) + shift
+
+    same, same_low = tv_lower_bound(*pair(0.0), states, rng)
+    assert same < 0.06 and same_low == 0.0
+    estimate, low = tv_lower_bound(*pair(1.0), states, rng)
+    true = 0.3829  # TV of two unit Gaussians one apart: 2 Phi(1/2) - 1
+    assert low <= true and estimate == pytest.approx(true, abs=0.05)
+
+
+def test_bootstrap_intervals_cover_the_mean():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(200):
+        low, high = bootstrap_interval(rng.exponential(size=60), rng, repeats=300)
+        hits += low <= 1.0 <= high
+    assert 175 <= hits <= 200
