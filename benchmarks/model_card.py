@@ -20,8 +20,8 @@ POLICIES = ("teacher", "student_k1", "student_k2", "student_k4", "student_k8")
 BASELINES = ("ddim_k1", "ddim_k2", "ddim_k4", "ddim_k8")
 # a policy that fails runs every episode to its time limit: a quarter of the episodes tells as much
 HOPELESS = "ddim_k1"
-ONLY_STUDENTS = ("noisy", "heavy", "lossy")
-SCENARIOS = ("nominal", "delayed", "shifted", "noisy", "heavy", "lossy")
+ONLY_STUDENTS = ("symmetric", "noisy", "heavy", "lossy")
+SCENARIOS = ("nominal", "delayed", "shifted", "symmetric", "noisy", "heavy", "lossy")
 
 
 def measure(folder: Path, episodes: int, seed: int, processes: int) -> dict[str, Any]:

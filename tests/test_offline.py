@@ -185,6 +185,7 @@ def test_the_same_seed_gives_the_same_graphs(finished, tmp_path):
     assert Run(RECIPE, tmp_path / "run", lambda *a: None).dataset_key
 
 
+@pytest.mark.timeout(300)
 def test_a_pipeline_that_was_killed_goes_on_to_the_same_graphs(finished, tmp_path):
     folder, _ = finished
     recipe = tmp_path / "recipe.yaml"

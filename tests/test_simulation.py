@@ -13,7 +13,7 @@ from srdp_controller.simulation.pushing_world import PushingWorld
 from srdp_controller.simulation.scenario import Actuation, Sensor, draw_layout, load_scenario
 from srdp_controller.simulation.sensors import SensorStream
 
-SCENARIOS = ["nominal", "delayed", "noisy", "heavy", "lossy", "shifted"]
+SCENARIOS = ["nominal", "delayed", "noisy", "heavy", "lossy", "shifted", "symmetric"]
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

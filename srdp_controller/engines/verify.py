@@ -28,7 +28,7 @@ def verify_bundle(folder: str | Path, samples: int = 8) -> dict[str, Any]:
         import onnx
         from onnx.reference import ReferenceEvaluator
     except ImportError:
-        raise SrdpError("verify needs the onnx package: pip install 'srdp_controller[train]'") from None
+        raise SrdpError("verify needs the onnx package: pip install 'srdp_controller[sim]'") from None
     bundle = load_bundle(folder)
     bundle.calibration()
     rng = np.random.default_rng(0)

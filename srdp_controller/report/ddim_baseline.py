@@ -20,7 +20,7 @@ class DdimBaseline:
         try:
             import onnx
         except ImportError:
-            raise SrdpError("ddim_kN needs the onnx package: pip install 'srdp_controller[train]'") from None
+            raise SrdpError("ddim_kN needs the onnx package: pip install 'srdp_controller[sim]'") from None
         from srdp_controller.engines.teacher_graph import skip_steps
 
         entry = bundle.policy("teacher")

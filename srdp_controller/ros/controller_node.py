@@ -50,6 +50,7 @@ from srdp_controller.ros.reporting import diagnostic_status, run_record
 FUTURE_TOLERANCE_NS = 5_000_000
 TELEMETRY_ROWS = 120_000
 DWELL_NS = 100_000_000
+COLLECTION_NS = 500_000  # slack that a collection of the youngest generation needs
 
 
 class _Input:
@@ -227,7 +228,7 @@ class ControllerNode(LifecycleNode):
             self._idle.close()
 
     def _collect_garbage(self, deadline_ns: int) -> None:
-        if deadline_ns - time.monotonic_ns() > 2_000_000 and gc.get_count()[0] > 5000:
+        if deadline_ns - time.monotonic_ns() > COLLECTION_NS and gc.get_count()[0] > 5000:
             gc.collect(0)
 
     def _take(self, now_ns: int) -> int:
