@@ -56,6 +56,7 @@ bundle: setup-train
 
 evaluate: setup-train
 	$(BIN)/python benchmarks/model_card.py models/pushing
+	$(BIN)/srdp eval fidelity models/pushing --json models/pushing/results/fidelity_test.json
 
 clean:
 	rm -rf $(VENV) runs build install log *.egg-info

@@ -41,7 +41,7 @@ def _pipeline(arguments: argparse.Namespace, last: str) -> dict[str, Any]:
     result: dict[str, Any] = {"seed": recipe.seed, "run_folder": str(folder), "stages": run._record()}
     if last == "export":
         result["bundle"] = str(target)
-        print(f"bundle {target}")
+        print(f"bundle {target}; `make evaluate` measures it and writes its model card")
     return result
 
 

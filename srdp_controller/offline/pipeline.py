@@ -329,9 +329,7 @@ class Run:
                 raise SrdpError(
                     f"export: ONNX differs from PyTorch by {worst:.2g} m/s, more than {PARITY_TOLERANCE:.0e}"
                 )
-            for extra in ("MODEL_CARD.md", "results"):
-                if (target / extra).exists():
-                    shutil.move(target / extra, staging / extra)
+            # the old model card and results go too: they are of other graphs
             shutil.rmtree(target, ignore_errors=True)
             staging.rename(target)
             return {"parity_max_abs_error": parity}
