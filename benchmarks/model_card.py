@@ -90,7 +90,6 @@ def card(bundle: LoadedBundle, result: dict[str, Any]) -> str:
         f"- Seed {content.provenance['seed']}, dataset {content.provenance['dataset'][:12]}, "
         f"recipe {content.provenance['recipe'][:12]}.",
         "- Seconds of each stage: " + ", ".join(f"{name} {stages[name]['seconds']:.0f}" for name in stages) + ".",
-        +", ".join(f"{name} {facts['seconds']:.0f}" for name, facts in stages.items()) + ".",
         "",
         f"## Closed loop, {result['episodes']} episodes each",
         "",
