@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +114,8 @@ def main() -> None:
     text = path.read_text()
     for name, make in (("demo", demo), ("results", results), ("latency", latency)):
         begin, end = f"<!-- {name}: written by benchmarks/readme.py -->", f"<!-- end of {name} -->"
-        block = f"{begin}\n{make()}\n{end}"
-        text = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _, block=block: block, text, flags=re.DOTALL)
+        start, stop = text.index(begin), text.index(end)
+        text = f"{text[:start]}{begin}\n{make()}\n{text[stop:]}"
     path.write_text(text)
 
 
