@@ -207,6 +207,29 @@ def _add_eval(commands: Any) -> None:
     parser.set_defaults(run=_fidelity)
 
 
+def _bench_loop(arguments: argparse.Namespace) -> dict[str, Any]:
+    try:
+        from srdp_controller.report.bench_loop import bench_loop
+    except ModuleNotFoundError as error:
+        raise _missing("ros,sim", error) from None
+    from srdp_controller.progress import ProgressPrinter
+
+    result = bench_loop(
+        Path(arguments.bundle),
+        rate=arguments.rate,
+        engine=arguments.engine,
+        duration=arguments.duration,
+        rounds=arguments.rounds,
+        report=ProgressPrinter(),
+    )
+    print(f"{'loop':<24} {'cycles':>7} {'overruns':>8}  lateness p50 / p99 / p99.9 / max [us]   overhead p50 [us]")
+    for name, loop in result["loops"].items():
+        late = " / ".join(f"{value:.0f}" for value in loop["lateness_us"].values())
+        overhead = f"{loop['overhead_us']['p50']:.0f}" if "overhead_us" in loop else "-"
+        print(f"{name:<24} {loop['cycles']:>7} {loop['overruns']:>8}  {late:<38} {overhead:>8}")
+    return result
+
+
 # --- running -----------------------------------------------------------------------------------
 
 
@@ -289,6 +312,17 @@ def build_parser() -> argparse.ArgumentParser:
     parameters = commands.add_parser("parameters", help="print every parameter of the nodes as Markdown")
     parameters.set_defaults(run=_parameters)
     _add_eval(commands)
+    bench = commands.add_parser("bench", help="measure speed: loop").add_subparsers(
+        dest="what", required=True, metavar="WHAT"
+    )
+    loop = bench.add_parser("loop", help="the controller's timing beside other loops")
+    loop.add_argument("bundle", nargs="?", default="models/pushing")
+    loop.add_argument("--rate", type=float, default=1000.0, metavar="HZ")
+    loop.add_argument("--engine", default="student_k4")
+    loop.add_argument("--duration", type=float, default=60.0, help="seconds for each loop")
+    loop.add_argument("--rounds", type=int, default=3, help="turns in which the loops share that time")
+    _common(loop)
+    loop.set_defaults(run=_bench_loop)
     demo = commands.add_parser("demo", help="run the simulated robot and the controller over DDS")
     demo.add_argument("--engine", default="student_k4")
     demo.add_argument("--scenario", default="nominal")

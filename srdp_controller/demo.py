@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from srdp_controller.errors import SrdpError
 from srdp_controller.report.run import summarise_run
 
 
-def node_command(module: str, parameters: dict[str, Any]) -> list[str]:
-    """Command line of a node of this package with ROS parameters."""
-    command = [sys.executable, "-m", f"srdp_controller.ros.{module}", "--ros-args"]
+def node_command(module: str, parameters: dict[str, Any], words: Sequence[str] = ()) -> list[str]:
+    """Command line of a node of this package with ROS parameters, and words before them."""
+    command = [sys.executable, "-m", f"srdp_controller.ros.{module}", *words, "--ros-args"]
     for name, value in parameters.items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
         command += ["-p", f"{name}:={text}"]
@@ -35,7 +36,8 @@ def private_environment() -> dict[str, str]:
     return environment
 
 
-def _end(process: subprocess.Popen[bytes], patience_s: float = 10.0) -> int:
+def end_process(process: subprocess.Popen[bytes], patience_s: float = 10.0) -> int:
+    """Interrupt a process, wait for it, kill it when it does not end; its exit status."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
     try:
@@ -87,9 +89,9 @@ def run_demo(
     )
     with contextlib.ExitStack() as stack:
         robot = subprocess.Popen(node_command("sim_node", simulation), env=environment)
-        stack.callback(_end, robot)
+        stack.callback(end_process, robot)
         controller = subprocess.Popen(node_command("controller_node", control), env=environment)
-        stack.callback(_end, controller)
+        stack.callback(end_process, controller)
         monitor = stack.enter_context(Monitor())
         give_up = time.monotonic() + duration + 60.0
         swapped = not swap
@@ -108,7 +110,7 @@ def run_demo(
         print(flush=True)
         if robot.returncode != 0:
             raise SrdpError(f"the simulated robot ended with status {robot.returncode}; its message is above")
-        status = _end(controller)
+        status = end_process(controller)
     if status != 0:
         raise SrdpError(f"the controller ended with status {status}; its message is above")
     summary = summarise_run(run_folder)

@@ -213,6 +213,8 @@ def test_a_plan_skips_what_has_passed_and_ends():
 def test_a_plan_from_an_observation_that_is_too_old_is_not_driven(distrusted):
     rig = distrusted
     rig.nominal().step(1)
+    while rig.teacher.busy:  # the real worker's own plan must not come in between
+        time.sleep(0.001)
     old = rig.now - MAX_AGE_NS - 1
     rig.teacher.submit = lambda *a: False
     rig.teacher.plan = Plan(np.full((8, 2), 0.1), begun_ns=rig.now, measured_ns=old)

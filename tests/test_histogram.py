@@ -23,3 +23,16 @@ def test_largest_and_count_are_exact():
 
 def test_an_empty_histogram_reads_zero():
     assert Histogram().percentiles() == {"p50": 0.0, "p99": 0.0, "p999": 0.0, "max": 0.0}
+
+
+@given(st.lists(st.integers(0, 10**9), max_size=100), st.lists(st.integers(0, 10**9), max_size=100))
+def test_two_runs_added_up_read_as_one(first, second):
+    parts, whole = [Histogram(), Histogram()], Histogram()
+    for histogram, values in zip(parts, (first, second), strict=True):
+        for value in values:
+            histogram.record(value)
+            whole.record(value)
+    total = Histogram()
+    for part in parts:
+        total.add_sparse(part.sparse(), part.largest, part.total)
+    assert total.percentiles() == whole.percentiles() and total.mean == whole.mean

@@ -55,3 +55,9 @@ def test_an_intervention_is_counted():
     safety = SafetyFilter(LIMITS, PERIOD)
     safety.apply((10.0, 0.0), (0.0, 0.0))
     assert safety.interventions == 1
+
+
+@pytest.mark.parametrize("elapsed", [0.0, -1.0])
+def test_no_time_allows_no_change(elapsed):
+    safety = SafetyFilter(LIMITS, PERIOD)
+    assert safety.apply((0.2, 0.0), (0.0, 0.0), elapsed) == [0.0, 0.0]

@@ -49,6 +49,18 @@ class Histogram:
                 return float(min(upper - 1, self.largest))
         return float(self.largest)
 
+    def sparse(self) -> dict[str, int]:
+        """Counts of the buckets that are not empty, for a file; ``add_sparse`` reads them back."""
+        return {str(index): count for index, count in enumerate(self._counts) if count}
+
+    def add_sparse(self, counts: dict[str, int], largest: int, total: int) -> None:
+        """Add another histogram's samples, so that several runs are judged as one."""
+        for index, count in counts.items():
+            self._counts[int(index)] += count
+            self.count += count
+        self.largest = max(self.largest, largest)
+        self.total += total
+
     @property
     def mean(self) -> float:
         """Mean duration [ns]."""

@@ -33,6 +33,11 @@ class LoopState:
     execution: Histogram = field(default_factory=Histogram)
 
 
+def absolute(lateness: int) -> int:
+    """Magnitude of a period's error [ns]."""
+    return lateness if lateness >= 0 else -lateness
+
+
 def run_loop(
     timing: LoopTiming,
     state: LoopState,
@@ -57,8 +62,7 @@ def run_loop(
         lateness = started - deadline
         state.lateness.record(lateness)
         if previous:
-            error = started - previous - period
-            state.period_error.record(error if error >= 0 else -error)
+            state.period_error.record(absolute(started - previous - period))
         previous = started
         cycle(started)
         ended = now()

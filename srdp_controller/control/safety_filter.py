@@ -70,7 +70,8 @@ class SafetyFilter:
             ratio = limits.max_speed / speed
             target = [value * ratio if i < 3 else value for i, value in enumerate(target)]
             changed = True
-        step = limits.max_acceleration * min(elapsed_s or self.period_s, 2.0 * self.period_s)
+        elapsed = self.period_s if elapsed_s is None else min(max(elapsed_s, 0.0), 2.0 * self.period_s)
+        step = limits.max_acceleration * elapsed
         difference = [target[i] - previous[i] for i in range(n)]
         size = math.sqrt(sum(value * value for value in difference))
         if size > step:

@@ -20,7 +20,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import TwistStamped
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
@@ -43,7 +43,7 @@ from srdp_controller.errors import SrdpError
 from srdp_controller.observation import NEVER_NS, ObservationAssembler
 from srdp_controller.provenance import describe_run, write_json
 from srdp_controller.resources import find_resource
-from srdp_controller.ros.direct_take import LATCHED, LATEST, DirectSubscription, extractor
+from srdp_controller.ros.direct_take import LATCHED, LATEST, DirectSubscription, Subscription, extractor
 from srdp_controller.ros.parameters import declare, load_schema, refuse
 from srdp_controller.ros.reporting import diagnostic_status, run_record
 
@@ -56,16 +56,18 @@ COLLECTION_NS = 500_000  # slack that a collection of the youngest generation ne
 class _Input:
     """One observation topic: subscription, extraction and the check of its messages."""
 
-    def __init__(self, node: LifecycleNode, assembler: ObservationAssembler, topic: str) -> None:
+    def __init__(self, node: ControllerNode, assembler: ObservationAssembler, topic: str) -> None:
         plan = assembler.plans[topic]
         message_type, self.extract, self.check = extractor(plan.type, plan.fields)
-        self.subscription = DirectSubscription(node, message_type, topic, LATCHED if plan.optional else LATEST)
+        self.subscription = node.subscription_class(node, message_type, topic, LATCHED if plan.optional else LATEST)
         self.topic = topic
         self.checked: object = None
 
 
 class ControllerNode(LifecycleNode):
     """Lifecycle node around ``Controller``; parameters are those of config/controller_parameters.yaml."""
+
+    subscription_class: type[Subscription] = DirectSubscription
 
     def __init__(self) -> None:
         super().__init__("srdp_controller")
@@ -195,7 +197,7 @@ class ControllerNode(LifecycleNode):
             self._controller.teacher.close()
             self._controller = None
             for source in self._inputs:
-                self.destroy_subscription(source.subscription._subscription)
+                self.destroy_subscription(source.subscription.handle)
             self.destroy_publisher(self._command_publisher)
 
     # --- the loop's thread -------------------------------------------------------------------
@@ -387,17 +389,22 @@ class ControllerNode(LifecycleNode):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM; 0 after a sound run, 2 when it could not start."""
+    return run_node(ControllerNode, SingleThreadedExecutor, arguments)
+
+
+def run_node(node_class: type[ControllerNode], executor_class: type[Executor], arguments: list[str] | None) -> int:
+    """Run a controller node on an executor; the exit status as in ``main``."""
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:
-        node = ControllerNode()
+        node = node_class()
     except SrdpError as error:
         print(f"srdp_controller: {error}", file=sys.stderr)
         rclpy.shutdown()
         return 2
-    executor = SingleThreadedExecutor()
+    executor = executor_class()
     executor.add_node(node)
     status = 0
     if node.values["autostart"]:

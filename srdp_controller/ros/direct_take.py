@@ -7,7 +7,7 @@ interpreter lock to convert their messages while a cycle is due.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
@@ -43,22 +43,32 @@ LATCHED = QoSProfile(
 )
 
 
+class Subscription(Protocol):
+    """A topic's newest message, on demand."""
+
+    handle: Any
+
+    def __init__(self, node: Node, message_type: Any, topic: str, qos: QoSProfile = LATEST) -> None: ...
+
+    def take(self) -> tuple[Any, int] | None:
+        """The newest message and when the middleware received it (system clock, ns), or None."""
+
+
 class DirectSubscription:
     """Newest message of a topic, taken on demand by the thread that needs it."""
 
     def __init__(self, node: Node, message_type: Any, topic: str, qos: QoSProfile = LATEST) -> None:
-        self.topic = topic
         self._type = message_type
-        self._subscription = node.create_subscription(
+        self.handle = node.create_subscription(
             message_type, topic, lambda message: None, qos, callback_group=NeverReady()
         )
-        self._handle = self._subscription.handle
+        self._taking = self.handle.handle
 
     def take(self) -> tuple[Any, int] | None:
         """The newest message and when the middleware received it (system clock, ns), or None."""
         newest = None
         while True:
-            taken = self._handle.take_message(self._type, False)
+            taken = self._taking.take_message(self._type, False)
             if taken is None:
                 return newest
             message, info = taken

@@ -87,6 +87,14 @@ def run_record(
         "limit_violations": controller.safety.violations,
         "rejected_messages": state.rejected_messages,
         "engine_failures": state.engine_failures,
+        "histograms": {
+            name: {"counts": histogram.sparse(), "largest": histogram.largest, "total": histogram.total}
+            for name, histogram in (
+                ("lateness_us", loop.lateness),
+                ("inference_us", state.inference),
+                ("overhead_us", state.overhead),
+            )
+        },
         "privileges": {item.name: item.text for item in privileges},
         "failure": failure,
     }

@@ -208,3 +208,14 @@ def test_a_joint_that_is_missing_is_named(start, bench):
     assert bench.mode == "HOLD"
     controller.end()
     assert "joint 'lbr_iiwa_joint_7' is not in the message" in controller.output
+
+
+def test_the_loop_benchmark_compares_the_loops(model_dir):
+    from srdp_controller.report.bench_loop import bench_loop
+
+    result = bench_loop(model_dir, rate=100.0, engine="student_k1", duration=1.5, rounds=1, report=lambda *a: None)
+    loops = result["loops"]
+    assert set(loops) >= {"dedicated", "bare", "rclpy_timer_single", "rclpy_timer_multi", "dedicated_unprivileged"}
+    for name, loop in loops.items():
+        assert loop["cycles"] > 20 and set(loop["lateness_us"]) == {"p50", "p99", "p999", "max"}, name
+    assert loops["dedicated"]["inference_us"]["p50"] > 0 and loops["dedicated"]["overhead_us"]["p50"] > 0

@@ -1,0 +1,132 @@
+"""``srdp bench loop``: the whole controller at a fixed rate, beside the loops that people write instead.
+
+Every loop runs the simulated robot in another process, over DDS. The loops take turns in short rounds,
+so that a noisy host hits all alike, and their histograms are added up.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from srdp_controller.control.histogram import Histogram
+from srdp_controller.demo import end_process, node_command, private_environment
+from srdp_controller.errors import SrdpError
+
+Report = Callable[[str, int, int, str], None]
+TIMES = ("lateness_us", "inference_us", "overhead_us")
+UNPRIVILEGED = {"thread_priority": 0, "lock_memory": False, "cpu_dma_latency": False}
+
+
+class _Totals:
+    """Sums of one loop over its rounds."""
+
+    def __init__(self) -> None:
+        self.counts = {"cycles": 0, "overruns": 0, "missed_cycles": 0}
+        self.histograms = {name: Histogram() for name in TIMES}
+
+    def add(self, record: dict[str, Any]) -> None:
+        for key in self.counts:
+            self.counts[key] += record[key]
+        for name, part in record["histograms"].items():
+            self.histograms[name].add_sparse(part["counts"], part["largest"], part["total"])
+
+    def result(self) -> dict[str, Any]:
+        times = {name: histogram.percentiles() for name, histogram in self.histograms.items() if histogram.count}
+        return {**self.counts, **times}
+
+
+def _with_robot(command: list[str], folder: Path, environment: dict[str, str], seconds: float) -> dict[str, Any]:
+    robot_parameters = {"duration": float(seconds), "run_dir": str(folder / "robot")}
+    with (folder / "log.txt").open("ab") as log:
+        robot = subprocess.Popen(
+            node_command("sim_node", robot_parameters), env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
+        controller = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            robot.wait(seconds + 60.0)
+        except subprocess.TimeoutExpired:
+            raise SrdpError(f"no command came within a minute: {(folder / 'log.txt').read_text()[-500:]}") from None
+        finally:
+            end_process(robot)
+            status = end_process(controller)
+    if status != 0:
+        raise SrdpError(f"the controller ended with status {status}: {(folder / 'log.txt').read_text()[-500:]}")
+    record: dict[str, Any] = json.loads((folder / "controller.json").read_text())
+    return record
+
+
+def _bare(rate: float, seconds: float) -> dict[str, Any]:
+    command = [sys.executable, "-m", "srdp_controller.control.bare_loop", str(rate), str(seconds)]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30.0, check=True)
+    record: dict[str, Any] = json.loads(answer.stdout)
+    return record
+
+
+def _cyclictest(rate: float, seconds: float) -> dict[str, Any]:
+    period_us = round(1e6 / rate)
+    command = ["cyclictest", "-q", "-p", "50", "-t", "1", "-i", str(period_us), "-l", str(round(rate * seconds))]
+    answer = subprocess.run(
+        [*command, "-h", "20000"], capture_output=True, text=True, timeout=seconds + 30.0, check=True
+    )
+    lateness, overruns = Histogram(), 0
+    for line in answer.stdout.splitlines():
+        words = line.split()
+        if len(words) == 2 and words[0].isdigit():
+            # a wake-up that comes a whole period late
+            overruns += int(words[1]) if int(words[0]) >= period_us else 0
+            for _ in range(int(words[1])):
+                lateness.record(int(words[0]) * 1000)
+        elif line.startswith("# Max Latencies:"):
+            lateness.largest = max(lateness.largest, int(words[3]) * 1000)
+    part = {"counts": lateness.sparse(), "largest": lateness.largest, "total": lateness.total}
+    return {"cycles": lateness.count, "overruns": overruns, "missed_cycles": 0, "histograms": {"lateness_us": part}}
+
+
+def bench_loop(
+    bundle: Path, *, rate: float, engine: str, duration: float, rounds: int, report: Report
+) -> dict[str, Any]:
+    """Run every loop for ``duration`` seconds in ``rounds`` rounds; keys as in the JSON contract."""
+    environment = {**os.environ, **private_environment()}
+    common: dict[str, Any] = {"engine": engine, "update_rate": float(rate), "model_dir": str(bundle.resolve())}
+
+    def node(module: str, extra: dict[str, Any], words: list[str]) -> Callable[[float], dict[str, Any]]:
+        def run(seconds: float) -> dict[str, Any]:
+            with tempfile.TemporaryDirectory() as name:
+                command = node_command(module, {**common, **extra, "run_dir": name}, words)
+                return _with_robot(command, Path(name), environment, seconds)
+
+        return run
+
+    loops: dict[str, Callable[[float], dict[str, Any]]] = {
+        "bare": lambda seconds: _bare(rate, seconds),
+        "dedicated": node("controller_node", {}, []),
+        "rclpy_timer_single": node("timer_node", {}, ["--executor", "single"]),
+        "rclpy_timer_multi": node("timer_node", {}, ["--executor", "multi"]),
+        "dedicated_unprivileged": node("controller_node", UNPRIVILEGED, []),
+    }
+    if shutil.which("cyclictest"):
+        loops["cyclictest"] = lambda seconds: _cyclictest(rate, seconds)
+    totals = {name: _Totals() for name in loops}
+    done = 0
+    for _ in range(rounds):
+        for name, run in loops.items():
+            totals[name].add(run(duration / rounds))
+            done += 1
+            lateness = totals[name].histograms["lateness_us"].percentiles()
+            report("bench loop", done, rounds * len(loops), f"{name}: p99.9 {lateness['p999']:.0f} us late")
+    return {
+        "seed": 0,
+        "rate_hz": rate,
+        "engine": engine,
+        "duration_s": duration,
+        "rounds": rounds,
+        "loops": {name: total.result() for name, total in totals.items()},
+    }
