@@ -8,7 +8,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "models" / "pushing" / "results"
-DEMO, LATENCY = ROOT / "docs" / "demo.json", ROOT / "docs" / "latency_success.json"
+DOCS = ROOT / "docs"
+DEMO, LATENCY, LOOP = DOCS / "demo.json", DOCS / "latency_success.json", DOCS / "bench_loop.json"
 CLOSED_LOOP, FIDELITY = RESULTS / "closed_loop.json", RESULTS / "fidelity_test.json"
 STEPS = (1, 2, 4, 8)
 POLICIES = ("teacher", *(f"student_k{k}" for k in STEPS), *(f"ddim_k{k}" for k in STEPS))
@@ -108,11 +109,39 @@ def latency() -> str:
     return "\n".join(lines)
 
 
+def loop() -> str:
+    """The controller's timing beside other loops."""
+    result = read(LOOP)
+    labels = {
+        "dedicated": "this controller",
+        "dedicated_unprivileged": "this controller, no privileges",
+        "rclpy_timer_single": "same cycle on an rclpy timer, SingleThreadedExecutor",
+        "rclpy_timer_multi": "same cycle on an rclpy timer, MultiThreadedExecutor",
+        "bare": "the loop with an empty cycle",
+        "cyclictest": "cyclictest",
+    }
+    lines = [
+        f"At {result['rate_hz']:.0f} Hz with {result['engine']}, robot in another process, {result['duration_s']:.0f} s each",
+        f"in {result['rounds']} turns (`srdp bench loop`, `docs/bench_loop.json`, commit {result['commit']}):",
+        "",
+        "| loop | cycles run | overruns | lateness p50 / p99 / p99.9 / max | all but inference, p50 |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, label in labels.items():
+        if name not in result["loops"]:
+            continue
+        entry = result["loops"][name]
+        late = " / ".join(f"{value:.0f}" for value in entry["lateness_us"].values())
+        overhead = f"{entry['overhead_us']['p50']:.0f} us" if "overhead_us" in entry else ""
+        lines.append(f"| {label} | {entry['cycles']} | {entry['overruns']} | {late} us | {overhead} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Rewrite the README between its markers."""
     path = ROOT / "README.md"
     text = path.read_text()
-    for name, make in (("demo", demo), ("results", results), ("latency", latency)):
+    for name, make in (("demo", demo), ("results", results), ("latency", latency), ("loop", loop)):
         begin, end = f"<!-- {name}: written by benchmarks/readme.py -->", f"<!-- end of {name} -->"
         start, stop = text.index(begin), text.index(end)
         text = f"{text[:start]}{begin}\n{make()}\n{text[stop:]}"
