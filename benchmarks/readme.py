@@ -122,7 +122,8 @@ def loop() -> str:
     }
     lines = [
         f"At {result['rate_hz']:.0f} Hz with {result['engine']}, the robot in another process, each loop for "
-        f"{result['duration_s']:.0f} s in {result['rounds']} turns (`srdp bench loop`, `docs/bench_loop.json`, commit {result['commit']}):",
+        f"{result['duration_s']:.0f} s in {result['rounds']} turns (`srdp bench loop`, `docs/bench_loop.json`, "
+        f"commit {result['commit']}):",
         "",
         "| loop | cycles run | overruns | lateness p50 / p99 / p99.9 / max | all but inference, p50 |",
         "| --- | --- | --- | --- | --- |",
