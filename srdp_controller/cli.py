@@ -179,6 +179,8 @@ def _fidelity(arguments: argparse.Namespace) -> dict[str, Any]:
             f"{name:<12} {entry['ratio_to_floor']:>10.2f} {entry['ratio_to_ddim']:>10.3f} {entry['mmd']:>9.5f} "
             f"{entry['tv_lower']:>6.2f} {modes:>6} {entry['matched_noise_rmse']:>6.3f}"
         )
+    if result["floor"]["mode_coverage"] is not None:
+        print(f"the teacher's own second sample keeps {result['floor']['mode_coverage']:.2f} of its modes")
     return result
 
 

@@ -8,8 +8,8 @@ import numpy as np
 class HeldNoise:
     """Draws standard normal noise into a buffer and keeps it for ``hold_ns``.
 
-    A stochastic policy that draws anew every cycle dithers between modes, the more the faster the
-    loop; 0.2 s kept the success rate at every rate (docs/noise.md).
+    A policy that draws anew every cycle can dither between modes, the more the faster the loop; what
+    it does on the shipped task is measured (docs/noise.md).
     """
 
     def __init__(self, hold_ns: int, seed: int) -> None:
