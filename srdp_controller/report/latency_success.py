@@ -22,15 +22,21 @@ Report = Callable[[str, int, int, str], None]
 HOLDS_S = (0.0, 0.2)
 
 
-def measure_inference(bundle: Path, policy: str, runs: int = 300) -> list[float]:
-    """Seconds of ``runs`` single evaluations on the CPU engine, a few milliseconds apart."""
-    engine = load_engine(load_bundle(bundle), policy, "cpu")
-    samples = []
-    for _ in range(runs if engine.evaluations <= 16 else max(20, runs // 5)):
-        time.sleep(0.003)
-        started = time.perf_counter()
-        engine.run()
-        samples.append(time.perf_counter() - started)
+def measure_inference(bundle: Path, policies: list[str], rounds: int = 10) -> dict[str, list[float]]:
+    """Seconds of single evaluations on the CPU engine, a few milliseconds apart.
+
+    The policies take turns, so that a machine whose speed drifts hits all alike.
+    """
+    loaded = load_bundle(bundle)
+    engines = {policy: load_engine(loaded, policy, "cpu") for policy in policies}
+    samples: dict[str, list[float]] = {policy: [] for policy in policies}
+    for _ in range(rounds):
+        for policy, engine in engines.items():
+            for _ in range(30 if engine.evaluations <= 16 else 8):
+                time.sleep(0.003)
+                started = time.perf_counter()
+                engine.run()
+                samples[policy].append(time.perf_counter() - started)
     return samples
 
 
@@ -47,7 +53,7 @@ def latency_success(
 ) -> dict[str, Any]:
     """Success of teacher and students against rate; draws ``picture`` and returns the table."""
     policies = [name for name in POLICY_NAMES if name in load_bundle(bundle).content.policies]
-    measured = {policy: measure_inference(bundle, policy) for policy in policies}
+    measured = measure_inference(bundle, policies)
     table: list[dict[str, Any]] = []
     total = len(policies) * len(rates) * len(slower) * len(HOLDS_S)
     for factor in slower:
