@@ -62,6 +62,23 @@ def test_the_pipeline_ends_in_a_bundle_that_loads_and_answers(finished):
         assert np.isfinite(load_engine(bundle, name, "cpu").action).all()
 
 
+def test_the_bundle_says_what_it_was_made_from(finished):
+    folder, _ = finished
+    provenance = load_bundle(folder / "bundle").content.provenance
+    assert {"dataset", "recipe", "seed", "versions", "metrics", "stages"} <= set(provenance)
+    assert provenance["metrics"]["teacher"]["step"] == RECIPE.teacher.steps
+
+
+def test_the_dataset_carries_its_seed_and_recipe(finished, monkeypatch):
+    import minari
+
+    folder, _ = finished
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(folder / "run" / "dataset"))
+    metadata = minari.load_dataset(DATASET).storage.metadata
+    assert metadata["seed"] == RECIPE.seed
+    assert json.loads(metadata["recipe"])["episodes"] == RECIPE.collect.episodes
+
+
 def test_unchanged_stages_are_skipped(finished):
     folder, _ = finished
     said = []
@@ -191,8 +208,9 @@ def test_a_pipeline_that_was_killed_goes_on_to_the_same_graphs(finished, tmp_pat
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(RECIPE.model_dump(mode="json")))
     command = [sys.executable, "-m", "srdp_controller.cli", "pipeline", str(recipe)]
-    command += ["--run-folder", str(tmp_path / "run"), "--output", str(tmp_path / "bundle")]
-    first = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True)
+    command += ["--run-folder", "run", "--output", "bundle"]  # relative, as `make bundle` has them
+    place = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
+    first = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True, **place)
     stages = tmp_path / "run" / "stages.json"
     give_up = time.monotonic() + 120
     while not (stages.exists() and "teacher" in stages.read_text()) and time.monotonic() < give_up:
@@ -200,7 +218,7 @@ def test_a_pipeline_that_was_killed_goes_on_to_the_same_graphs(finished, tmp_pat
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     assert not (tmp_path / "bundle").exists()
-    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170, check=False)
+    second = subprocess.run(command, capture_output=True, text=True, timeout=170, check=False, **place)
     assert second.returncode == 0, second.stderr
     assert "unchanged, skipped" in second.stderr
     for name in ("teacher", "student_k1", "student_k2"):

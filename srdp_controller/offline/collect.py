@@ -119,6 +119,7 @@ def collect(recipe: CollectRecipe, seed: int, folder: Path, progress: Progress) 
             progress(done, recipe.episodes, f"expert succeeded in {successes} of {done}")
     datasets = [minari.load_dataset(name) for _, _, name in parts]
     combined = minari.combine_datasets(datasets, "pushing/expert-v0")
+    combined.storage.update_metadata({"seed": seed, "recipe": recipe.model_dump_json()})
     steps = int(combined.total_steps)
     for _, _, name in parts:
         minari.delete_dataset(name)

@@ -60,6 +60,7 @@ class Run:
     report: Report
 
     def __post_init__(self) -> None:
+        self.folder = self.folder.resolve()  # Minari joins a relative path to itself
         self.folder.mkdir(parents=True, exist_ok=True)
         self.spec: PolicySpec = pushing_spec()
 
@@ -244,6 +245,11 @@ class Run:
                 texts.append(f"k{steps} {last['step']} ({last['action']:.4f})")
         self.report("distill", steps_done, len(students) * self.recipe.distill.steps, ", ".join(texts))
 
+    def last_metrics(self) -> dict[str, Any]:
+        """Last line of each network's metrics (``NAME.jsonl`` holds all of them)."""
+        names = ["teacher", *(f"student_k{steps}" for steps in self.recipe.distill.students)]
+        return {name: json.loads((self.folder / f"{name}.jsonl").read_text().splitlines()[-1]) for name in names}
+
     def calibrate(self) -> None:
         """Stage 4: split conformal thresholds of each student's latent distance."""
         recipe = self.recipe
@@ -319,6 +325,7 @@ class Run:
                         "recipe": content_hash(self.recipe),
                         "seed": self.recipe.seed,
                         "versions": versions(),
+                        "metrics": self.last_metrics(),
                         "stages": {name: entry["facts"] for name, entry in stages.items() if name != "export"},
                     },
                 ),
