@@ -55,8 +55,8 @@ bundle: setup-train
 	$(BIN)/srdp pipeline export/pushing.yaml
 
 evaluate: setup-train
+	for states in test shifted augmented; do $(BIN)/srdp eval fidelity models/pushing --states $$states --json models/pushing/results/fidelity_$$states.json || exit; done
 	$(BIN)/python benchmarks/model_card.py models/pushing
-	$(BIN)/srdp eval fidelity models/pushing --json models/pushing/results/fidelity_test.json
 
 clean:
 	rm -rf $(VENV) runs build install log *.egg-info

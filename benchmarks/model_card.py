@@ -66,6 +66,35 @@ def table(rows: list[dict[str, Any]], scenario: str) -> list[str]:
     return lines
 
 
+def fidelity_section(folder: Path) -> list[str]:
+    """Distances of the action distributions, as far as `srdp eval fidelity` has measured them."""
+    lines = [
+        "## Fidelity",
+        "",
+        "Distance of each policy's action chunks from the teacher's as shipped (`results/fidelity_STATES.json`): sliced",
+        "Wasserstein as a multiple of the teacher against itself with other noise, classifier lower bound on the total",
+        "variation, share of the teacher's two modes kept (in brackets: by the teacher's own second sample), and the",
+        "difference under the same noise, in units of the action's scale.",
+        "",
+        "| states | policy | distance / floor | / plain DDIM | TV at least | modes kept | RMSE, same noise |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for kind in ("test", "shifted", "augmented"):
+        path = folder / "results" / f"fidelity_{kind}.json"
+        if not path.exists():
+            continue
+        result = json.loads(path.read_text())
+        own = result["floor"]["mode_coverage"]
+        for name, entry in result["policies"].items():
+            kept = entry["mode_coverage"]
+            modes = "" if kept is None else f"{kept:.2f} ({own:.2f})"
+            lines.append(
+                f"| {kind} | {name} | {entry['ratio_to_floor']:.2f} | {entry['ratio_to_ddim']:.2f} | "
+                f"{entry['tv_lower']:.2f} | {modes} | {entry['matched_noise_rmse']:.3f} |"
+            )
+    return lines if len(lines) > 9 else []
+
+
 def card(bundle: LoadedBundle, result: dict[str, Any]) -> str:
     """Text of the model card."""
     content = bundle.content
@@ -101,6 +130,7 @@ def card(bundle: LoadedBundle, result: dict[str, Any]) -> str:
         rows = table(result["rows"], scenario)
         if len(rows) > 2:
             lines += ["", f"### {scenario}", "", *rows]
+    lines += ["", *fidelity_section(bundle.folder)]
     lines += [
         "",
         "## Abstention",
