@@ -71,9 +71,9 @@ def fidelity_section(folder: Path) -> list[str]:
     lines = [
         "## Fidelity",
         "",
-        "Distance of each policy's action chunks from the teacher's as shipped (`results/fidelity_STATES.json`): sliced",
-        "Wasserstein as a multiple of the teacher against itself with other noise, classifier lower bound on the total",
-        "variation, share of the teacher's two modes kept (in brackets: by the teacher's own second sample), and the",
+        "Distance of each policy's action chunks from the teacher's as shipped (`results/fidelity_STATES.json`):",
+        "sliced Wasserstein as a multiple of the teacher against itself with other noise, a classifier's lower bound on",
+        "the total variation, the share of the teacher's two modes kept (in brackets: by its own second sample), and the",
         "difference under the same noise, in units of the action's scale.",
         "",
         "| states | policy | distance / floor | / plain DDIM | TV at least | modes kept | RMSE, same noise |",
