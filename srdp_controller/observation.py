@@ -58,7 +58,6 @@ class ObservationAssembler:
         self._limits = [(component.lower, component.upper) for component in spec.observation]
         self._names = [component.name for component in spec.observation]
         self._history: list[tuple[int, int, int]] = []
-        self._prefix: list[tuple[int, int, int]] = []
         chain_axes: dict[tuple[str, str], list[tuple[int, int]]] = {}
         for component in spec.observation:
             source = component.source
@@ -77,7 +76,10 @@ class ObservationAssembler:
             elif isinstance(source, CommandHistorySource):
                 self._history.append((round(source.age_s * 1e9), source.component, component.index))
             elif isinstance(source, ActionPrefixSource):
-                self._prefix.append((source.step, source.component, component.index))
+                raise SpecError(
+                    f"observation {component.name}: this controller cannot supply an action_prefix; "
+                    "use a bundle whose policies were trained without one"
+                )
         for (topic, chain), axes in chain_axes.items():
             plan = self.plans[topic]
             kinematics = ForwardKinematics(spec.kinematics[chain])
@@ -155,11 +157,6 @@ class ObservationAssembler:
         """Write the past commands, by age [ns], each (act_dim,) in SI units."""
         for age, component, index in self._history:
             self.vector[index] = command_at[age][component]
-
-    def set_prefix(self, chunk: np.ndarray) -> None:
-        """Write the committed actions; chunk (horizon, act_dim) starts at the current step."""
-        for step, component, index in self._prefix:
-            self.vector[index] = chunk[min(step, len(chunk) - 1), component]
 
     def reset(self) -> None:
         """Forget every message (a new episode, or a restarted sensor whose clock went back)."""

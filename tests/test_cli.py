@@ -23,6 +23,7 @@ def test_help_lists_the_commands(capsys):
         (["eval", "closed-loop", "MODEL", "--policy", "student_k1", "--scenario", "windy"], "nominal"),
         (["eval", "closed-loop", "MODEL", "--policy", "student_k1", "--episodes", "0"], "at least 1"),
         (["eval", "closed-loop", "MODEL", "--policy", "ddim_k0"], "100 steps"),
+        (["eval", "fidelity", "MODEL", "--states", "imagined"], "choose one of: test"),
         (["pipeline", "nowhere.yaml"], "no such recipe"),
         (["summary", "nowhere"], "controller.json is missing"),
     ],
@@ -50,6 +51,17 @@ def test_a_closed_loop_evaluation_writes_the_contracts_keys(model_dir, tmp_path)
     assert {"update_rate_hz", "mean_episode_s", "post_contacts", "ways"} <= set(result)
     assert {"left", "right"} <= set(result["ways"])
     assert result["successes"] >= 3
+
+
+def test_a_fidelity_evaluation_writes_the_contracts_keys(model_dir, tmp_path):
+    path = tmp_path / "fidelity.json"
+    assert main(["eval", "fidelity", str(model_dir), "--count", "12", "--samples", "32", "--json", str(path)]) == 0
+    result = json.loads(path.read_text())
+    wanted = {"sliced_wasserstein", "sliced_wasserstein_interval", "ratio_to_ddim", "ratio_to_floor", "mmd"}
+    wanted |= {"tv_lower", "mode_coverage", "matched_noise_rmse"}
+    for entry in [*result["policies"].values(), *result["baselines"].values()]:
+        assert wanted <= set(entry)
+    assert result["policies"]["student_k1"]["ratio_to_floor"] < 2.0 < result["baselines"]["ddim_k1"]["ratio_to_floor"]
 
 
 def test_inspect_and_verify_accept_the_shipped_bundle(model_dir, tmp_path, capsys):

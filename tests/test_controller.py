@@ -42,7 +42,7 @@ class Rig:
             self.assembler,
             self.slot,
             self.teacher,
-            Supervisor(SupervisorTiming(500_000_000, 50_000_000)),
+            Supervisor(SupervisorTiming(500_000_000)),
             Abstention(0.1, 50_000_000),
             SafetyFilter(limits, PERIOD_NS * 1e-9),
             HeldNoise(200_000_000, 0),

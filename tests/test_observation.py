@@ -3,8 +3,9 @@ import math
 import numpy as np
 import pytest
 
+from srdp_controller.errors import SpecError
 from srdp_controller.observation import NEVER_NS, ObservationAssembler
-from srdp_controller.spec import CommandHistorySource, PolicySpec
+from srdp_controller.spec import ActionPrefixSource, CommandHistorySource, PolicySpec
 
 JOINTS = [0.0, 0.6, 0.0, -1.7, 0.0, 0.85, 0.0]
 
@@ -76,3 +77,10 @@ def test_a_spec_with_an_unknown_chain_is_refused(spec):
     data["kinematics"] = {}
     with pytest.raises(ValueError, match="no kinematic chain"):
         PolicySpec.model_validate(data)
+
+
+def test_a_spec_with_an_action_prefix_is_refused_not_fed_with_zeros(spec):
+    data = spec.model_dump()
+    data["observation"][7]["source"] = ActionPrefixSource(component=1, step=0).model_dump()
+    with pytest.raises(SpecError, match="action_prefix"):
+        ObservationAssembler(PolicySpec.model_validate(data))

@@ -12,7 +12,7 @@ HOLD_NS, DWELL_NS, STEP = 1000, 100, 10
 
 @pytest.fixture
 def supervisor():
-    return Supervisor(SupervisorTiming(HOLD_NS, DWELL_NS))
+    return Supervisor(SupervisorTiming(HOLD_NS))
 
 
 def test_every_mode_answers_every_event():
@@ -53,7 +53,7 @@ def test_reset_leads_from_stop_through_hold_to_student(supervisor):
 
 @given(st.lists(st.sampled_from(list(Event)), max_size=60))
 def test_no_sequence_leaves_stop_without_reset(events):
-    supervisor = Supervisor(SupervisorTiming(HOLD_NS, DWELL_NS))
+    supervisor = Supervisor(SupervisorTiming(HOLD_NS))
     supervisor.fault("broken")
     supervisor.step(Event.TRUSTED, "", 0)
     for now, event in enumerate(events):

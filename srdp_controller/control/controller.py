@@ -117,7 +117,7 @@ class Controller:
         if observed_ns == NEVER_NS:
             event, reason = Event.OBSERVATION_STALE, "no message yet on " + ", ".join(assembler.missing())
         elif age_ns > settings.max_age_ns:
-            event, reason = Event.OBSERVATION_STALE, self._stale_reason(now_ns)
+            event, reason = Event.OBSERVATION_STALE, self._stale_reason()
         else:
             state.observation_age.record(age_ns)
             event, reason, inference_ns = self._infer(now_ns, observed_ns)
@@ -150,7 +150,6 @@ class Controller:
             (
                 (now_ns - self._started_ns) * 1e-9,
                 MODES.index(mode.value),
-                0.0,
                 inference_ns * 1e-3,
                 latency_ns * 1e-3,
                 age_ns * 1e-6 if observed_ns != NEVER_NS else math.nan,
@@ -160,7 +159,7 @@ class Controller:
             )
         )
 
-    def _stale_reason(self, now_ns: int) -> str:
+    def _stale_reason(self) -> str:
         oldest = min(
             (plan for plan in self._assembler.plans.values() if not plan.optional), key=lambda plan: plan.measured_ns
         )

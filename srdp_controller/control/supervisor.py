@@ -51,10 +51,9 @@ TRANSITIONS: dict[Mode, dict[Event, Mode]] = {
 
 @dataclass(frozen=True)
 class SupervisorTiming:
-    """How long HOLD lasts before STOP, and how long the score must be good to leave TEACHER [ns]."""
+    """How long HOLD lasts before STOP [ns]."""
 
     hold_ns: int
-    dwell_ns: int
 
 
 class Abstention:

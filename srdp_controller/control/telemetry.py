@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 MODES = ("STUDENT", "TEACHER", "HOLD", "STOP")
-COLUMNS = ("time_s", "mode", "lateness_us", "inference_us", "latency_us", "age_ms", "score", "command_x", "command_y")
+COLUMNS = ("time_s", "mode", "inference_us", "latency_us", "age_ms", "score", "command_x", "command_y")
 
 
 class Telemetry:

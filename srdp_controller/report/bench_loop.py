@@ -93,7 +93,7 @@ def _cyclictest(rate: float, seconds: float) -> dict[str, Any]:
 def bench_loop(
     bundle: Path, *, rate: float, engine: str, duration: float, rounds: int, report: Report
 ) -> dict[str, Any]:
-    """Run every loop for ``duration`` seconds in ``rounds`` rounds; keys as in the JSON contract."""
+    """Run every loop for ``duration`` seconds in ``rounds`` rounds; the contract's keys but for ``torch_eager``."""
     environment = {**os.environ, **private_environment()}
     common: dict[str, Any] = {"engine": engine, "update_rate": float(rate), "model_dir": str(bundle.resolve())}
 

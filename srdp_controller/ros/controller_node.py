@@ -166,7 +166,7 @@ class ControllerNode(LifecycleNode):
             assembler,
             EngineSlot(first, self._prepare),
             TeacherWorker(load_engine(bundle, "teacher", values["provider"])),
-            Supervisor(SupervisorTiming(round(values["fallback.hold_time"] * 1e9), DWELL_NS)),
+            Supervisor(SupervisorTiming(round(values["fallback.hold_time"] * 1e9))),
             Abstention(values["abstain.hysteresis"], DWELL_NS),
             SafetyFilter(limits, self._period_ns * 1e-9),
             HeldNoise(round(values["noise.hold_time"] * 1e9), values["seed"]),
@@ -177,7 +177,7 @@ class ControllerNode(LifecycleNode):
         self._assembler = assembler
         self.get_logger().info(
             f"bundle {folder}: engine {first.name} on {first.engine.provider}, "
-            f"p99 {first.measured_p99_ns * 1e-3:.0f} us in a period of {self._period_ns * 1e-3:.0f} us, "
+            f"run time {first.run_time_ns * 1e-3:.0f} us in a period of {self._period_ns * 1e-3:.0f} us, "
             f"abstention threshold {first.threshold:.3g}"
         )
 
@@ -185,12 +185,12 @@ class ControllerNode(LifecycleNode):
         """Load, verify, warm up and measure an engine; refuse one that does not fit the period."""
         assert self._bundle is not None
         engine = load_engine(self._bundle, name, self.values["provider"])
-        p99 = measure(engine, 200 if engine.evaluations <= 16 else 20)
-        require_fit(name, p99, self._period_ns)
+        run_time = measure(engine, 200 if engine.evaluations <= 16 else 20)
+        require_fit(name, run_time, self._period_ns)
         threshold = math.inf
         if self.values["abstain.enabled"] and name != "teacher":
             threshold = self._calibration.threshold(name, self.values["abstain.alpha"])
-        return Deployment(name, engine, threshold, p99)
+        return Deployment(name, engine, threshold, run_time)
 
     def _release(self) -> None:
         if self._controller is not None:
