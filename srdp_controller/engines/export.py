@@ -119,6 +119,7 @@ def _to_onnx(
 
 def _finish(model: onnx.ModelProto) -> bytes:
     del model.metadata_props[:]
+    model.producer_version = ""  # the same weights make the same bytes with every build of torch
     for graph in [model.graph]:
         for node in graph.node:
             del node.metadata_props[:]
