@@ -25,7 +25,7 @@ def _missing(extra: str, error: ModuleNotFoundError) -> SrdpError:
 
 def _pipeline(arguments: argparse.Namespace, last: str) -> dict[str, Any]:
     try:
-        from srdp_controller.offline.pipeline import Run, run_pipeline
+        from srdp_controller.offline.pipeline import run_pipeline
         from srdp_controller.offline.recipe import load_recipe
     except ModuleNotFoundError as error:
         raise _missing("train", error) from None
@@ -36,12 +36,14 @@ def _pipeline(arguments: argparse.Namespace, last: str) -> dict[str, Any]:
     recipe = load_recipe(recipe_path, arguments.set)
     folder = Path(arguments.run_folder or f"runs/{recipe.task}")
     target = Path(arguments.output or f"models/{recipe.task}")
-    run_pipeline(recipe, folder, target, ProgressPrinter(), last)
-    run = Run(recipe, folder, ProgressPrinter())
-    result: dict[str, Any] = {"seed": recipe.seed, "run_folder": str(folder), "stages": run._record()}
+    run = run_pipeline(recipe, folder, target, ProgressPrinter(), last)
+    stages = run.record()
+    result: dict[str, Any] = {"seed": recipe.seed, "run_folder": str(folder), "stages": stages}
     if last == "export":
         result["bundle"] = str(target)
-        print(f"bundle {target}; `make evaluate` measures it and writes its model card")
+        result["bundle_sha256"] = stages["export"]["facts"]["bundle_sha256"]
+        print(f"bundle {target}, SHA-256 {result['bundle_sha256']} (spec, graphs, calibration)")
+        print("`make evaluate` measures it and writes its model card")
     return result
 
 
@@ -75,6 +77,7 @@ def _inspect(arguments: argparse.Namespace) -> dict[str, Any]:
 
     bundle = load_bundle(arguments.bundle)
     spec = bundle.spec
+    print(f"SHA-256 {bundle.content.identity()} (spec, graphs, calibration; not the provenance)")
     print(f"task {spec.task}, control rate {spec.control_rate_hz} Hz, horizon {spec.horizon}")
     for kind, components in (("observation", spec.observation), ("action", spec.action)):
         for component in components:

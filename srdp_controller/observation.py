@@ -15,7 +15,6 @@ import numpy as np
 from srdp_controller.errors import SpecError
 from srdp_controller.kinematics import ForwardKinematics
 from srdp_controller.spec import (
-    ActionPrefixSource,
     CommandHistorySource,
     KinematicsSource,
     PolicySpec,
@@ -75,11 +74,6 @@ class ObservationAssembler:
                 chain_axes.setdefault((source.topic, source.chain), []).append((axis, component.index))
             elif isinstance(source, CommandHistorySource):
                 self._history.append((round(source.age_s * 1e9), source.component, component.index))
-            elif isinstance(source, ActionPrefixSource):
-                raise SpecError(
-                    f"observation {component.name}: this controller cannot supply an action_prefix; "
-                    "use a bundle whose policies were trained without one"
-                )
         for (topic, chain), axes in chain_axes.items():
             plan = self.plans[topic]
             kinematics = ForwardKinematics(spec.kinematics[chain])
@@ -91,6 +85,9 @@ class ObservationAssembler:
                         "list the joint positions after the chain's components"
                     )
             plan.kinematics.append((kinematics, start, tuple(axes)))
+        columns = spec.prefix_columns()
+        self._prefix = [[columns[step, number] for number in range(spec.act_dim)] for step in range(spec.prefix_steps)]
+        self._prefix_length = spec.prefix_length_index
         self._required = [plan for plan in self.plans.values() if not plan.optional]
         self._scratch = [0.0] * spec.obs_dim
 
@@ -157,6 +154,22 @@ class ObservationAssembler:
         """Write the past commands, by age [ns], each (act_dim,) in SI units."""
         for age, component, index in self._history:
             self.vector[index] = command_at[age][component]
+
+    def set_prefix(self, committed: Sequence[Sequence[float]]) -> None:
+        """Write the actions that are committed until a new chunk is due, each (act_dim,) in SI units.
+
+        An empty sequence says that none is, which is what a policy evaluated in every cycle is given.
+
+        Raises:
+            SpecError: more than the policy was trained with.
+        """
+        if len(committed) > len(self._prefix):
+            raise SpecError(f"{len(committed)} committed actions; the policy was trained with {len(self._prefix)}")
+        for step, columns in enumerate(self._prefix):
+            for number, index in enumerate(columns):
+                self.vector[index] = committed[step][number] if step < len(committed) else 0.0
+        if self._prefix_length is not None:
+            self.vector[self._prefix_length] = len(committed)
 
     def reset(self) -> None:
         """Forget every message (a new episode, or a restarted sensor whose clock went back)."""

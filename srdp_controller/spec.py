@@ -58,8 +58,14 @@ class ActionPrefixSource(_Model):
     step: int = Field(ge=0)
 
 
+class ActionPrefixLengthSource(_Model):
+    """The controller itself: how many of the ``action_prefix`` entries are committed (0: none)."""
+
+    kind: Literal["action_prefix_length"] = "action_prefix_length"
+
+
 Source = Annotated[
-    TopicSource | KinematicsSource | CommandHistorySource | ActionPrefixSource,
+    TopicSource | KinematicsSource | CommandHistorySource | ActionPrefixSource | ActionPrefixLengthSource,
     Field(discriminator="kind"),
 ]
 
@@ -140,7 +146,92 @@ class PolicySpec(_Model):
                 raise ValueError(f"observation {component.name}: no kinematic chain {source.chain!r}")
             if isinstance(source, CommandHistorySource | ActionPrefixSource) and source.component >= len(self.action):
                 raise ValueError(f"observation {component.name}: no action component {source.component}")
+        self._check_prefix()
         return self
+
+    def _check_prefix(self) -> None:
+        columns = self.prefix_columns()
+        lengths = [c for c in self.observation if isinstance(c.source, ActionPrefixLengthSource)]
+        if not columns and not lengths:
+            return
+        if len(lengths) != 1 or not columns:
+            raise ValueError("an action prefix needs action_prefix components and one action_prefix_length")
+        steps = len(columns) // len(self.action)
+        wanted = {(step, component) for step in range(steps) for component in range(len(self.action))}
+        if set(columns) != wanted or steps >= self.horizon:
+            raise ValueError("action_prefix components must be whole actions 0, 1, ... and fewer than the horizon")
+        if (lengths[0].centre, lengths[0].scale) != (0.0, 1.0):
+            raise ValueError(f"observation {lengths[0].name}: an action_prefix_length has centre 0 and scale 1")
+        for (_, number), index in columns.items():
+            prefix, action = self.observation[index], self.action[number]
+            if (prefix.centre, prefix.scale) != (action.centre, action.scale):
+                raise ValueError(f"observation {prefix.name}: centre and scale must be those of action {action.name}")
+
+    def prefix_columns(self) -> dict[tuple[int, int], int]:
+        """Observation index of each committed action's entry, by (step, component)."""
+        return {
+            (component.source.step, component.source.component): component.index
+            for component in self.observation
+            if isinstance(component.source, ActionPrefixSource)
+        }
+
+    @property
+    def prefix_length_index(self) -> int | None:
+        """Observation index of the number of committed actions, or None."""
+        for component in self.observation:
+            if isinstance(component.source, ActionPrefixLengthSource):
+                return component.index
+        return None
+
+    @property
+    def prefix_steps(self) -> int:
+        """Most committed actions that a chunk can be conditioned on."""
+        return len(self.prefix_columns()) // len(self.action)
+
+    def sensor_indices(self) -> list[int]:
+        """Observation indices that sensors fill; the rest are the controller's own commands."""
+        sensors = TopicSource | KinematicsSource
+        return [component.index for component in self.observation if isinstance(component.source, sensors)]
+
+    def history_columns(self) -> list[tuple[int, int, float]]:
+        """(observation index, action component, age in seconds) of the past commands."""
+        return [
+            (component.index, component.source.component, component.source.age_s)
+            for component in self.observation
+            if isinstance(component.source, CommandHistorySource)
+        ]
+
+    def with_commands(self, history: int, prefix: int) -> PolicySpec:
+        """This spec plus ``history`` past commands, a control step apart, and ``prefix`` committed ones."""
+        components = list(self.observation)
+
+        def add(name: str, unit: str, source: Source, lower: float, upper: float, centre: float, scale: float) -> None:
+            components.append(
+                ObservationComponent(
+                    name=name,
+                    unit=unit,
+                    index=len(components),
+                    source=source,
+                    lower=lower,
+                    upper=upper,
+                    centre=centre,
+                    scale=scale,
+                )
+            )
+
+        for ago in range(1, history + 1):
+            for action in self.action:
+                past = CommandHistorySource(component=action.index, age_s=ago * self.step_s)
+                name = f"past_{ago}_{action.name}"
+                add(name, action.unit, past, action.lower, action.upper, action.centre, action.scale)
+        for step in range(prefix):
+            for action in self.action:
+                ahead = ActionPrefixSource(component=action.index, step=step)
+                name = f"committed_{step}_{action.name}"
+                add(name, action.unit, ahead, action.lower, action.upper, action.centre, action.scale)
+        if prefix:
+            add("committed_actions", "1", ActionPrefixLengthSource(), -0.5, prefix + 0.5, 0.0, 1.0)
+        return PolicySpec.model_validate({**self.model_dump(), "observation": [c.model_dump() for c in components]})
 
     @property
     def obs_dim(self) -> int:

@@ -79,8 +79,27 @@ def test_a_spec_with_an_unknown_chain_is_refused(spec):
         PolicySpec.model_validate(data)
 
 
-def test_a_spec_with_an_action_prefix_is_refused_not_fed_with_zeros(spec):
+def test_a_prefix_without_its_length_is_refused(spec):
     data = spec.model_dump()
     data["observation"][7]["source"] = ActionPrefixSource(component=1, step=0).model_dump()
-    with pytest.raises(SpecError, match="action_prefix"):
-        ObservationAssembler(PolicySpec.model_validate(data))
+    with pytest.raises(ValueError, match="action_prefix_length"):
+        PolicySpec.model_validate(data)
+
+
+def test_past_and_committed_commands_take_their_places(spec):
+    extended = spec.with_commands(history=2, prefix=3)
+    assert extended.obs_dim == 8 + 2 * 2 + 3 * 2 + 1
+    assembler = ObservationAssembler(extended)
+    one, two = assembler.history_ages_ns[0], assembler.history_ages_ns[2]
+    assert (one, two) == (50_000_000, 100_000_000)
+    assembler.set_history({one: (0.1, 0.2), two: (0.3, 0.4)})
+    assembler.set_prefix([(0.05, 0.06)])
+    np.testing.assert_allclose(assembler.vector[8:], [0.1, 0.2, 0.3, 0.4, 0.05, 0.06, 0, 0, 0, 0, 1])
+    assembler.set_prefix([])
+    np.testing.assert_allclose(assembler.vector[12:], 0.0)
+
+
+def test_more_committed_actions_than_the_policy_knows_are_refused(spec):
+    assembler = ObservationAssembler(spec.with_commands(history=0, prefix=1))
+    with pytest.raises(SpecError, match="trained with 1"):
+        assembler.set_prefix([(0.0, 0.0), (0.0, 0.0)])

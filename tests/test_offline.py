@@ -153,7 +153,7 @@ def test_an_interrupted_training_ends_in_the_same_weights(tmp_path):
         torch.manual_seed(0)
         model = torch.nn.Linear(3, 2)
 
-        def loss(step, generator):
+        def loss(step, generator, average):
             if step == interrupt_at:
                 raise InterruptedRunError
             x = torch.randn(8, 3, generator=generator)

@@ -62,6 +62,15 @@ class Bundle(_Model):
     calibration: FileEntry
     provenance: dict[str, Any]
 
+    def identity(self) -> str:
+        """SHA-256 of everything that acts: spec, graphs, calibration.
+
+        The same data, recipe and seed give the same identity on the same kind of machine. The
+        provenance is left out, because times and versions cannot be reproduced.
+        """
+        content = self.model_dump(mode="json", exclude={"provenance"})
+        return sha256(_canonical(content))
+
 
 class PolicyCalibration(_Model):
     """Split conformal thresholds of one student's latent distance."""

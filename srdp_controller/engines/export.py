@@ -16,9 +16,10 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from srdp_controller.engines.teacher_graph import STEPS, step_table
+from srdp_controller.policy.denoiser import DiffusionTeacher
+from srdp_controller.policy.networks import SrdpNetwork
 from srdp_controller.policy.samplers import CLIP
 from srdp_controller.policy.student import Student
-from srdp_controller.policy.teacher import SrdpTeacher
 from srdp_controller.spec import PolicySpec
 
 OPSET = 18
@@ -47,56 +48,68 @@ class _Scaling(nn.Module):
 class StudentGraph(nn.Module):
     """Observation and noise to action, aligned latent and teacher latent, all in raw SI units."""
 
-    def __init__(self, student: Student, teacher: SrdpTeacher, spec: PolicySpec) -> None:
+    def __init__(self, student: Student, teacher: DiffusionTeacher, spec: PolicySpec) -> None:
         super().__init__()
-        self.student, self.teacher_trunk, self.scaling = student, teacher.trunk, _Scaling(spec)
+        self.student, self.teacher, self.scaling = student, teacher, _Scaling(spec)
         with torch.no_grad():
-            # the first layer's own bias and the timestep's share, as constants
-            self.register_buffer("biases", student.time_biases() + student.head.from_action.bias)
+            self.register_buffer("constants", student.constants(torch.tensor(student.tau)))
 
     def forward(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The contract's inputs (B, obs_dim), (B, 1, horizon, act_dim) and outputs."""
+        """The contract's inputs (B, obs_dim), (B, n_noise, horizon, act_dim) and outputs."""
         student = self.student
         normalised = self.scaling.observation(observation)
-        latent = student.trunk(normalised)
-        condition = student.head.condition(latent)
-        a = noise.reshape(noise.shape[0], -1)
+        if student.timed:
+            latent, context = student.latent(normalised), student.context(normalised)
+        else:
+            latent = student.trunk(normalised)
+            context = student.context_of_latent(latent, normalised)
+        if student.draws == 1:
+            a = noise.reshape(noise.shape[0], -1)
+        else:
+            draws = noise.reshape(noise.shape[0], student.draws, -1)
+            a = draws[:, 0]
         for k in range(student.steps, 0, -1):
-            first = nn.functional.linear(a, student.head.from_action.weight) + (condition + self.biases[k])  # type: ignore[index]
-            a = student.step(a, student.head.layers(first), k)
-        action = self.scaling.action(a.clamp(-CLIP, CLIP))
-        return action, student.alignment(latent), self.teacher_trunk(normalised)
+            clean = student.evaluate(a, context, self.constants[k])  # type: ignore[index]
+            fresh = draws[:, student.steps - k + 1] if student.draws > 1 and k > 1 else None
+            a = student.step(a, clean, k, fresh)
+        a = student.finish(a, context)
+        return self.scaling.action(a.clamp(-CLIP, CLIP)), student.alignment(latent), self.teacher.latent(normalised)
 
 
 class _TeacherStart(nn.Module):
-    def __init__(self, teacher: SrdpTeacher, spec: PolicySpec) -> None:
+    def __init__(self, teacher: DiffusionTeacher, spec: PolicySpec) -> None:
         super().__init__()
-        self.trunk, self.head, self.scaling = teacher.trunk, teacher.head, _Scaling(spec)
+        self.teacher, self.scaling = teacher, _Scaling(spec)
 
     def forward(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        latent = self.trunk(self.scaling.observation(observation))
-        return noise.reshape(noise.shape[0], -1), self.head.condition(latent), latent
+        normalised = self.scaling.observation(observation)
+        if isinstance(self.teacher, SrdpNetwork) and not self.teacher.timed:
+            latent = self.teacher.trunk(normalised)
+            context = self.teacher.context_of_latent(latent, normalised)
+        else:
+            latent, context = self.teacher.latent(normalised), self.teacher.context(normalised)
+        return noise.reshape(noise.shape[0], -1), context, latent
 
 
 class _TeacherStep(nn.Module):
     """One deterministic step of eq. 6; row i of the tables is timestep T - i."""
 
-    def __init__(self, teacher: SrdpTeacher) -> None:
+    def __init__(self, teacher: DiffusionTeacher) -> None:
         super().__init__()
-        self.head = teacher.head
-        steps = teacher.diffusion_steps
-        t = torch.arange(steps, 0, -1)
+        self.teacher = teacher
+        t = torch.arange(teacher.diffusion_steps, 0, -1)
         with torch.no_grad():
-            self.register_buffer("bias", teacher.head.time_bias(t) + teacher.head.from_action.bias)
+            self.register_buffer("bias", teacher.constants(t))
         alpha_bar = teacher.alpha_bar[::-1]
-        self.register_buffer("table", torch.from_numpy(step_table(alpha_bar[:-1], alpha_bar[1:])))
+        table = step_table(alpha_bar[:-1], alpha_bar[1:], teacher.process.prediction)
+        self.register_buffer("table", torch.from_numpy(table))
 
     def forward(self, i: Tensor, a: Tensor, condition: Tensor) -> Tensor:
         row = self.table[i]  # type: ignore[index]
-        first = nn.functional.linear(a, self.head.from_action.weight) + (condition + self.bias[i])  # type: ignore[index]
-        epsilon = self.head.layers(first)
-        clean = (a * row[0] - epsilon * row[1]).clamp(-CLIP, CLIP)
-        return clean * row[2] + a * row[3]
+        predicted = self.teacher.evaluate(a, condition, self.bias[i])  # type: ignore[index]
+        clean = (a * row[0] - predicted * row[1]).clamp(-CLIP, CLIP)
+        following = clean * row[2] + a * row[3]
+        return self.teacher.finish(following, condition)
 
 
 def _to_onnx(
@@ -131,10 +144,10 @@ def _finish(model: onnx.ModelProto) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def export_student(student: Student, teacher: SrdpTeacher, spec: PolicySpec) -> bytes:
+def export_student(student: Student, teacher: DiffusionTeacher, spec: PolicySpec) -> bytes:
     """ONNX bytes of a student, batch dimension free."""
     batch = torch.export.Dim("batch", min=1, max=65536)
-    example = (torch.zeros(2, spec.obs_dim), torch.zeros(2, 1, spec.horizon, spec.act_dim))
+    example = (torch.zeros(2, spec.obs_dim), torch.zeros(2, student.draws, spec.horizon, spec.act_dim))
     model = _to_onnx(
         StudentGraph(student, teacher, spec),
         example,
@@ -145,11 +158,12 @@ def export_student(student: Student, teacher: SrdpTeacher, spec: PolicySpec) -> 
     return _finish(model)
 
 
-def export_teacher(teacher: SrdpTeacher, spec: PolicySpec) -> bytes:
+def export_teacher(teacher: DiffusionTeacher, spec: PolicySpec) -> bytes:
     """ONNX bytes of the teacher: start, ``Loop`` over T steps, denormalisation."""
     batch = torch.export.Dim("batch", min=1, max=65536)
     action = spec.horizon * spec.act_dim
-    hidden = teacher.head.from_latent.out_features
+    with torch.no_grad():
+        width = teacher.context(torch.zeros(2, spec.obs_dim)).shape[1]
     start = _to_onnx(
         _TeacherStart(teacher, spec),
         (torch.zeros(2, spec.obs_dim), torch.zeros(2, 1, spec.horizon, spec.act_dim)),
@@ -159,7 +173,7 @@ def export_teacher(teacher: SrdpTeacher, spec: PolicySpec) -> bytes:
     )
     step = _to_onnx(
         _TeacherStep(teacher),
-        (torch.tensor(0), torch.zeros(2, action), torch.zeros(2, hidden)),
+        (torch.tensor(0), torch.zeros(2, action), torch.zeros(2, width)),
         ["i", "a", "condition"],
         ["a_next"],
         {"i": None, "a": {0: batch}, "condition": {0: batch}},

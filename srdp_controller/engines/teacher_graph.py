@@ -9,16 +9,17 @@ from onnx import numpy_helper
 TABLE, BIAS, STEPS = "step_table", "step_bias", "steps"
 
 
-def step_table(alpha_bar: np.ndarray, alpha_bar_next: np.ndarray) -> np.ndarray:
+def step_table(alpha_bar: np.ndarray, alpha_bar_next: np.ndarray, prediction: str = "epsilon") -> np.ndarray:
     """Coefficients (n, 4) of deterministic steps between signal rates.
 
-    clean = a * c0 - epsilon * c1 (clipped), then a_next = clean * c2 + a * c3.
+    clean = a * c0 - predicted * c1 (clipped), then a_next = clean * c2 + a * c3.
     """
     keep = np.sqrt((1.0 - alpha_bar_next) / (1.0 - alpha_bar))
+    signal, noise = np.sqrt(alpha_bar), np.sqrt(1.0 - alpha_bar)
     return np.stack(
         [
-            1.0 / np.sqrt(alpha_bar),
-            np.sqrt(1.0 - alpha_bar) / np.sqrt(alpha_bar),
+            1.0 / signal if prediction == "epsilon" else signal,
+            noise / signal if prediction == "epsilon" else noise,
             np.sqrt(alpha_bar_next) - keep * np.sqrt(alpha_bar),
             keep,
         ],
@@ -32,10 +33,13 @@ def skip_steps(model: onnx.ModelProto, steps: int) -> onnx.ModelProto:
     table = numpy_helper.to_array(initializers[TABLE]).astype(np.float64)
     bias = numpy_helper.to_array(initializers[BIAS])
     total = len(table)
-    alpha_bar = np.concatenate([[1.0], 1.0 / table[::-1, 0] ** 2])
+    first = table[::-1, 0]
+    # c0 is 1 / sqrt(alpha_bar) for epsilon, which is above 1, and sqrt(alpha_bar) for v
+    prediction = "epsilon" if first.max() > 1.0 else "v"
+    alpha_bar = np.concatenate([[1.0], first**-2 if prediction == "epsilon" else first**2])
     tau = np.array([round(k * total / steps) for k in range(steps, -1, -1)])
     replacements = {
-        TABLE: step_table(alpha_bar[tau[:-1]], alpha_bar[tau[1:]]),
+        TABLE: step_table(alpha_bar[tau[:-1]], alpha_bar[tau[1:]], prediction),
         BIAS: np.ascontiguousarray(bias[total - tau[:-1]]),
         STEPS: np.array(steps, np.int64),
     }

@@ -22,6 +22,7 @@ from srdp_controller.offline.recipe import CollectRecipe
 from srdp_controller.simulation.scenario import Scenario, load_scenario
 
 Progress = Callable[[int, int, str], None]
+DATASET = "pushing/expert-v1"
 
 
 def dataset_scenario(recipe: CollectRecipe) -> Scenario:
@@ -44,11 +45,13 @@ def _collect_part(recipe: CollectRecipe, seed: int, first: int, count: int, fold
     from srdp_controller.simulation.pushing_env import PushingEnv
 
     class RecordExpertCommand(StepDataCallback):  # type: ignore[misc]
-        """Records the expert's own command in place of the disturbed one."""
+        """Records the expert's own command in place of the disturbed one, which goes into the infos."""
 
         def __call__(self, env: Any, **data: Any) -> Any:
             step = super().__call__(env, **data)
-            if step["action"] is not None:
+            sent = step["action"]
+            step["info"] = {"executed": np.zeros(2, np.float32) if sent is None else np.array(sent, np.float32)}
+            if sent is not None:
                 step["action"] = command.copy()
             return step
 
@@ -88,7 +91,7 @@ def _collect_part(recipe: CollectRecipe, seed: int, first: int, count: int, fold
 
 
 def collect(recipe: CollectRecipe, seed: int, folder: Path, progress: Progress) -> dict[str, float]:
-    """Collect ``recipe.episodes`` episodes into ``folder`` as Minari dataset ``pushing/expert-v0``.
+    """Collect ``recipe.episodes`` episodes into ``folder`` as Minari dataset ``pushing/expert-v1``.
 
     Returns: episodes, successes and steps.
 
@@ -105,7 +108,7 @@ def collect(recipe: CollectRecipe, seed: int, folder: Path, progress: Progress) 
         for index, first in enumerate(range(0, recipe.episodes, chunk))
     ]
     local = set(minari.list_local_datasets())
-    for name in [name for _, _, name in parts] + ["pushing/expert-v0"]:
+    for name in [name for _, _, name in parts] + [DATASET]:
         if name in local:
             minari.delete_dataset(name)
     successes = done = 0
@@ -118,7 +121,7 @@ def collect(recipe: CollectRecipe, seed: int, folder: Path, progress: Progress) 
             done += count
             progress(done, recipe.episodes, f"expert succeeded in {successes} of {done}")
     datasets = [minari.load_dataset(name) for _, _, name in parts]
-    combined = minari.combine_datasets(datasets, "pushing/expert-v0")
+    combined = minari.combine_datasets(datasets, DATASET)
     combined.storage.update_metadata({"seed": seed, "recipe": recipe.model_dump_json()})
     steps = int(combined.total_steps)
     for _, _, name in parts:

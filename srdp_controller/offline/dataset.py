@@ -1,23 +1,41 @@
-"""Reads a Minari dataset into arrays: per-trajectory splits, action chunks, validation."""
+"""Reads demonstrations into arrays: Minari or D4RL, per-trajectory splits, action chunks, validation."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from srdp_controller.engines.bundle import write_file
 from srdp_controller.errors import DatasetError
 from srdp_controller.spec import PolicySpec
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """One episode: observations (n, obs_dim) and the actions (n, act_dim) taken from them, raw SI."""
+    """One episode, raw SI: observations (n, sensors) and the actions (n, act_dim) to learn from them.
+
+    ``last`` (sensors,) is the observation after the last action, ``reward`` (n,) what each action
+    earned, ``executed`` (n, act_dim) what was really sent (the same unless the collector disturbed it),
+    ``terminated`` whether the episode ended in a terminal state.
+    """
 
     observation: np.ndarray
     action: np.ndarray
+    last: np.ndarray | None = None
+    reward: np.ndarray | None = None
+    executed: np.ndarray | None = None
+    terminated: bool = False
+
+    def digest(self) -> str:
+        """SHA-256 of observations and actions."""
+        content = hashlib.sha256(np.ascontiguousarray(self.observation).tobytes())
+        content.update(np.ascontiguousarray(self.action).tobytes())
+        return content.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -29,48 +47,233 @@ class Split:
     test: list[Trajectory]
 
 
-def load_trajectories(folder: Path, dataset_id: str, spec: PolicySpec) -> list[Trajectory]:
-    """All episodes of a local Minari dataset.
+def _checked(
+    where: str,
+    observation: np.ndarray,
+    action: np.ndarray,
+    reward: np.ndarray | None,
+    executed: np.ndarray | None,
+    terminated: bool,
+    spec: PolicySpec,
+) -> Trajectory:
+    observation, action = np.asarray(observation, dtype=np.float32), np.asarray(action, dtype=np.float32)
+    sensors = len(spec.sensor_indices())
+    if observation.ndim != 2 or observation.shape[1] != sensors:
+        raise DatasetError(f"{where}: observations are {observation.shape}, expected (n, {sensors})")
+    if action.ndim != 2 or action.shape[1] != spec.act_dim:
+        raise DatasetError(f"{where}: actions are {action.shape}, expected (n, {spec.act_dim})")
+    n = len(action)
+    if len(observation) not in (n, n + 1) or n == 0:
+        raise DatasetError(f"{where}: {len(observation)} observations do not fit {n} actions")
+    for name, values in (("rewards", reward), ("executed commands", executed)):
+        if values is not None and len(values) != n:
+            raise DatasetError(f"{where}: {len(values)} {name} do not fit {n} actions")
+    numbers = [observation, action, *(values for values in (reward, executed) if values is not None)]
+    if not all(np.isfinite(values).all() for values in numbers):
+        raise DatasetError(f"{where}: contains NaN or infinity; remove the episode or repair the recording")
+    return Trajectory(
+        observation[:n],
+        action,
+        observation[n] if len(observation) > n else observation[-1],
+        None if reward is None else np.asarray(reward, dtype=np.float32),
+        None if executed is None else np.asarray(executed, dtype=np.float32),
+        terminated,
+    )
+
+
+def load_trajectories(
+    folder: Path | None, dataset_id: str, spec: PolicySpec, download: bool = False
+) -> list[Trajectory]:
+    """All episodes of a local Minari dataset (``folder`` None: where Minari keeps them).
 
     Raises:
         DatasetError: the dataset is missing or empty, or an episode has a NaN, a wrong shape or
             unequal lengths; the message names the episode.
     """
-    os.environ["MINARI_DATASETS_PATH"] = str(folder)
+    if folder is not None:
+        os.environ["MINARI_DATASETS_PATH"] = str(folder)
     import minari
 
     try:
-        dataset = minari.load_dataset(dataset_id)
-    except (FileNotFoundError, KeyError, OSError, ValueError) as error:
-        raise DatasetError(f"{folder}/{dataset_id}: no readable Minari dataset ({error}); run `srdp collect`") from None
+        dataset = minari.load_dataset(dataset_id, download=download)
+    except Exception as error:  # the hub's client raises its own types
+        place = f"{folder}/{dataset_id}" if folder is not None else dataset_id
+        remedy = "run `srdp collect`" if folder is not None else "set data.download=true, or name a local dataset"
+        raise DatasetError(f"{place}: no readable Minari dataset ({error}); {remedy}") from None
     trajectories = []
     for episode in dataset.iterate_episodes():
-        observation = np.asarray(episode.observations, dtype=np.float32)
-        action = np.asarray(episode.actions, dtype=np.float32)
-        where = f"{dataset_id}, episode {episode.id}"
-        if observation.ndim != 2 or observation.shape[1] != spec.obs_dim:
-            raise DatasetError(f"{where}: observations are {observation.shape}, expected (n, {spec.obs_dim})")
-        if action.ndim != 2 or action.shape[1] != spec.act_dim:
-            raise DatasetError(f"{where}: actions are {action.shape}, expected (n, {spec.act_dim})")
-        if len(observation) not in (len(action), len(action) + 1) or len(action) == 0:
-            raise DatasetError(f"{where}: {len(observation)} observations do not fit {len(action)} actions")
-        if not (np.isfinite(observation).all() and np.isfinite(action).all()):
-            raise DatasetError(f"{where}: contains NaN or infinity; remove the episode or repair the recording")
-        trajectories.append(Trajectory(observation[: len(action)], action))
+        infos = episode.infos or {}
+        executed = infos.get("executed")
+        if executed is not None and len(executed) == len(episode.actions) + 1:
+            executed = executed[1:]  # the reset's own entry
+        trajectories.append(
+            _checked(
+                f"{dataset_id}, episode {episode.id}",
+                episode.observations,
+                episode.actions,
+                episode.rewards,
+                executed,
+                bool(episode.terminations[-1]) if len(episode.terminations) else False,
+                spec,
+            )
+        )
     if not trajectories:
         raise DatasetError(f"{dataset_id}: the dataset is empty")
     return trajectories
 
 
-def split_trajectories(trajectories: list[Trajectory], calibration_share: float, test_share: float, seed: int) -> Split:
-    """Split whole trajectories at random, so that no episode is in two parts."""
-    order = np.random.default_rng(seed).permutation(len(trajectories))
-    calibration = round(calibration_share * len(trajectories))
-    test = round(test_share * len(trajectories))
-    if calibration < 1 or test < 1 or calibration + test >= len(trajectories):
-        raise DatasetError(f"{len(trajectories)} trajectories are too few to split; collect more episodes")
-    picked = [trajectories[index] for index in order]
-    return Split(picked[calibration + test :], picked[:calibration], picked[calibration : calibration + test])
+def load_d4rl(path: Path, spec: PolicySpec) -> list[Trajectory]:
+    """Episodes of a D4RL-style HDF5 file: flat ``observations``, ``actions``, ``rewards``, ``terminals``, ``timeouts``.
+
+    Raises:
+        DatasetError: not an HDF5 file, a field is missing, or lengths, shapes or values are wrong.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            fields = {
+                name: np.asarray(file[name])
+                for name in ("observations", "actions", "rewards", "terminals", "timeouts")
+                if name in file
+            }
+    except OSError as error:
+        raise DatasetError(f"{path}: not a readable HDF5 file ({error})") from None
+    for name in ("observations", "actions", "terminals"):
+        if name not in fields:
+            raise DatasetError(f"{path}: no field {name!r}; a D4RL file has observations, actions and terminals")
+    lengths = {name: len(values) for name, values in fields.items()}
+    if len(set(lengths.values())) != 1:
+        raise DatasetError(f"{path}: fields of unequal lengths {lengths}")
+    n = lengths["actions"]
+    if n == 0:
+        raise DatasetError(f"{path}: the dataset is empty")
+    terminals = fields["terminals"].astype(bool).reshape(n)
+    ends = terminals | fields.get("timeouts", np.zeros(n)).astype(bool).reshape(n)
+    ends[-1] = True
+    trajectories, start = [], 0
+    for number, end in enumerate(np.flatnonzero(ends)):
+        part = slice(start, end + 1)
+        reward = fields["rewards"][part].reshape(-1) if "rewards" in fields else None
+        where = f"{path}, episode {number} (rows {start} to {end})"
+        trajectories.append(
+            _checked(
+                where, fields["observations"][part], fields["actions"][part], reward, None, bool(terminals[end]), spec
+            )
+        )
+        start = int(end) + 1
+    return trajectories
+
+
+def split_indices(count: int, calibration_share: float, test_share: float, seed: int) -> dict[str, list[int]]:
+    """Whole trajectories, by number, for ``train``, ``calibration`` and ``test``.
+
+    Raises:
+        DatasetError: too few trajectories.
+    """
+    order = np.random.default_rng(seed).permutation(count).tolist()
+    calibration, test = round(calibration_share * count), round(test_share * count)
+    if calibration < 1 or test < 1 or calibration + test >= count:
+        raise DatasetError(f"{count} trajectories are too few to split; collect more episodes")
+    return {
+        "train": order[calibration + test :],
+        "calibration": order[:calibration],
+        "test": order[calibration : calibration + test],
+    }
+
+
+def split_trajectories(
+    trajectories: list[Trajectory],
+    calibration_share: float,
+    test_share: float,
+    seed: int,
+    record: Path | None = None,
+) -> Split:
+    """Split whole trajectories at random, once: what ``record`` holds is used again and checked.
+
+    ``record`` (JSON) keeps the numbers and the SHA-256 of every trajectory of each part.
+
+    Raises:
+        DatasetError: too few trajectories, or the recorded split is of other data.
+    """
+    parts = split_indices(len(trajectories), calibration_share, test_share, seed)
+    if record is not None:
+        content = {
+            name: [{"episode": index, "sha256": trajectories[index].digest()} for index in indices]
+            for name, indices in parts.items()
+        }
+        if not record.exists():
+            write_file(record, json.dumps(content, indent=1).encode())
+        elif json.loads(record.read_text()) != content:
+            raise DatasetError(
+                f"{record}: the recorded split is of other data, shares or seed; a calibration on data that was "
+                "trained on promises nothing. Remove the run folder, or restore the dataset"
+            )
+    return Split(*([trajectories[index] for index in parts[name]] for name in ("train", "calibration", "test")))
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One row per control step, normalised.
+
+    Attributes:
+        observation: (n, obs_dim); past commands filled in, committed ones empty.
+        action: chunks (n, horizon * act_dim).
+        following: next observation (n, obs_dim).
+        chunk_return: discounted reward of the chunk's steps (n,).
+        later: observation (n, obs_dim) when the chunk is over.
+        later_discount: (n,) what ``later`` counts, 0 past a terminal state.
+    """
+
+    observation: np.ndarray
+    action: np.ndarray
+    following: np.ndarray
+    chunk_return: np.ndarray
+    later: np.ndarray
+    later_discount: np.ndarray
+
+
+def full_observations(trajectory: Trajectory, spec: PolicySpec) -> np.ndarray:
+    """Observations (n + 1, obs_dim), raw: the sensors', and the commands that were in force before."""
+    n = len(trajectory.action)
+    last = trajectory.observation[-1] if trajectory.last is None else trajectory.last
+    full = np.zeros((n + 1, spec.obs_dim), dtype=np.float32)
+    full[:, spec.sensor_indices()] = np.concatenate([trajectory.observation, last[None]])
+    executed = trajectory.action if trajectory.executed is None else trajectory.executed
+    for index, component, age_s in spec.history_columns():
+        ago = max(1, round(age_s / spec.step_s))
+        full[ago:, index] = executed[: n + 1 - ago, component]
+    return full
+
+
+def samples(trajectories: list[Trajectory], spec: PolicySpec, discount: float = 1.0) -> Samples:
+    """Rows of ``Samples``; past the end of an episode a chunk repeats the last action."""
+    centre, scale = spec.observation_normalisation()
+    action_centre, action_scale = spec.action_normalisation()
+    horizon = spec.horizon
+    powers = discount ** np.arange(horizon)
+    rows: list[tuple[np.ndarray, ...]] = []
+    for trajectory in trajectories:
+        n = len(trajectory.action)
+        observation = (full_observations(trajectory, spec) - centre) / scale
+        steps = np.arange(n)[:, None] + np.arange(horizon)[None, :]
+        normalised = (trajectory.action - action_centre) / action_scale
+        reward = np.zeros(n, np.float32) if trajectory.reward is None else trajectory.reward
+        padded = np.concatenate([reward, np.zeros(horizon, np.float32)])
+        later = np.minimum(np.arange(n) + horizon, n)
+        over = (np.arange(n) + horizon >= n) & trajectory.terminated
+        taken = np.minimum(horizon, n - np.arange(n))
+        rows.append(
+            (
+                observation[:-1],
+                normalised[np.minimum(steps, n - 1)].reshape(n, -1),
+                observation[1:],
+                (padded[steps] * powers).sum(axis=1).astype(np.float32),
+                observation[later],
+                np.where(over, 0.0, discount**taken).astype(np.float32),
+            )
+        )
+    return Samples(*(np.concatenate(column) for column in zip(*rows, strict=True)))
 
 
 def chunks(trajectories: list[Trajectory], spec: PolicySpec) -> tuple[np.ndarray, np.ndarray]:
@@ -78,13 +281,5 @@ def chunks(trajectories: list[Trajectory], spec: PolicySpec) -> tuple[np.ndarray
 
     Step t's chunk is actions t .. t + horizon - 1; past the end of an episode the last one repeats.
     """
-    centre, scale = spec.observation_normalisation()
-    action_centre, action_scale = spec.action_normalisation()
-    observations, actions = [], []
-    for trajectory in trajectories:
-        n = len(trajectory.action)
-        index = np.minimum(np.arange(n)[:, None] + np.arange(spec.horizon)[None, :], n - 1)
-        normalised = (trajectory.action - action_centre) / action_scale
-        observations.append((trajectory.observation - centre) / scale)
-        actions.append(normalised[index].reshape(n, -1))
-    return np.concatenate(observations), np.concatenate(actions)
+    found = samples(trajectories, spec)
+    return found.observation, found.action

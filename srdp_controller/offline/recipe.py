@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from srdp_controller.errors import SrdpError
+from srdp_controller.spec import PolicySpec
 
 
 class _Model(BaseModel):
@@ -30,6 +31,27 @@ class CollectRecipe(_Model):
     processes: int = Field(default=2, ge=1)
 
 
+class ObservationRecipe(_Model):
+    """What the policy sees beside the sensors: its own past and committed commands."""
+
+    command_history: int = Field(default=0, ge=0, le=20, description="past commands, one control step apart")
+    history_dropout: float = Field(
+        default=0.3, ge=0.0, le=1.0, description="share of training samples whose history is hidden (zeros)"
+    )
+    action_prefix: int = Field(
+        default=0, ge=0, description="committed actions that a chunk can be conditioned on (training-time prefix)"
+    )
+
+
+class DataRecipe(_Model):
+    """Where the demonstrations come from."""
+
+    source: Literal["collect", "minari", "d4rl"] = "collect"
+    dataset: str = Field(default="", description="Minari dataset id, or path of a D4RL-style HDF5 file")
+    download: bool = Field(default=False, description="fetch a Minari dataset from the hub when it is not local")
+    spec: str = Field(default="", description="PolicySpec (JSON or YAML file) of a task that is not pushing")
+
+
 class NetworkRecipe(_Model):
     """Sizes of trunk, denoiser and reconstruction head."""
 
@@ -39,34 +61,87 @@ class NetworkRecipe(_Model):
     time_features: int = Field(default=32, ge=2)
 
 
+class CriticRecipe(_Model):
+    """Diffusion-QL's critic: twin Q on action chunks, from the dataset's rewards."""
+
+    enabled: bool = False
+    guidance_weight: float = Field(default=0.0, ge=0.0, description="eta of the Q-guided policy loss")
+    best_of: int = Field(default=1, ge=1, description="max-Q: the best of so many samples is the guided action")
+    discount: float = Field(default=0.97, gt=0.0, lt=1.0, description="gamma per control step")
+    steps: int = Field(default=10_000, ge=1, description="of critic training before it guides the policy")
+    policy_steps: int = Field(default=10_000, ge=1, description="of guided training after it")
+    batch: int = Field(default=256, ge=1)
+    hidden: tuple[int, ...] = (256, 256)
+    learning_rate: float = Field(default=3e-4, gt=0.0)
+    target_decay: float = Field(default=0.995, ge=0.0, lt=1.0)
+    next_action_steps: int = Field(default=5, ge=1, description="DDIM steps for the next chunk in the target")
+
+
 class TeacherRecipe(_Model):
     """Eq. 1 to 4 of the paper."""
 
     network: NetworkRecipe = NetworkRecipe()
+    trunk_input: Literal["state", "state_action_time"] = Field(
+        default="state", description="z = f(s), or the original SRDP's f(a_t, t, s)"
+    )
+    prediction: Literal["epsilon", "v"] = "epsilon"
     schedule: Literal["cosine", "variance_preserving", "linear"] = "cosine"
-    diffusion_steps: int = Field(default=100, ge=2, description="T")
+    diffusion_steps: int = Field(default=100, ge=1, description="T")
     reconstruction_weight: float = Field(default=0.1, ge=0.0, description="lambda of eq. 4")
+    reconstruction_target: Literal["state", "next_state"] = "state"
     steps: int = Field(default=24_000, ge=1)
     batch: int = Field(default=256, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0.0)
     ema_decay: float = Field(default=0.999, ge=0.0, lt=1.0)
+    critic: CriticRecipe = CriticRecipe()
+
+
+AugmentationKind = Literal["noise", "dropout", "latent", "imagination"]
 
 
 class DistillRecipe(_Model):
     """Eq. 9 and 10: the composite loss's weights and the state distribution mu."""
 
+    method: Literal["trajectory", "progressive", "consistency"] = Field(
+        default="trajectory",
+        description="trajectory: teacher chains, then the whole chain (default, measured best); "
+        "progressive: section 4 (a), stage by stage; consistency: section 4 (b)",
+    )
     students: tuple[int, ...] = (1, 2, 4, 8)
+    # the states and the teacher's answers
     queries: int = Field(default=120_000, ge=1, description="cached teacher trajectories")
+    teacher_timesteps: int = Field(
+        default=0, ge=0, description="q_T: kept timesteps of a chain; 0 what the students need, 1 the action only"
+    )
     augmented_share: float = Field(default=0.25, ge=0.0, le=1.0, description="alpha of section 4 (d)")
+    augmentations: tuple[AugmentationKind, ...] = Field(default=("noise",), min_length=1)
     augmentation_noise: float = Field(default=0.15, ge=0.0, description="std in normalised units")
+    dropout_probability: float = Field(default=0.2, ge=0.0, le=1.0, description="of a feature's replacement")
+    latent_noise: float = Field(default=0.3, ge=0.0, description="std in standard deviations of the latent")
+    imagination_noise: float = Field(default=1.0, ge=0.0, description="std of the action's perturbation, normalised")
+    imagination_steps: int = Field(default=3000, ge=1, description="training steps of the dynamics model")
+    # the student
+    network: NetworkRecipe | None = Field(default=None, description="None: the teacher's, started from its weights")
+    trunk_init: Literal["teacher", "fresh"] = "teacher"
+    trunk: Literal["trainable", "frozen"] = "trainable"
+    alignment: Literal["linear", "mlp", "identity"] = Field(default="linear", description="h of section 4 (c)")
+    # the training
     steps: int = Field(default=20_000, ge=1)
     batch: int = Field(default=512, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0.0)
     warm_share: float = Field(default=0.6, ge=0.0, le=1.0, description="share of the steps on transitions, K > 1")
-    terminal_weight: float = Field(default=1.0, ge=0.0, description="l_act of eq. 10")
-    transition_weight: float = Field(default=1.0, ge=0.0, description="l_score: matched transitions, section 4 (a)")
-    latent_weight: float = Field(default=0.1, ge=0.0, description="eta_z of eq. 10")
     ema_decay: float = Field(default=0.999, ge=0.0, lt=1.0)
+    # the composite loss, eq. 10
+    terminal_weight: float = Field(default=1.0, ge=0.0, description="l_act of eq. 10")
+    transition_weight: float = Field(default=1.0, ge=0.0, description="matched transitions, section 4 (a)")
+    latent_weight: float = Field(default=0.1, ge=0.0, description="eta_z of eq. 10")
+    score_weight: float = Field(default=0.0, ge=0.0, description="eta_score of eq. 10")
+    feature_weight: float = Field(default=0.0, ge=0.0, description="u_T against u_K, section 4 (c)")
+    auxiliary_evaluations: int = Field(
+        default=1, ge=1, description="q_K: student evaluations a sample for score and features"
+    )
+    anchor_weight: float = Field(default=1.0, ge=0.0, description="lambda_anc of the consistency method")
+    consistency_levels: int = Field(default=20, ge=2, description="noise levels of the consistency method")
     processes: int = Field(default=2, ge=1)
 
 
@@ -81,7 +156,9 @@ class Recipe(_Model):
 
     task: str
     seed: int = 0
+    data: DataRecipe = DataRecipe()
     collect: CollectRecipe = CollectRecipe()
+    observation: ObservationRecipe = ObservationRecipe()
     teacher: TeacherRecipe = TeacherRecipe()
     distill: DistillRecipe = DistillRecipe()
     calibrate: CalibrateRecipe = CalibrateRecipe()
@@ -104,7 +181,7 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
         if not separator:
             raise SrdpError(f"--set {override}: expected section.key=value")
         target = content
-        *parents, last = key.split(".")
+        *parents, last = key.strip().split(".")
         for parent in parents:
             target = target.setdefault(parent, {})
         target[last] = yaml.safe_load(value)
@@ -123,3 +200,21 @@ def content_hash(*parts: Any) -> str:
         data = part.model_dump(mode="json") if isinstance(part, BaseModel) else part
         digest.update(json.dumps(data, sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def load_spec(path: Path) -> PolicySpec:
+    """A ``PolicySpec`` from a JSON or YAML file.
+
+    Raises:
+        SrdpError: the file is missing or not a valid spec.
+    """
+    try:
+        return PolicySpec.model_validate(yaml.safe_load(path.read_text()))
+    except OSError as error:
+        raise SrdpError(f"data.spec {path}: {error.strerror or error}") from None
+    except yaml.YAMLError as error:
+        raise SrdpError(f"data.spec {path}: not valid YAML: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise SrdpError(f"data.spec {path}: field {where}: {first['msg']} (got {first.get('input')!r})") from None

@@ -6,12 +6,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from srdp_controller.offline.recipe import TeacherRecipe
+from srdp_controller.offline.critic import TwinCritic, guidance
+from srdp_controller.offline.recipe import ObservationRecipe, TeacherRecipe
 from srdp_controller.offline.training import Progress, load_state, train
+from srdp_controller.policy.networks import PrefixColumns
 from srdp_controller.policy.teacher import SrdpTeacher
 from srdp_controller.spec import PolicySpec
+
+
+def prefix_columns(spec: PolicySpec) -> PrefixColumns | None:
+    """Where a normalised observation carries committed actions, or None where it does not."""
+    length = spec.prefix_length_index
+    if length is None:
+        return None
+    columns = spec.prefix_columns()
+    order = [columns[step, number] for step in range(spec.prefix_steps) for number in range(spec.act_dim)]
+    return PrefixColumns(tuple(order), length, spec.act_dim)
 
 
 def build_teacher(recipe: TeacherRecipe, spec: PolicySpec) -> SrdpTeacher:
@@ -26,6 +38,9 @@ def build_teacher(recipe: TeacherRecipe, spec: PolicySpec) -> SrdpTeacher:
         network.time_features,
         recipe.schedule,
         recipe.diffusion_steps,
+        recipe.prediction,
+        recipe.trunk_input,
+        prefix_columns(spec),
     )
 
 
@@ -36,6 +51,49 @@ def load_teacher(recipe: TeacherRecipe, spec: PolicySpec, path: Path) -> SrdpTea
     return teacher.eval().requires_grad_(False)
 
 
+class CommandInputs:
+    """Fills in, at random, what the observation carries of the controller's own commands.
+
+    Past commands are hidden from a share of the samples, because a policy that may always read its
+    past learns to copy it; the committed actions are the first d of the chunk itself, d uniform from
+    none to all (training-time real-time chunking).
+    """
+
+    def __init__(self, spec: PolicySpec, recipe: ObservationRecipe) -> None:
+        self._history = [index for index, _, _ in spec.history_columns()]
+        self._dropout = recipe.history_dropout
+        centre, scale = spec.observation_normalisation()
+        self._hidden = torch.from_numpy(-centre / scale)  # a command of zero, normalised
+        self._prefix = prefix_columns(spec)
+        self._steps = spec.prefix_steps
+
+    @property
+    def needed(self) -> bool:
+        """Whether there is anything to fill in."""
+        return bool(self._history) or self._prefix is not None
+
+    def __call__(self, observation: Tensor, action: Tensor, generator: torch.Generator) -> Tensor:
+        """Observations (B, obs_dim) for chunks (B, A), normalised."""
+        if not self.needed:
+            return observation
+        observation = observation.clone()
+        if self._history:
+            hide = torch.rand(len(observation), generator=generator) < self._dropout
+            for index in self._history:
+                observation[hide, index] = self._hidden[index]
+        if self._prefix is not None:
+            length = torch.randint(0, self._steps + 1, (len(observation),), generator=generator)
+            step = torch.arange(len(self._prefix.actions)) // self._prefix.act_dim
+            committed = torch.where(step[None, :] < length[:, None], action[:, : len(step)], self._nothing())
+            observation[:, list(self._prefix.actions)] = committed
+            observation[:, self._prefix.length] = length.to(observation.dtype)
+        return observation
+
+    def _nothing(self) -> Tensor:
+        assert self._prefix is not None
+        return self._hidden[list(self._prefix.actions)][None, :]
+
+
 def train_teacher(
     recipe: TeacherRecipe,
     spec: PolicySpec,
@@ -44,25 +102,48 @@ def train_teacher(
     seed: int,
     folder: Path,
     progress: Progress,
+    *,
+    following: np.ndarray | None = None,
+    inputs: CommandInputs | None = None,
+    name: str = "teacher",
+    critic: TwinCritic | None = None,
+    start: SrdpTeacher | None = None,
 ) -> SrdpTeacher:
-    """Train on normalised observations (n, obs_dim) and chunks (n, A); returns the EMA teacher."""
+    """Train on normalised observations (n, obs_dim) and chunks (n, A); returns the EMA teacher.
+
+    ``following`` (n, obs_dim) are the next observations, the reconstruction's target where the recipe
+    says so. With a ``critic`` this is the guided teacher, which goes on from ``start``.
+    """
     torch.manual_seed(seed)
     teacher = build_teacher(recipe, spec)
+    if start is not None:
+        teacher.load_state_dict(start.state_dict())
     observation, action = torch.from_numpy(observations), torch.from_numpy(actions)
+    next_observation = torch.from_numpy(following) if following is not None else None
+    reconstruct_next = recipe.reconstruction_target == "next_state" and next_observation is not None
 
-    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+    def loss(step: int, generator: torch.Generator, average: nn.Module) -> tuple[Tensor, dict[str, float]]:
         index = torch.randint(0, len(observation), (recipe.batch,), generator=generator)
-        return teacher.loss(observation[index], action[index], recipe.reconstruction_weight, generator)
+        state, chunk = observation[index], action[index]
+        if inputs is not None:
+            state = inputs(state, chunk, generator)
+        target = next_observation[index] if reconstruct_next and next_observation is not None else None
+        total, parts, clean = teacher.loss(state, chunk, recipe.reconstruction_weight, generator, target)
+        if critic is not None:
+            guided = guidance(critic, state, clean)
+            total = total + recipe.critic.guidance_weight * guided
+            parts["guidance"] = float(guided.detach())
+        return total, parts
 
     average = train(
         teacher,
         loss,
-        steps=recipe.steps,
-        learning_rate=recipe.learning_rate,
+        steps=recipe.steps if critic is None else recipe.critic.policy_steps,
+        learning_rate=recipe.learning_rate if critic is None else 0.3 * recipe.learning_rate,
         ema_decay=recipe.ema_decay,
         seed=seed,
-        checkpoint=folder / "teacher.checkpoint",
-        metrics=folder / "teacher.jsonl",
+        checkpoint=folder / f"{name}.checkpoint",
+        metrics=folder / f"{name}.jsonl",
         progress=progress,
     )
     assert isinstance(average, SrdpTeacher)

@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-Loss = Callable[[int, torch.Generator], tuple[Tensor, dict[str, float]]]
+# step, generator, averaged model -> loss and the parts that are logged
+Loss = Callable[[int, torch.Generator, nn.Module], tuple[Tensor, dict[str, float]]]
 Progress = Callable[[int, int, str], None]
 
 
@@ -35,6 +36,13 @@ def load_state(path: Path) -> dict[str, object]:
     """Read a torch file of tensors and plain values (no code is ever unpickled)."""
     state: dict[str, object] = torch.load(path, weights_only=True)
     return state
+
+
+def _forget_after(metrics: Path, step: int) -> None:
+    """Drop logged lines of steps that are about to be taken again."""
+    lines = metrics.read_text().splitlines() if metrics.exists() else []
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+    metrics.write_text("".join(line + "\n" for line in kept))
 
 
 def train(
@@ -70,6 +78,7 @@ def train(
         optimiser.load_state_dict(state["optimiser"])  # type: ignore[arg-type]
         generator.set_state(state["generator"])  # type: ignore[arg-type]
         start = int(state["step"])  # type: ignore[call-overload]
+        _forget_after(metrics, start)
     began = time.monotonic()
     with metrics.open("a") as log:
         for step in range(start, steps):
@@ -77,7 +86,7 @@ def train(
             rate = learning_rate * warmup * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * step / steps)))
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            value, parts = loss(step, generator)
+            value, parts = loss(step, generator, average)
             optimiser.zero_grad(set_to_none=True)
             value.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -1,4 +1,4 @@
-"""SRDP's networks: shared trunk z = f(s), diffusion head, reconstruction head (section 2).
+"""SRDP's networks: shared trunk, diffusion head, reconstruction head (section 2).
 
 Activations are SiLU: in ONNX Runtime it is one fused node and takes 0.4 of Mish's time.
 """
@@ -8,9 +8,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from srdp_controller.policy.denoiser import Denoiser
 
 
 def mlp(sizes: Sequence[int]) -> nn.Sequential:
@@ -33,6 +36,39 @@ class Trunk(nn.Module):
     def forward(self, observation: Tensor) -> Tensor:
         """Latent (B, latent) of a normalised observation (B, obs_dim)."""
         return self.layers(observation)
+
+
+class TimeFeatures(nn.Module):
+    """Sines and cosines of a timestep, then two layers: t (n,) -> (n, size)."""
+
+    def __init__(self, features: int, size: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(features, features), nn.SiLU(), nn.Linear(features, size))
+        half = features // 2
+        self.register_buffer("frequencies", torch.exp(-math.log(1e4) * torch.arange(half) / half))
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Features (n, size) of timesteps (n,)."""
+        angles = t.float()[:, None] * self.frequencies[None, :]  # type: ignore[index]
+        return self.layers(torch.cat([angles.sin(), angles.cos()], dim=-1))
+
+
+class ActionTimeTrunk(nn.Module):
+    """z = f_phi(a_t, t, s), the original SRDP's shared module, evaluated at every denoising step.
+
+    Its first layer is linear in its three inputs: the state's share is computed once per action.
+    """
+
+    def __init__(self, obs_dim: int, action: int, hidden: Sequence[int], latent: int, time_features: int) -> None:
+        super().__init__()
+        self.from_state = nn.Linear(obs_dim, hidden[0])
+        self.from_action = nn.Linear(action, hidden[0], bias=False)
+        self.from_time = TimeFeatures(time_features, hidden[0])
+        self.layers = nn.Sequential(nn.SiLU(), mlp([*hidden, latent]))
+
+    def forward(self, a: Tensor, state: Tensor, time: Tensor) -> Tensor:
+        """Latent (B, latent) from a_t (B, A) and the shares (B, hidden) of state and timestep."""
+        return self.layers(self.from_action(a) + (state + time))
 
 
 class DiffusionHead(nn.Module):
@@ -65,3 +101,134 @@ class DiffusionHead(nn.Module):
     def forward(self, noisy_action: Tensor, condition: Tensor, time_bias: Tensor) -> Tensor:
         """Prediction (B, A) for a noisy action (B, A)."""
         return self.layers(self.from_action(noisy_action) + condition + time_bias)
+
+    def features(self, noisy_action: Tensor, condition: Tensor, time_bias: Tensor) -> Tensor:
+        """Last hidden activations u(a_t, z, t) (B, hidden) of section 4 (c)."""
+        x = nn.functional.silu(self.from_action(noisy_action) + condition + time_bias)
+        stack = self.layers[1]
+        assert isinstance(stack, nn.Sequential)
+        for layer in list(stack)[:-1]:
+            x = layer(x)
+        return x
+
+
+@dataclass(frozen=True)
+class PrefixColumns:
+    """Where an observation holds the actions that are already committed (training-time action prefix).
+
+    ``actions[i]`` is the observation's column of flattened chunk entry i, for the first
+    ``len(actions)`` entries; ``length`` is the column with the number of committed actions.
+    """
+
+    actions: tuple[int, ...]
+    length: int
+    act_dim: int
+
+
+class SrdpNetwork(Denoiser):
+    """Trunk and diffusion head, with z = f(s) or, ``timed``, the original z = f(a_t, t, s).
+
+    With ``prefix``, the committed actions that the observation carries take the place of the noisy ones
+    at every step (inpainting), and of the sampled ones at the end.
+    """
+
+    trunk: Trunk | ActionTimeTrunk
+    head: DiffusionHead
+    prefix: PrefixColumns | None
+
+    @property
+    def timed(self) -> bool:
+        """Whether the trunk reads (a_t, t, s)."""
+        return isinstance(self.trunk, ActionTimeTrunk)
+
+    def latent(self, observation: Tensor) -> Tensor:
+        """z(s) (B, latent); of a timed trunk, f(0, 0, s)."""
+        if isinstance(self.trunk, ActionTimeTrunk):
+            time = self.trunk.from_time(torch.zeros(1))
+            return self.trunk.layers(self.trunk.from_state(observation) + time)
+        return self.trunk(observation)
+
+    def context(self, observation: Tensor) -> Tensor:
+        """Share of the state in the first layer, then the given chunk entries and which are given."""
+        if isinstance(self.trunk, ActionTimeTrunk):
+            context = self.trunk.from_state(observation)
+        else:
+            context = self.head.condition(self.trunk(observation))
+        return context if self.prefix is None else self._append_prefix(context, observation, self.prefix)
+
+    def context_of_latent(self, latent: Tensor, observation: Tensor) -> Tensor:
+        """``context`` when z = f(s) (B, latent) is at hand already."""
+        context = self.head.condition(latent)
+        return context if self.prefix is None else self._append_prefix(context, observation, self.prefix)
+
+    def _append_prefix(self, context: Tensor, observation: Tensor, prefix: PrefixColumns) -> Tensor:
+        given = observation[:, list(prefix.actions)]
+        missing = self.action_dim - len(prefix.actions)
+        given = nn.functional.pad(given, (0, missing))
+        step = torch.arange(self.action_dim) // prefix.act_dim
+        known = (step[None, :] < observation[:, prefix.length : prefix.length + 1] - 0.5).to(given.dtype)
+        return torch.cat([context, given * known, known], dim=1)
+
+    def _split(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        hidden = context.shape[1] - 2 * self.action_dim
+        return (
+            context[:, :hidden],
+            context[:, hidden : hidden + self.action_dim],
+            context[:, hidden + self.action_dim :],
+        )
+
+    def free(self, context: Tensor) -> Tensor | None:
+        """Which entries of the chunk (B, A) are not given: 1 or 0; None where all are free."""
+        return None if self.prefix is None else 1.0 - self._split(context)[2]
+
+    def inpaint(self, a: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """a_t (B, A) with the given entries in place, and the network's share of the context."""
+        if self.prefix is None:
+            return a, context
+        share, given, known = self._split(context)
+        return given + a * (1.0 - known), share
+
+    def finish(self, a: Tensor, context: Tensor) -> Tensor:
+        """Put the given entries into a sampled a_0 (B, A)."""
+        return self.inpaint(a, context)[0]
+
+    def time_features(self, t: Tensor) -> Tensor:
+        """Shares of timesteps t (n,) in the first layers of head and, when timed, trunk."""
+        bias = self.head.time_bias(t)
+        if isinstance(self.trunk, ActionTimeTrunk):
+            return torch.cat([bias, self.trunk.from_time(t)], dim=1)
+        return bias
+
+    def predict(self, a: Tensor, context: Tensor, time: Tensor) -> Tensor:
+        """The head's output (B, A)."""
+        a, context = self.inpaint(a, context)
+        if isinstance(self.trunk, ActionTimeTrunk):
+            hidden = self.head.from_latent.out_features
+            latent = self.trunk(a, context, time[..., hidden:])
+            return self.head(a, self.head.condition(latent), time[..., :hidden])
+        return self.head(a, context, time)
+
+    def features(self, a: Tensor, context: Tensor, time: Tensor) -> Tensor:
+        """Last hidden activations of the head u(a_t, z, t) (B, hidden), section 4 (c)."""
+        a, context = self.inpaint(a, context)
+        if isinstance(self.trunk, ActionTimeTrunk):
+            hidden = self.head.from_latent.out_features
+            context = self.head.condition(self.trunk(a, context, time[..., hidden:]))
+            time = time[..., :hidden]
+        return self.head.features(a, context, time)
+
+    def constants(self, t: Tensor) -> Tensor:
+        """Time features with the first layer's own bias folded in."""
+        features = self.time_features(t)
+        bias = self.head.from_action.bias
+        return features + nn.functional.pad(bias, (0, features.shape[1] - len(bias)))
+
+    def evaluate(self, a: Tensor, context: Tensor, constants: Tensor) -> Tensor:
+        """``predict`` with one addition less a step."""
+        a, context = self.inpaint(a, context)
+        if isinstance(self.trunk, ActionTimeTrunk):
+            hidden = self.head.from_latent.out_features
+            latent = self.trunk(a, context, constants[..., hidden:])
+            context, constants = self.head.condition(latent), constants[..., :hidden]
+        first = nn.functional.linear(a, self.head.from_action.weight) + (context + constants)
+        return self.head.layers(first)

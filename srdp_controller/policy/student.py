@@ -3,57 +3,109 @@
 from __future__ import annotations
 
 import copy
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from srdp_controller.policy.denoiser import DiffusionTeacher
+from srdp_controller.policy.networks import SrdpNetwork, mlp
 from srdp_controller.policy.noise_schedule import skipped_steps
 from srdp_controller.policy.samplers import CLIP, ddim_step
-from srdp_controller.policy.teacher import SrdpTeacher
+
+Alignment = Literal["linear", "mlp", "identity"]
 
 
-class Student(nn.Module):
+def alignment_map(kind: Alignment, student_latent: int, teacher_latent: int) -> nn.Module:
+    """Build h of section 4 (c): student latent (B, z_K) -> teacher latent (B, z_T); starts as the identity."""
+    if kind == "identity":
+        if student_latent != teacher_latent:
+            raise ValueError(
+                f"alignment identity: latents have {student_latent} and {teacher_latent} entries; use linear or mlp"
+            )
+        return nn.Identity()
+    if kind == "mlp":
+        return mlp([student_latent, 2 * teacher_latent, teacher_latent])
+    linear = nn.Linear(student_latent, teacher_latent)
+    if student_latent == teacher_latent:
+        with torch.no_grad():
+            linear.weight.copy_(torch.eye(teacher_latent))
+            linear.bias.zero_()
+    return linear
+
+
+class Student(SrdpNetwork):
     """A K-step sampler (eq. 8) over the teacher's noise levels tau(K) > ... > tau(0) = 0.
 
     Its head predicts the clean action that carries a deterministic step from level tau(k) to
     tau(k - 1) exactly where the teacher's many steps go, so K = 1 is a direct map from noise to action.
+    With ``resample`` it is a consistency model instead: every prediction is the end of the teacher's
+    path, and fresh noise carries it to the next level (noise (B, K, A) in place of (B, 1, A)).
     ``alignment`` is h of section 4 (c): student latent -> teacher latent.
     """
 
-    def __init__(self, teacher: SrdpTeacher, steps: int) -> None:
+    def __init__(
+        self,
+        teacher: DiffusionTeacher,
+        steps: int,
+        *,
+        network: SrdpNetwork | None = None,
+        alignment: Alignment = "linear",
+        resample: bool = False,
+    ) -> None:
         super().__init__()
+        source = network if network is not None else teacher
+        if not isinstance(source, SrdpNetwork):
+            raise ValueError("a student of a teacher with a network of its own needs a network: distill.network")
         self.steps = steps
+        self.resample = resample
         self.tau = skipped_steps(teacher.diffusion_steps, steps)
         self.alpha_bar = [float(teacher.alpha_bar[t]) for t in self.tau]
-        self.trunk = copy.deepcopy(teacher.trunk)
-        self.head = copy.deepcopy(teacher.head)
-        latent = self.head.from_latent.in_features
-        self.alignment = nn.Linear(latent, latent)
-        with torch.no_grad():
-            self.alignment.weight.copy_(torch.eye(latent))
-            self.alignment.bias.zero_()
+        self.obs_dim, self.action_dim, self.latent_dim = teacher.obs_dim, teacher.action_dim, teacher.latent_dim
+        self.prefix = source.prefix
+        self.trunk = copy.deepcopy(source.trunk)
+        self.head = copy.deepcopy(source.head)
+        self.alignment = alignment_map(alignment, self.head.from_latent.in_features, teacher.latent_dim)
         self.requires_grad_(True)  # the copies of a frozen teacher are not
 
-    def clean(self, a: Tensor, condition: Tensor, time_bias: Tensor) -> Tensor:
-        """Head's clean action (B, A) at one level."""
-        return self.head(a, condition, time_bias)
+    @property
+    def draws(self) -> int:
+        """Gaussian draws (of a whole chunk) that one action takes."""
+        return self.steps if self.resample else 1
 
     def time_biases(self) -> Tensor:
-        """Shares (K + 1, hidden) of the student's levels in the head's first layer."""
-        return self.head.time_bias(torch.tensor(self.tau))
+        """Time features (K + 1, F) of the student's levels."""
+        return self.time_features(torch.tensor(self.tau))
 
-    def step(self, a: Tensor, a_0: Tensor, k: int) -> Tensor:
+    def step(self, a: Tensor, a_0: Tensor, k: int, noise: Tensor | None = None) -> Tensor:
         """Move a (B, A) from level k to level k - 1 given the clean estimate a_0 (B, A)."""
         if k == 1:
             return a_0
+        if noise is not None:
+            rate = self.alpha_bar[k - 1]
+            return rate**0.5 * a_0 + (1.0 - rate) ** 0.5 * noise
         return ddim_step(a, a_0, self.alpha_bar[k], self.alpha_bar[k - 1])
+
+    def chain(self, noise: Tensor, context: Tensor, biases: Tensor) -> Tensor:
+        """All K steps: noise (B, A) or (B, K, A) -> a_0 (B, A), not clipped."""
+        a = noise[:, 0] if noise.dim() == 3 else noise
+        for k in range(self.steps, 0, -1):
+            fresh = noise[:, self.steps - k + 1] if self.resample and k > 1 else None
+            a = self.step(a, self.predict(a, context, biases[k]), k, fresh)
+        return self.finish(a, context)
 
     def forward(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Chunk (B, A) and latent in the teacher's space (B, latent), all normalised."""
-        latent = self.trunk(observation)
-        condition = self.head.condition(latent)
-        biases = self.time_biases()
-        a = noise
-        for k in range(self.steps, 0, -1):
-            a = self.step(a, self.clean(a, condition, biases[k]), k)
-        return a.clamp(-CLIP, CLIP), self.alignment(latent)
+        a = self.chain(noise, self.context(observation), self.time_biases())
+        return a.clamp(-CLIP, CLIP), self.aligned(observation)
+
+    def aligned(self, observation: Tensor) -> Tensor:
+        """h(z_K(s)) (B, teacher latent)."""
+        return self.alignment(self.latent(observation))
+
+
+def fresh_trunk(network: SrdpNetwork) -> None:
+    """Give a network a newly initialised trunk (it then acts like random network distillation)."""
+    for module in network.trunk.modules():
+        if isinstance(module, nn.Linear):
+            module.reset_parameters()

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from srdp_controller.policy.networks import DiffusionHead, Trunk, mlp
-from srdp_controller.policy.noise_schedule import SCHEDULES, skipped_steps
-from srdp_controller.policy.samplers import ddim
+from srdp_controller.policy.denoiser import DiffusionTeacher, ForwardProcess, Prediction
+from srdp_controller.policy.networks import ActionTimeTrunk, DiffusionHead, PrefixColumns, SrdpNetwork, Trunk, mlp
+from srdp_controller.policy.noise_schedule import SCHEDULES
+from srdp_controller.policy.samplers import CLIP
+
+TrunkInput = Literal["state", "state_action_time"]
 
 
-class SrdpTeacher(nn.Module):
-    """Epsilon-predicting diffusion policy with a shared trunk z = f(s) and a reconstruction head.
+class SrdpTeacher(SrdpNetwork, DiffusionTeacher):
+    """Diffusion policy with a shared trunk and a reconstruction head.
 
-    Observations (B, obs_dim) and action chunks (B, A = horizon * act_dim) are normalised.
-    As shipped the teacher samples with all T deterministic steps (eta = 0), so the one Gaussian draw
-    a_T is its whole randomness and couples it to its students sample by sample.
+    Observations (B, obs_dim) and action chunks (B, A = horizon * act_dim) are normalised. The trunk is
+    z = f(s), once per action, or with ``trunk_input = "state_action_time"`` the original SRDP's
+    z = f(a_t, t, s), at every step.
     """
 
     def __init__(
@@ -31,44 +34,59 @@ class SrdpTeacher(nn.Module):
         time_features: int,
         schedule: str,
         diffusion_steps: int,
+        prediction: Prediction = "epsilon",
+        trunk_input: TrunkInput = "state",
+        prefix: PrefixColumns | None = None,
     ) -> None:
         super().__init__()
-        self.trunk = Trunk(obs_dim, trunk, latent)
+        self.obs_dim, self.action_dim, self.latent_dim = obs_dim, action, latent
+        self.prefix = prefix
+        if trunk_input == "state":
+            self.trunk = Trunk(obs_dim, trunk, latent)
+        else:
+            self.trunk = ActionTimeTrunk(obs_dim, action, trunk, latent, time_features)
         self.head = DiffusionHead(action, latent, head, time_features)
         self.reconstruction = mlp([latent, head[0], obs_dim])
-        self.diffusion_steps = diffusion_steps
-        self.alpha_bar: np.ndarray = SCHEDULES[schedule](diffusion_steps)
-        self.register_buffer("_alpha_bar", torch.tensor(self.alpha_bar, dtype=torch.float32), persistent=False)
+        self.process = ForwardProcess(SCHEDULES[schedule](diffusion_steps), prediction)
 
     def loss(
-        self, observation: Tensor, action: Tensor, reconstruction_weight: float, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, float]]:
-        """Eq. 4: denoising loss (eq. 3) plus ``reconstruction_weight`` times the reconstruction loss."""
+        self,
+        observation: Tensor,
+        action: Tensor,
+        reconstruction_weight: float,
+        generator: torch.Generator,
+        reconstruction_target: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, float], Tensor]:
+        """Eq. 4: denoising loss (eq. 3) plus ``reconstruction_weight`` times the reconstruction loss.
+
+        The reconstruction's target is the state (eq. 4) or ``reconstruction_target`` (B, obs_dim), the
+        next state for example. Given entries of the chunk count neither as noisy nor as wrong.
+        Returns the loss, its parts, and the clean action estimate (B, A) that a critic may judge.
+        """
         batch = len(observation)
         t = torch.randint(1, self.diffusion_steps + 1, (batch,), generator=generator)
         epsilon = torch.randn(action.shape, generator=generator)
-        alpha_bar = self._alpha_bar[t][:, None]  # type: ignore[index]
-        noisy = alpha_bar.sqrt() * action + (1.0 - alpha_bar).sqrt() * epsilon
-        latent = self.trunk(observation)
-        predicted = self.head(noisy, self.head.condition(latent), self.head.time_bias(t))
-        denoising = (predicted - epsilon).square().mean()
-        reconstruction = (self.reconstruction(latent) - observation).square().mean()
+        noisy = self.process.noisy(action, epsilon, t)
+        target = self.process.target(action, epsilon, t)
+        if isinstance(self.trunk, ActionTimeTrunk):
+            context = self.context(observation)
+            given, share = self.inpaint(noisy, context)
+            latent = self.trunk(given, share, self.trunk.from_time(t))
+            predicted = self.head(given, self.head.condition(latent), self.head.time_bias(t))
+        else:
+            latent = self.trunk(observation)
+            context = self.context_of_latent(latent, observation)
+            predicted = self.predict(noisy, context, self.time_features(t))
+        error = (predicted - target).square()
+        free = self.free(context)
+        denoising = error.mean() if free is None else (error * free).sum() / free.sum().clamp(min=1.0)
+        wanted = observation if reconstruction_target is None else reconstruction_target
+        reconstruction = (self.reconstruction(latent) - wanted).square().mean()
         total = denoising + reconstruction_weight * reconstruction
-        return total, {"denoising": float(denoising.detach()), "reconstruction": float(reconstruction.detach())}
-
-    @torch.no_grad()
-    def sample(
-        self, observation: Tensor, noise: Tensor, steps: int | None = None, keep: Sequence[int] = ()
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Run ``steps`` DDIM steps (default all T) from noise (B, A).
-
-        Returns the clean chunk (B, A) and the intermediate states at timesteps ``keep``.
-        """
-        tau = skipped_steps(self.diffusion_steps, steps or self.diffusion_steps)
-        condition = self.head.condition(self.trunk(observation))
-        bias = self.head.time_bias(torch.tensor(tau))
-
-        def predict(a: Tensor, t: int) -> Tensor:
-            return self.head(a, condition, bias[tau.index(t)])
-
-        return ddim(predict, noise, self.alpha_bar.tolist(), tau, keep)
+        signal, noise = self.process.rates(t)
+        if self.process.prediction == "epsilon":
+            clean = (noisy - noise * predicted) / signal.clamp(min=1e-6)
+        else:
+            clean = signal * noisy - noise * predicted
+        parts = {"denoising": float(denoising.detach()), "reconstruction": float(reconstruction.detach())}
+        return total, parts, self.finish(clean.clamp(-CLIP, CLIP), context)

@@ -1,0 +1,34 @@
+"""Loss curves of a run folder, from its JSON lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+
+def plot_losses(folder: Path, picture: Path) -> None:
+    """One panel per network, one curve per logged part of its loss."""
+    from matplotlib.figure import Figure
+
+    logs = {path.stem: path for path in sorted(folder.glob("*.jsonl"))}
+    if not logs:
+        return
+    columns = min(3, len(logs))
+    rows = -(-len(logs) // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.0 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for panel, (name, path) in zip(panels.flat, logs.items(), strict=False):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        for part in [key for key in lines[0] if key not in ("step", "loss")]:
+            values = [line.get(part, float("nan")) for line in lines]
+            panel.plot([line["step"] for line in lines], values, label=part, linewidth=1.0)
+        if all(line.get(part, 1.0) > 0 for line in lines for part in line):
+            panel.set_yscale("log")
+        panel.set_title(name)
+        panel.set_xlabel("step")
+        panel.legend(fontsize="small")
+    for panel in list(panels.flat)[len(logs) :]:
+        panel.set_visible(False)
+    temporary = picture.with_name(picture.stem + ".tmp" + picture.suffix)
+    figure.savefig(temporary, dpi=110)
+    temporary.replace(picture)
