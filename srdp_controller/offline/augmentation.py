@@ -52,8 +52,9 @@ def train_dynamics(transitions: Transitions, steps: int, seed: int, path: Path, 
     torch.manual_seed(seed)
     model = DynamicsModel(transitions.observation.shape[1], transitions.action.shape[1])
     if not path.exists():
-        # scaled by the size of a step: most of s' is s
-        scale = (transitions.following - transitions.observation).std(dim=0).clamp(min=1e-6)
+        # scaled by the size of a step, for most of s' is s; a goal that never moves must not count for all
+        scale = (transitions.following - transitions.observation).std(dim=0)
+        scale = scale.clamp(min=0.05 * float(scale.max()))
 
         def loss(step: int, generator: torch.Generator, average: nn.Module) -> tuple[Tensor, dict[str, float]]:
             index = torch.randint(0, len(transitions.observation), (256,), generator=generator)

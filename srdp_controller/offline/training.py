@@ -79,10 +79,11 @@ def train(
         generator.set_state(state["generator"])  # type: ignore[arg-type]
         start = int(state["step"])  # type: ignore[call-overload]
         _forget_after(metrics, start)
+    warmup_steps = min(500, max(1, steps // 10))
     began = time.monotonic()
     with metrics.open("a") as log:
         for step in range(start, steps):
-            warmup = min(1.0, (step + 1) / 500)
+            warmup = min(1.0, (step + 1) / warmup_steps)
             rate = learning_rate * warmup * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * step / steps)))
             for group in optimiser.param_groups:
                 group["lr"] = rate
