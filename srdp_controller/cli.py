@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from srdp_controller.cli_experiments import add_commands as add_experiments
 from srdp_controller.errors import SrdpError
 
 DESCRIPTION = "Train, distil, certify, export and run few-step diffusion policies on ROS 2 robots."
@@ -174,13 +175,18 @@ def _fidelity(arguments: argparse.Namespace) -> dict[str, Any]:
         samples=arguments.samples,
         seed=arguments.seed,
         report=ProgressPrinter(),
+        direct=[Path(folder) for folder in arguments.direct or []],
     )
+
+    def cell(value: float | None, digits: int) -> str:
+        return "-" if value is None else f"{value:.{digits}f}"
+
     print(f"{'policy':<12} {'SW / floor':>10} {'SW / DDIM':>10} {'MMD^2':>9} {'TV >=':>6} {'modes':>6} {'RMSE':>6}")
     for name, entry in {**result["policies"], **result["baselines"]}.items():
-        modes = "-" if entry["mode_coverage"] is None else f"{entry['mode_coverage']:.2f}"
         print(
-            f"{name:<12} {entry['ratio_to_floor']:>10.2f} {entry['ratio_to_ddim']:>10.3f} {entry['mmd']:>9.5f} "
-            f"{entry['tv_lower']:>6.2f} {modes:>6} {entry['matched_noise_rmse']:>6.3f}"
+            f"{name:<12} {cell(entry['ratio_to_floor'], 2):>10} {cell(entry['ratio_to_ddim'], 3):>10} "
+            f"{cell(entry['mmd'], 5):>9} {cell(entry['tv_lower'], 2):>6} {cell(entry['mode_coverage'], 2):>6} "
+            f"{cell(entry['matched_noise_rmse'], 3):>6}"
         )
     if result["floor"]["mode_coverage"] is not None:
         print(f"the teacher's own second sample keeps {result['floor']['mode_coverage']:.2f} of its modes")
@@ -193,7 +199,7 @@ def _add_eval(commands: Any) -> None:
     )
     parser = evaluate.add_parser("closed-loop", help="success rate in simulation")
     parser.add_argument("bundle", help="bundle folder, e.g. models/pushing")
-    parser.add_argument("--policy", required=True, help="a policy of the bundle, or ddim_kN")
+    parser.add_argument("--policy", required=True, help="a policy of the bundle, or ddim_kN or dpm_kN")
     parser.add_argument("--scenario", default="nominal")
     parser.add_argument("--episodes", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
@@ -207,6 +213,9 @@ def _add_eval(commands: Any) -> None:
     parser.add_argument("--states", default="test", help="test, shifted or augmented")
     parser.add_argument("--count", type=int, default=128, help="number of states")
     parser.add_argument("--samples", type=int, default=64, help="actions drawn at each state")
+    parser.add_argument(
+        "--direct", action="append", metavar="BUNDLE", help="bundle of a few-step diffusion trained without a teacher"
+    )
     parser.add_argument("--seed", type=int, default=0)
     _common(parser)
     parser.set_defaults(run=_fidelity)
@@ -317,6 +326,7 @@ def build_parser() -> argparse.ArgumentParser:
     parameters = commands.add_parser("parameters", help="print every parameter of the nodes as Markdown")
     parameters.set_defaults(run=_parameters)
     _add_eval(commands)
+    add_experiments(commands)
     bench = commands.add_parser("bench", help="measure speed: loop").add_subparsers(
         dest="what", required=True, metavar="WHAT"
     )

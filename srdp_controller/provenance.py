@@ -11,7 +11,18 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("numpy", "onnxruntime", "torch", "onnx", "pybullet", "gymnasium", "minari", "ros-rclpy", "srdp_controller")
+PACKAGES = (
+    "numpy",
+    "onnxruntime",
+    "torch",
+    "onnx",
+    "pybullet",
+    "gymnasium",
+    "minari",
+    "diffusers",
+    "ros-rclpy",
+    "srdp_controller",
+)
 
 
 def _commit() -> str:

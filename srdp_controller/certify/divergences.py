@@ -80,8 +80,8 @@ def mode_coverage(teacher: np.ndarray, student: np.ndarray) -> float | None:
 
 def tv_lower_bound(
     teacher: np.ndarray, student: np.ndarray, states: np.ndarray, rng: np.random.Generator
-) -> tuple[float, float]:
-    """Classifier two-sample lower bound on E_s[TV], as (estimate, lower end at 95 %).
+) -> tuple[float, float, float]:
+    """Classifier two-sample lower bound on E_s[TV], as (estimate, lower and upper end at 95 %).
 
     ``teacher`` and ``student`` are (S, n, A), ``states`` (S, d). A logistic regression on actions
     (centred by the teacher's mean at the state), their squares and the state learns on half of the
@@ -108,8 +108,8 @@ def tv_lower_bound(
         weights -= np.linalg.solve(hessian, x.T @ (p - y) + 1.0 * weights)
     x, y = features(order[half:])
     hits = int(((x @ weights > 0) == (y > 0.5)).sum())
-    low, _ = wilson_interval(hits, len(y))
-    return max(0.0, 2.0 * hits / len(y) - 1.0), max(0.0, 2.0 * low - 1.0)
+    low, high = wilson_interval(hits, len(y))
+    return max(0.0, 2.0 * hits / len(y) - 1.0), max(0.0, 2.0 * low - 1.0), max(0.0, 2.0 * high - 1.0)
 
 
 def bootstrap_interval(values: np.ndarray, rng: np.random.Generator, repeats: int = 1000) -> tuple[float, float]:

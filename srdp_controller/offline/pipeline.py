@@ -257,6 +257,10 @@ class Run:
         student.load_state_dict(load_state(self.folder / f"student_k{steps}.pt"))  # type: ignore[arg-type]
         return student.eval().requires_grad_(False)
 
+    def students(self) -> dict[str, Student]:
+        """All trained students by name, frozen."""
+        return {f"student_k{steps}": self.student(steps) for steps in self.recipe.distill.students}
+
     def dynamics(self, data: Samples) -> DynamicsModel | None:
         """The one-step model, where an augmentation needs it."""
         recipe = self.recipe.distill
@@ -300,6 +304,8 @@ class Run:
     def distill(self) -> None:
         """Stage 3: teacher queries, then one student per K, several at a time."""
         recipe = self.recipe.distill
+        if not recipe.students:
+            return
         self.ask_teacher()
         names = [f"student_k{steps}" for steps in recipe.students]
         for name in names:
@@ -368,7 +374,7 @@ class Run:
         recipe = self.recipe
 
         def work() -> dict[str, Any]:
-            students = {f"student_k{steps}": self.student(steps) for steps in recipe.distill.students}
+            students = self.students()
             calibration = calibrate_students(
                 self.teacher(), students, self.split().calibration, self.spec, recipe.calibrate.alphas
             )
@@ -404,7 +410,7 @@ class Run:
                 self.recipe.task,
                 self.spec,
                 self.teacher(),
-                {f"student_k{steps}": self.student(steps) for steps in self.recipe.distill.students},
+                self.students(),
                 (self.folder / "calibration.json").read_bytes(),
                 provenance,
                 self.held_out_states(),

@@ -107,7 +107,7 @@ class DistillRecipe(_Model):
         description="trajectory: teacher chains, then the whole chain (default, measured best); "
         "progressive: section 4 (a), stage by stage; consistency: section 4 (b)",
     )
-    students: tuple[int, ...] = (1, 2, 4, 8)
+    students: tuple[int, ...] = Field(default=(1, 2, 4, 8), description="step counts K; none: the teacher only")
     # the states and the teacher's answers
     queries: int = Field(default=120_000, ge=1, description="cached teacher trajectories")
     teacher_timesteps: int = Field(

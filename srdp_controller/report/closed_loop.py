@@ -14,7 +14,7 @@ from srdp_controller.certify.conformal import wilson_interval
 from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.engines.onnx_engine import BatchedPolicy
 from srdp_controller.errors import SrdpError
-from srdp_controller.report.ddim_baseline import DdimBaseline
+from srdp_controller.report.baselines import DdimBaseline, DpmSolverBaseline
 from srdp_controller.simulation.closed_loop import EpisodeResult, run_episodes
 from srdp_controller.simulation.scenario import load_scenario
 
@@ -22,11 +22,13 @@ Report = Callable[[str, int, int, str], None]
 BLOCK = 20
 
 
-def load_policy(bundle_folder: Path, name: str) -> BatchedPolicy | DdimBaseline:
-    """A policy of the bundle, or ``ddim_kN``: its teacher with N plain DDIM steps."""
+def load_policy(bundle_folder: Path, name: str) -> BatchedPolicy | DdimBaseline | DpmSolverBaseline:
+    """A policy of the bundle, or its teacher with N steps of DDIM (``ddim_kN``) or DPM-Solver++ (``dpm_kN``)."""
     bundle = load_bundle(bundle_folder)
-    match = re.fullmatch(r"ddim_k(\d+)", name)
-    return DdimBaseline(bundle, int(match.group(1))) if match else BatchedPolicy(bundle, name)
+    match = re.fullmatch(r"(ddim|dpm)_k(\d+)", name)
+    if match is None:
+        return BatchedPolicy(bundle, name)
+    return (DdimBaseline if match.group(1) == "ddim" else DpmSolverBaseline)(bundle, int(match.group(2)))
 
 
 def _block(
@@ -49,6 +51,7 @@ def _block(
         noise_hold_s=noise_hold_s,
         latency=None if samples is None else lambda rng: float(samples[rng.integers(len(samples))]),
         robots=BLOCK,
+        spec=load_bundle(bundle).spec,
     )
 
 

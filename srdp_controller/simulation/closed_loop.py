@@ -18,6 +18,7 @@ from srdp_controller.simulation.expert import PushingExpert
 from srdp_controller.simulation.pushing_env import ObservedWorld
 from srdp_controller.simulation.pushing_world import PHYSICS_RATE_HZ, EpisodeOutcome
 from srdp_controller.simulation.scenario import Scenario
+from srdp_controller.spec import PolicySpec
 
 # observation (B, obs_dim), noise (B, n_noise, horizon, act_dim) -> chunk (B, horizon, act_dim)
 BatchedPolicy = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -47,7 +48,7 @@ class _Robot:
 
 def _send_what_is_ready(robot: _Robot) -> None:
     if robot.pending is not None and robot.observed.world.time_s >= robot.pending[0] - 1e-9:
-        robot.observed.world.send(robot.pending[1])
+        robot.observed.send(robot.pending[1])
         robot.pending = None
 
 
@@ -61,14 +62,16 @@ def run_episodes(
     noise_hold_s: float,
     latency: Latency | None = None,
     robots: int = 16,
+    spec: PolicySpec | None = None,
     finished: Callable[[int], None] | None = None,
 ) -> list[EpisodeResult]:
     """Run one episode per seed and return them in the order of ``seeds``.
 
-    ``latency`` draws the seconds that one evaluation takes; None stands for an instant one.
+    ``latency`` draws the seconds that one evaluation takes; None stands for an instant one. ``spec``
+    says what the policy observes where that is more than the sensors.
     """
     waiting = list(reversed(seeds))
-    pool = [ObservedWorld(scenario) for _ in range(min(robots, len(seeds)))]
+    pool = [ObservedWorld(scenario, spec=spec) for _ in range(min(robots, len(seeds)))]
     results: list[EpisodeResult] = []
 
     def start(observed: ObservedWorld) -> _Robot:

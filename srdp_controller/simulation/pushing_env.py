@@ -11,19 +11,23 @@ from srdp_controller.observation import ObservationAssembler
 from srdp_controller.simulation.pushing_task import pushing_spec
 from srdp_controller.simulation.pushing_world import PHYSICS_RATE_HZ, PushingWorld
 from srdp_controller.simulation.scenario import Scenario, load_scenario
+from srdp_controller.spec import PolicySpec
 
 
 class ObservedWorld:
     """A ``PushingWorld`` seen through its sensors: the observation that the controller would see."""
 
-    def __init__(self, scenario: Scenario, gui: bool = False) -> None:
+    def __init__(self, scenario: Scenario, gui: bool = False, spec: PolicySpec | None = None) -> None:
         self.world = PushingWorld(scenario, gui)
-        self.assembler = ObservationAssembler(pushing_spec())
+        self.assembler = ObservationAssembler(spec if spec is not None else pushing_spec())
+        self._ages_s = [age * 1e-9 for age in dict.fromkeys(self.assembler.history_ages_ns)]
+        self._sent: list[tuple[float, tuple[float, float]]] = []
 
     def reset(self, rng: np.random.Generator) -> None:
         """Start an episode and wait until every sensor has spoken once."""
         self.world.reset(rng)
         self.assembler.reset()
+        self._sent.clear()
         layout = self.world.layout
         self.assembler.update("/goal_pose", layout.goal, 0)
         self.assembler.update("/post_pose", layout.post, 0)
@@ -40,9 +44,24 @@ class ObservedWorld:
         if pose is not None:
             self.assembler.update("/object_pose", pose.values.tolist(), round(pose.measured_s * 1e9))
 
+    def send(self, command: tuple[float, float]) -> None:
+        """Send a planar velocity command [m/s], and remember it for the observation's past commands."""
+        self.world.send(command)
+        if self._ages_s:
+            self._sent.append((self.world.time_s, command))
+
+    def _command_at(self, time_s: float) -> tuple[float, float]:
+        for sent_s, command in reversed(self._sent):
+            if sent_s <= time_s + 1e-9:
+                return command
+        return (0.0, 0.0)
+
     @property
     def observation(self) -> np.ndarray:
         """Observation (obs_dim,) float32, raw SI units."""
+        if self._ages_s:
+            now = self.world.time_s
+            self.assembler.set_history({round(age * 1e9): self._command_at(now - age) for age in self._ages_s})
         return self.assembler.vector.copy()
 
 

@@ -1,0 +1,481 @@
+"""Section 8's ablations: which ingredient of the distillation keeps the student at its teacher, also off the data.
+
+Every variant trains students from one teacher on one budget; a seed draws the student's minibatches and
+has a third of the teacher's queries to itself, so that seeds share no training data. What is reported of
+each: distance of the action distribution to the teacher's (times the teacher-against-itself floor), error
+under matched noise, latent distance, on held-out, shifted, and twice differently augmented states, and
+closed-loop success. Differences to ``full`` are paired by seed, with 95 % t intervals.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from srdp_controller.engines.bundle import write_file
+from srdp_controller.offline.dataset import samples
+from srdp_controller.offline.distill import distill
+from srdp_controller.offline.parallel import Backend, run_parallel
+from srdp_controller.offline.pipeline import Run
+from srdp_controller.offline.queries import load_queries
+from srdp_controller.offline.recipe import DistillRecipe, Recipe, content_hash
+from srdp_controller.offline.train_teacher import train_teacher
+from srdp_controller.offline.training import load_state, save_atomically
+from srdp_controller.policy.denoiser import DiffusionTeacher
+from srdp_controller.policy.student import Student
+from srdp_controller.report.fidelity import Reference, compare, draw_states, make_reference
+from srdp_controller.simulation.closed_loop import run_episodes
+from srdp_controller.simulation.scenario import load_scenario
+from srdp_controller.spec import PolicySpec
+
+Report = Callable[[str, int, int, str], None]
+FAR = 0.5  # std of the far augmentation, in normalised units: beyond anything trained on
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A named change of the distillation; ``direct`` trains a few-step diffusion on the data instead."""
+
+    name: str
+    says: str
+    changes: dict[str, Any] = field(default_factory=dict)
+    only_above_one: bool = False
+    direct: bool = False
+
+
+ABLATIONS = (
+    Ablation("full", "the shipped recipe at this budget"),
+    Ablation("no_alignment", "(i) no latent alignment", {"latent_weight": 0.0}),
+    Ablation("strong_alignment", "ten times the latent weight", {"latent_weight": 1.0}),
+    Ablation("terminal_only", "(ii) terminal actions only", {"warm_share": 0.0}, only_above_one=True),
+    Ablation(
+        "with_scores", "score matching between the levels, q_K = 1", {"score_weight": 0.1, "teacher_timesteps": 16}
+    ),
+    Ablation(
+        "with_features",
+        "u_T against u_K, q_K = 1",
+        {"feature_weight": 0.1, "teacher_timesteps": 16},
+    ),
+    Ablation("direct", "(iii) K-step diffusion trained on the data, no teacher", direct=True),
+    Ablation("frozen_trunk", "(iv) the teacher's trunk, frozen", {"trunk": "frozen"}),
+    Ablation("fresh_trunk", "trunk from scratch", {"trunk_init": "fresh"}),
+    Ablation("fresh_no_alignment", "trunk from scratch, no alignment", {"trunk_init": "fresh", "latent_weight": 0.0}),
+    Ablation("no_augmentation", "dataset states only", {"augmented_share": 0.0}),
+    Ablation(
+        "no_augmentation_no_alignment",
+        "dataset states only, no alignment",
+        {"augmented_share": 0.0, "latent_weight": 0.0},
+    ),
+    Ablation(
+        "all_augmentations",
+        "noise, dropout, latent, imagination",
+        {"augmentations": ("noise", "dropout", "latent", "imagination")},
+    ),
+    Ablation(
+        "wide_augmentation", "noise of 0.4 on half of the states", {"augmented_share": 0.5, "augmentation_noise": 0.4}
+    ),
+    Ablation("progressive", "(a) halving stages, no terminal loss", {"method": "progressive"}),
+    Ablation("consistency", "(b) consistency with anchor", {"method": "consistency"}),
+    Ablation("q_terminal", "(v) q_T = 1: the chain's end only", {"teacher_timesteps": 1, "warm_share": 0.0}),
+    Ablation(
+        "q_four",
+        "(v) q_K = 4 auxiliary evaluations",
+        {"score_weight": 0.1, "teacher_timesteps": 16, "auxiliary_evaluations": 4},
+    ),
+)
+STATE_KINDS = ("test", "shifted", "augmented", "far")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much each run may cost."""
+
+    seeds: int
+    students: tuple[int, ...]
+    steps: int
+    batch: int
+    queries: int
+    direct_steps: int
+    states: int
+    samples: int
+    episodes: int
+    variants: tuple[str, ...]
+
+
+FULL = Budget(3, (1, 4), 3000, 256, 90_000, 6000, 96, 48, 60, tuple(entry.name for entry in ABLATIONS))
+QUICK = Budget(2, (1,), 60, 64, 2000, 60, 12, 16, 2, ("full", "no_alignment", "direct"))
+
+
+def _as_sample(policy: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], states: np.ndarray) -> Any:
+    """A ``Sample`` of the fidelity evaluation from a torch policy on normalised states."""
+
+    @torch.no_grad()
+    def sample(noise: np.ndarray) -> np.ndarray:
+        n = noise.shape[1]
+        repeated = torch.from_numpy(np.repeat(states, n, axis=0))
+        draws = torch.from_numpy(noise.reshape(len(repeated), noise.shape[2], -1))
+        actions: np.ndarray = policy(repeated, draws).numpy().reshape(len(states), n, -1)
+        return actions
+
+    return sample
+
+
+def _student_policy(student: Student) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    return lambda state, draws: student(state, draws if student.draws > 1 else draws[:, 0])[0]
+
+
+def _teacher_policy(teacher: DiffusionTeacher) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    return lambda state, draws: teacher.sample(state, draws[:, 0])[0].clamp(-4.0, 4.0)
+
+
+def _closed_loop(
+    policy: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], draws: int, spec: PolicySpec, scenario: str, n: int
+) -> int:
+    """Successes of ``n`` episodes at 50 Hz."""
+    centre, scale = spec.observation_normalisation()
+    action_centre, action_scale = spec.action_normalisation()
+
+    @torch.no_grad()
+    def batched(observation: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        state = torch.from_numpy((observation - centre) / scale)
+        actions = policy(state, torch.from_numpy(noise.reshape(len(noise), draws, -1))).numpy()
+        chunk: np.ndarray = actions.reshape(len(noise), spec.horizon, spec.act_dim) * action_scale + action_centre
+        return chunk
+
+    results = run_episodes(
+        batched,
+        load_scenario(scenario),
+        list(range(7_000_000, 7_000_000 + n)),
+        update_rate_hz=50.0,
+        noise_shape=(draws, spec.horizon, spec.act_dim),
+        noise_hold_s=0.2,
+        robots=20,
+        spec=spec,
+    )
+    return sum(result.outcome.success for result in results)
+
+
+@dataclass(frozen=True)
+class _Task:
+    recipe: Recipe
+    folder: Path
+    ablation: Ablation
+    seed: int
+    steps: int
+    budget: Budget
+    queries: Path
+
+    @property
+    def place(self) -> Path:
+        return self.folder / "ablations" / self.ablation.name / f"seed{self.seed}_k{self.steps}"
+
+    def _key(self, run: Run) -> str:
+        budget = {**self.budget.__dict__, "variants": None, "seeds": None, "students": None}
+        return content_hash(run.teacher_key, self.ablation.changes, self.ablation.direct, self.seed, self.steps, budget)
+
+    def __call__(self) -> dict[str, Any]:
+        run = Run(self.recipe, self.folder, lambda *_: None)
+        key = self._key(run)
+        done = self.place / "result.json"
+        if done.exists() and (content := json.loads(done.read_text()))["key"] == key:
+            row: dict[str, Any] = content["row"]
+            return row
+        if not (self.place / "key").exists() or (self.place / "key").read_text() != key:
+            for file in self.place.glob("*"):
+                file.unlink()
+        self.place.mkdir(parents=True, exist_ok=True)
+        write_file(self.place / "key", key.encode())
+        row = self._direct(run) if self.ablation.direct else self._distilled(run)
+        write_file(done, json.dumps({"key": key, "row": row}).encode())
+        return row
+
+    def _distilled(self, run: Run) -> dict[str, Any]:
+        teacher = run.teacher()
+        recipe = distill_recipe(self.recipe.distill, self.ablation, self.budget)
+        queries = load_queries(self.queries)
+        queries = queries.subset(torch.arange(self.seed % self.budget.seeds, len(queries), self.budget.seeds))
+        student = distill(teacher, self.steps, queries, recipe, 100 + self.seed, self.place, lambda *_: None)
+        student = student.eval().requires_grad_(False)
+        save_atomically(student.state_dict(), self.place / f"student_k{self.steps}.pt")
+
+        def gap(states: np.ndarray) -> float:
+            with torch.no_grad():
+                state = torch.from_numpy(states)
+                wanted = teacher.latent(state)
+                distance = (wanted - student.aligned(state)).norm(dim=1).mean()
+                return float(distance / (wanted - wanted.mean(dim=0)).norm(dim=1).mean())
+
+        return self._measured(run, _student_policy(student), student.draws, gap)
+
+    def _direct(self, run: Run) -> dict[str, Any]:
+        recipe = self.recipe.teacher.model_copy(
+            update={"diffusion_steps": self.steps, "steps": self.budget.direct_steps}
+        )
+        data = samples(run.split().train, run.spec)
+        path = self.place / "direct.pt"
+        policy = train_teacher(
+            recipe, run.spec, data.observation, data.action, 100 + self.seed, self.place, lambda *_: None
+        )
+        save_atomically(policy.state_dict(), path)
+        policy.load_state_dict(load_state(path))  # type: ignore[arg-type]
+        return self._measured(run, _teacher_policy(policy.eval()), 1, None)
+
+    def _measured(
+        self,
+        run: Run,
+        policy: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        draws: int,
+        gap: Callable[[np.ndarray], float] | None,
+    ) -> dict[str, Any]:
+        states: dict[str, Any] = {}
+        for kind in STATE_KINDS:
+            reference = load_reference(self.folder, kind)
+            noise = reference.noise
+            if draws > 1:
+                extra = (*noise.shape[:2], draws - 1, *noise.shape[3:])
+                fresh = np.random.default_rng(82).standard_normal(extra).astype(np.float32)
+                noise = np.concatenate([noise, fresh], axis=2)
+            matched = draws == 1 and not self.ablation.direct
+            found = compare(reference, _as_sample(policy, reference.states)(noise), 0, matched)
+            states[kind] = {
+                "ratio_to_floor": found["ratio_to_floor"],
+                "matched_noise_rmse": found["matched_noise_rmse"],
+                "mode_coverage": found["mode_coverage"],
+                "tv_lower": found["tv_lower"],
+                "latent_distance": None if gap is None else gap(reference.states),
+            }
+        successes = {
+            name: _closed_loop(policy, draws, run.spec, name, self.budget.episodes) for name in ("nominal", "shifted")
+        }
+        return {
+            "variant": self.ablation.name,
+            "seed": self.seed,
+            "K": self.steps,
+            "states": states,
+            "success_rate": {name: count / self.budget.episodes for name, count in successes.items()},
+        }
+
+
+def distill_recipe(base: DistillRecipe, ablation: Ablation, budget: Budget) -> DistillRecipe:
+    """The recipe of one variant at the experiment's budget."""
+    return DistillRecipe.model_validate(
+        {
+            **base.model_dump(),
+            "students": budget.students,
+            "steps": budget.steps,
+            "batch": budget.batch,
+            "queries": budget.queries,
+            **ablation.changes,
+        }
+    )
+
+
+def load_reference(folder: Path, kind: str) -> Reference:
+    """The teacher's answers at held-out states of one kind, as ``prepare`` cached them."""
+    with np.load(folder / "ablations" / f"reference_{kind}.npz") as saved:
+        return Reference(**{name: saved[name] for name in saved.files})
+
+
+def prepare(run: Run, budget: Budget, report: Report) -> None:
+    """Teacher, and its answers at the states that every variant is judged on."""
+    run.collect()
+    run.train()
+    folder = run.folder / "ablations"
+    folder.mkdir(exist_ok=True)
+    key = content_hash(run.teacher_key, budget.states, budget.samples)
+    mark = folder / "reference.key"
+    if mark.exists() and mark.read_text() == key:
+        return
+    teacher, spec = run.teacher(), run.spec
+    centre, scale = spec.observation_normalisation()
+    for index, kind in enumerate(STATE_KINDS):
+        raw = draw_states(spec, "augmented", budget.states, 5, FAR) if kind == "far" else None
+        states = ((draw_states(spec, kind, budget.states, 5) if raw is None else raw) - centre) / scale
+        shape = (1, spec.horizon, spec.act_dim)
+        reference = make_reference(states, budget.samples, shape, _as_sample(_teacher_policy(teacher), states), 5)
+        temporary = folder / "reference.tmp.npz"
+        np.savez(temporary, **reference.__dict__)
+        temporary.replace(folder / f"reference_{kind}.npz")
+        report("reference", index + 1, len(STATE_KINDS), kind)
+    write_file(mark, key.encode())
+
+
+def prepare_queries(run: Run, ablation: Ablation, budget: Budget, report: Report) -> Path:
+    """The cached teacher queries that a variant's recipe needs; variants with equal needs share them."""
+    recipe = distill_recipe(run.recipe.distill, ablation, budget)
+    variant = Run(run.recipe.model_copy(update={"distill": recipe}), run.folder, report)
+    place = run.folder / "ablations" / f"queries_{variant.query_key[:12]}"
+    asking = Run(variant.recipe, place, report, own_teacher=None)
+    for name in ("dataset", "teacher.pt", "split.json", "split.key"):
+        if not (place / name).exists():
+            os.symlink(run.folder / name, place / name)
+    asking.ask_teacher()
+    return place / "queries.pt"
+
+
+def t_interval(values: np.ndarray) -> list[float] | None:
+    """95 % interval of the mean of a few seeds by Student's t."""
+    if len(values) < 2:
+        return None
+    from scipy.stats import t
+
+    half = float(t.ppf(0.975, len(values) - 1)) * float(values.std(ddof=1)) / math.sqrt(len(values))
+    return [float(values.mean()) - half, float(values.mean()) + half]
+
+
+METRICS = ("ratio_to_floor", "matched_noise_rmse", "latent_distance", "tv_lower", "mode_coverage")
+
+
+def _reader(*path: str) -> Callable[[dict[str, Any]], float | None]:
+    def read(row: dict[str, Any]) -> float | None:
+        value: Any = row
+        for name in path:
+            value = value[name]
+        return None if value is None else float(value)
+
+    return read
+
+
+def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One line per variant and K: means over seeds, and paired differences to ``full``."""
+    by_place = {(row["variant"], row["K"], row["seed"]): row for row in rows}
+    lines = []
+    for name, steps in dict.fromkeys((row["variant"], row["K"]) for row in rows):
+        mine = [row for row in rows if (row["variant"], row["K"]) == (name, steps)]
+        line: dict[str, Any] = {"variant": name, "K": steps, "seeds": len(mine), "states": {}, "success_rate": {}}
+
+        def entry(read: Callable[[dict[str, Any]], float | None], mine: list[dict[str, Any]] = mine) -> dict[str, Any]:
+            values = [read(row) for row in mine]
+            if any(value is None for value in values):
+                return {"mean": None, "interval": None, "difference_to_full": None, "difference_interval": None}
+            found = np.array(values, dtype=float)
+            twins = [by_place.get(("full", row["K"], row["seed"])) for row in mine]
+            theirs = [read(twin) for twin in twins if twin is not None]
+            difference = None
+            if len(theirs) == len(found) and all(value is not None for value in theirs):
+                difference = found - np.array(theirs, dtype=float)
+            return {
+                "mean": float(found.mean()),
+                "interval": t_interval(found),
+                "difference_to_full": None if difference is None else float(difference.mean()),
+                "difference_interval": None if difference is None else t_interval(difference),
+            }
+
+        for kind in STATE_KINDS:
+            line["states"][kind] = {metric: entry(_reader("states", kind, metric)) for metric in METRICS}
+        for scenario in ("nominal", "shifted"):
+            line["success_rate"][scenario] = entry(_reader("success_rate", scenario))
+        lines.append(line)
+    return lines
+
+
+def checks(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the paper expects of the ablations, held against the table: passed or not, with the numbers."""
+    lines = {(line["variant"], line["K"]): line for line in table}
+    found: list[dict[str, Any]] = []
+
+    def add(name: str, value: float | None, bound: float, below: bool) -> None:
+        if value is not None:
+            passed = value < bound if below else value > bound
+            found.append({"name": name, "passed": bool(passed), "value": value, "bound": bound})
+
+    for (variant, steps), line in lines.items():
+        full = lines.get(("full", steps))
+        if full is None or variant == "full":
+            continue
+        for kind in ("test", "shifted", "far"):
+            mine = line["states"][kind]["ratio_to_floor"]["mean"]
+            theirs = full["states"][kind]["ratio_to_floor"]["mean"]
+            add(f"K = {steps}, {kind} states: {variant} over full (distance)", mine / theirs, 1.0, below=False)
+        latent = line["states"]["shifted"]["latent_distance"]["mean"]
+        own = full["states"]["shifted"]["latent_distance"]["mean"]
+        if variant == "no_alignment" and latent and own:
+            add(f"K = {steps}: latent distance on shifted states without alignment over with", latent / own, 1.0, False)
+    return found
+
+
+def draw(table: list[dict[str, Any]], picture: Path) -> None:
+    """Distance to the teacher of every variant, with intervals, per kind of states and K."""
+    from matplotlib.figure import Figure
+
+    students = sorted({line["K"] for line in table})
+    names = list(dict.fromkeys(line["variant"] for line in table))
+    figure = Figure(figsize=(4.6 * len(STATE_KINDS), 0.32 * len(names) * len(students) + 1.5), layout="constrained")
+    panels = figure.subplots(len(students), len(STATE_KINDS), squeeze=False, sharey="row")
+    for row, steps in enumerate(students):
+        lines = [line for line in table if line["K"] == steps]
+        for column, kind in enumerate(STATE_KINDS):
+            panel = panels[row][column]
+            for height, line in enumerate(reversed(lines)):
+                entry = line["states"][kind]["ratio_to_floor"]
+                low, high = entry["interval"] or (entry["mean"], entry["mean"])
+                panel.plot([max(low, 0.5), high], [height, height], color="#888", linewidth=2)
+                panel.plot(entry["mean"], height, "o", color="#d55e00" if line["variant"] == "full" else "#0072b2")
+            panel.axvline(1.0, color="black", linewidth=0.8, linestyle=":")
+            panel.set_xscale("log")
+            panel.set_yticks(range(len(lines)), [line["variant"] for line in reversed(lines)])
+            panel.set_title(f"K = {steps}, {kind} states")
+            panel.set_xlabel("distance to the teacher / floor")
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    temporary = picture.with_name(picture.stem + ".tmp" + picture.suffix)
+    figure.savefig(temporary, dpi=100)
+    temporary.replace(picture)
+
+
+def run_ablations(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    quick: bool,
+    seeds: int | None,
+    processes: int,
+    backend: Backend,
+    cluster: str | None,
+    picture: Path,
+    report: Report,
+) -> dict[str, Any]:
+    """All variants, seeds and step counts; what is done is not done again. Returns the contract's keys."""
+    budget = QUICK if quick else FULL
+    if seeds is not None:
+        budget = Budget(**{**budget.__dict__, "seeds": seeds})
+    run = Run(recipe, folder, report)
+    prepare(run, budget, report)
+    tasks = []
+    for ablation in ABLATIONS:
+        if ablation.name not in budget.variants:
+            continue
+        queries = run.folder if ablation.direct else prepare_queries(run, ablation, budget, report)
+        for steps in budget.students:
+            if ablation.only_above_one and steps == 1:
+                continue
+            for seed in range(budget.seeds):
+                tasks.append(_Task(recipe, run.folder, ablation, seed, steps, budget, queries))
+    pickle.dumps(tasks)  # a task that no other process can read fails here
+    rows: list[dict[str, Any]] = []
+    for row in run_parallel(tasks, processes=processes, backend=backend, cluster=cluster):
+        rows.append(row)
+        ratio = row["states"]["shifted"]["ratio_to_floor"]
+        report("ablations", len(rows), len(tasks), f"{row['variant']} K={row['K']}: {ratio:.2f} on shifted states")
+    order = {name: index for index, name in enumerate(budget.variants)}
+    rows.sort(key=lambda row: (row["K"], order[row["variant"]], row["seed"]))
+    table = summarise(rows)
+    draw(table, picture)
+    return {
+        "quick": quick,
+        "seed": recipe.seed,
+        "budget": {name: value for name, value in budget.__dict__.items() if name != "variants"},
+        "variants": {entry.name: entry.says for entry in ABLATIONS if entry.name in budget.variants},
+        "checks": checks(table),
+        "table": table,
+        "rows": rows,
+        "figures": [str(picture)],
+    }
