@@ -24,7 +24,10 @@ def test_help_lists_the_commands(capsys):
         (["eval", "closed-loop", "MODEL", "--policy", "student_k1", "--episodes", "0"], "at least 1"),
         (["eval", "closed-loop", "MODEL", "--policy", "ddim_k0"], "100 steps"),
         (["eval", "fidelity", "MODEL", "--states", "imagined"], "choose one of: test"),
+        (["eval", "closed-loop", "MODEL", "--policy", "dpm_k0"], "100 steps"),
         (["pipeline", "nowhere.yaml"], "no such recipe"),
+        (["sweep", "nowhere.yaml"], "no such recipe"),
+        (["sweep", "--seeds", "a"], "whole numbers"),
         (["summary", "nowhere"], "controller.json is missing"),
     ],
 )

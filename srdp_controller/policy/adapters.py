@@ -69,7 +69,7 @@ class AdaptedTeacher(DiffusionTeacher):
 
     def predict(self, a: Tensor, context: Tensor, time: Tensor) -> Tensor:
         """The network's output (B, A); a predicted sample is turned into noise."""
-        time = time.expand(len(a), 3)
+        time = time.expand(a.shape[0], 3)
         chunk = a.reshape(-1, self.horizon, self.act_dim)
         output = self._call(self.network, chunk, time[:, 0], context).reshape(-1, self.action_dim)
         if self._predicts_sample:

@@ -1,0 +1,140 @@
+"""Sweeps and experiments at toy size: real processes, real trainings."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+pytest.importorskip("torch", reason="the offline side needs torch: make setup-train")
+pytest.importorskip("joblib", reason="the offline side needs joblib: make setup-train")
+
+from srdp_controller.cli import main
+from srdp_controller.errors import SrdpError
+from srdp_controller.experiments.ablations import ABLATIONS, FULL, summarise, t_interval
+from srdp_controller.offline.parallel import run_parallel
+from srdp_controller.offline.sweep import variants
+
+RECIPE = {
+    "task": "pushing",
+    "collect": {"episodes": 10, "calibration_share": 0.4},
+    "teacher": {
+        "steps": 30,
+        "diffusion_steps": 10,
+        "network": {"trunk": [16], "latent": 8, "head": [16, 16], "time_features": 8},
+    },
+    "distill": {"steps": 10, "queries": 300, "students": [1], "batch": 32},
+    "calibrate": {"alphas": [0.25, 0.5]},
+}
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    path = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
+    path.write_text(yaml.safe_dump(RECIPE))
+    return path
+
+
+@pytest.fixture(scope="module")
+def base(recipe, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    assert main(["distill", str(recipe), "--run-folder", str(folder)]) == 0
+    return folder
+
+
+def test_variants_are_every_combination_of_values_and_seeds(recipe):
+    found = variants(recipe, [], ["distill.latent_weight=0,0.1", "distill.students=[1],[1,2]"], [0, 1])
+    assert len(found) == 8
+    assert {variant.recipe.distill.students for variant in found} == {(1,), (1, 2)}
+    assert {variant.recipe.seed for variant in found} == {0, 1}
+    assert len({variant.name for variant in found}) == 8
+
+
+def test_a_malformed_axis_is_refused(recipe):
+    with pytest.raises(SrdpError, match="value1,value2"):
+        variants(recipe, [], ["distill.latent_weight"], [0])
+
+
+@pytest.mark.timeout(300)
+def test_a_sweep_takes_over_what_is_unchanged_and_goes_on_where_it_was(recipe, base, tmp_path):
+    arguments = ["sweep", str(recipe), "--vary", "distill.latent_weight=0,0.2", "--last", "distill"]
+    arguments += ["--base", str(base), "--run-folder", str(tmp_path / "sweep"), "--json", str(tmp_path / "s.json")]
+    assert main(arguments) == 0
+    rows = json.loads((tmp_path / "s.json").read_text())["rows"]
+    assert [row["overrides"][1] for row in rows] == ["distill.latent_weight=0", "distill.latent_weight=0.2"]
+    for row in rows:
+        folder = Path(row["run_folder"])
+        assert (folder / "teacher.pt").samefile(base / "teacher.pt")  # not trained again
+        assert not (folder / "student_k1.pt").samefile(base / "student_k1.pt")
+    before = {row["run_folder"]: (Path(row["run_folder"]) / "student_k1.pt").stat().st_mtime_ns for row in rows}
+    assert main(arguments) == 0
+    assert all((Path(folder) / "student_k1.pt").stat().st_mtime_ns == time for folder, time in before.items())
+
+
+@pytest.mark.timeout(400)
+def test_quick_ablations_write_the_contracts_keys_and_a_figure(recipe, base, tmp_path):
+    arguments = ["experiment", "ablations", str(recipe), "--quick", "--run-folder", str(base)]
+    arguments += ["--picture", str(tmp_path / "a.png"), "--json", str(tmp_path / "a.json")]
+    assert main(arguments) == 0
+    result = json.loads((tmp_path / "a.json").read_text())
+    assert result["quick"] and {"checks", "table", "figures"} <= set(result)
+    assert {line["variant"] for line in result["table"]} == {"full", "no_alignment", "direct"}
+    assert all({"name", "passed", "value", "bound"} <= set(check) for check in result["checks"])
+    assert (tmp_path / "a.png").stat().st_size > 1000
+    assert len(result["rows"]) == 6
+
+
+def row(variant, seed, ratio):
+    metrics = {"ratio_to_floor": ratio, "matched_noise_rmse": ratio, "latent_distance": None}
+    metrics |= {"tv_lower": 0.0, "mode_coverage": None}
+    states = dict.fromkeys(("test", "shifted", "augmented", "far"), metrics)
+    return {
+        "variant": variant,
+        "seed": seed,
+        "K": 1,
+        "states": states,
+        "success_rate": {"nominal": 1.0, "shifted": 1.0},
+    }
+
+
+def test_differences_to_the_full_recipe_are_paired_by_seed():
+    rows = [row("full", seed, 1.0 + seed) for seed in range(3)] + [row("other", seed, 1.5 + seed) for seed in range(3)]
+    line = next(line for line in summarise(rows) if line["variant"] == "other")
+    entry = line["states"]["test"]["ratio_to_floor"]
+    assert entry["mean"] == pytest.approx(2.5) and entry["difference_to_full"] == pytest.approx(0.5)
+    assert entry["difference_interval"] == pytest.approx([0.5, 0.5])
+    assert entry["interval"][1] - entry["interval"][0] > 2.0
+
+
+def test_the_t_interval_is_students():
+    low, high = t_interval(np.array([1.0, 2.0, 3.0]))
+    assert (high - low) / 2 == pytest.approx(4.303 / np.sqrt(3), rel=1e-3)
+
+
+def test_every_ablation_of_section_8_is_there():
+    names = {ablation.name for ablation in ABLATIONS}
+    assert {"no_alignment", "terminal_only", "direct", "frozen_trunk", "q_terminal", "q_four"} <= names
+    assert set(FULL.variants) == names and FULL.seeds >= 3
+
+
+def test_tasks_run_in_other_processes():
+    import os
+
+    pids = set(run_parallel([os.getpid] * 4, processes=2))
+    assert os.getpid() not in pids
+
+
+def test_a_cluster_engine_that_is_not_installed_names_the_package(monkeypatch):
+    import builtins
+
+    real = builtins.__import__
+
+    def without(name, *rest, **more):
+        if name == "distributed":
+            raise ImportError("No module named 'distributed'", name="distributed")
+        return real(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(SrdpError, match="pip install dask distributed"):
+        list(run_parallel([dict], processes=1, backend="dask"))
