@@ -59,8 +59,8 @@ def results() -> str:
     lines = [
         f"Closed-loop success over {closed['episodes']} episodes at 100 Hz "
         f"({rows['ddim_k1', 'nominal']['episodes']} for plain DDIM),",
-        "and sliced Wasserstein distance of the action chunks to the teacher's on held-out states, as a multiple of the",
-        "teacher against itself with other noise:",
+        "and sliced Wasserstein distance of the action chunks to the teacher's on held-out states, as a multiple of",
+        "the teacher against itself with other noise:",
         "",
         "| policy | nominal | 95 % interval | left / right / stuck | delayed (150 ms) | shifted | distance / floor |",
         "| --- | --- | --- | --- | --- | --- | --- |",
