@@ -7,6 +7,7 @@ policy's inputs through the very same code. Time stamps are monotonic nanosecond
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -22,6 +23,7 @@ from srdp_controller.spec import (
 )
 
 NEVER_NS = -(2**62)
+MEMORY_STEP_NS = 4_000_000  # past observations are kept no denser than this
 
 
 @dataclass
@@ -85,6 +87,9 @@ class ObservationAssembler:
                         "list the joint positions after the chain's components"
                     )
             plan.kinematics.append((kinematics, start, tuple(axes)))
+        self._earlier = [(round(age * 1e9), index, of) for index, of, age in spec.observation_history_columns()]
+        self._memory: deque[tuple[int, list[float]]] = deque()
+        self._memory_ns = max([age for age, _, _ in self._earlier], default=0) + MEMORY_STEP_NS
         columns = spec.prefix_columns()
         self._prefix = [[columns[step, number] for number in range(spec.act_dim)] for step in range(spec.prefix_steps)]
         self._prefix_length = spec.prefix_length_index
@@ -155,6 +160,23 @@ class ObservationAssembler:
         for age, component, index in self._history:
             self.vector[index] = command_at[age][component]
 
+    def remember(self, now_ns: int) -> None:
+        """Fill the past observations in, and keep the present one for later; call it once a cycle.
+
+        What is older than anything remembered is taken to have been like the oldest.
+        """
+        if not self._earlier:
+            return
+        memory, vector = self._memory, self.vector
+        if not memory or now_ns - memory[-1][0] >= MEMORY_STEP_NS:
+            memory.append((now_ns, vector.tolist()))
+        while len(memory) > 2 and memory[1][0] <= now_ns - self._memory_ns:
+            memory.popleft()
+        for age, index, of in self._earlier:
+            due = now_ns - age
+            then = next((values for taken_ns, values in reversed(memory) if taken_ns <= due), memory[0][1])
+            vector[index] = then[of]
+
     def set_prefix(self, committed: Sequence[Sequence[float]]) -> None:
         """Write the actions that are committed until a new chunk is due, each (act_dim,) in SI units.
 
@@ -175,3 +197,4 @@ class ObservationAssembler:
         """Forget every message (a new episode, or a restarted sensor whose clock went back)."""
         for plan in self.plans.values():
             plan.measured_ns = NEVER_NS
+        self._memory.clear()

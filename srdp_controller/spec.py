@@ -50,6 +50,14 @@ class CommandHistorySource(_Model):
     age_s: float = Field(gt=0.0)
 
 
+class ObservationHistorySource(_Model):
+    """The controller itself: what another component of the observation was ``age_s`` seconds ago."""
+
+    kind: Literal["observation_history"] = "observation_history"
+    component: int = Field(ge=0, description="index of the component, which a sensor fills")
+    age_s: float = Field(gt=0.0)
+
+
 class ActionPrefixSource(_Model):
     """The controller itself: an action already committed, ``step`` steps of the chunk ahead."""
 
@@ -65,7 +73,12 @@ class ActionPrefixLengthSource(_Model):
 
 
 Source = Annotated[
-    TopicSource | KinematicsSource | CommandHistorySource | ActionPrefixSource | ActionPrefixLengthSource,
+    TopicSource
+    | KinematicsSource
+    | ObservationHistorySource
+    | CommandHistorySource
+    | ActionPrefixSource
+    | ActionPrefixLengthSource,
     Field(discriminator="kind"),
 ]
 
@@ -146,6 +159,8 @@ class PolicySpec(_Model):
                 raise ValueError(f"observation {component.name}: no kinematic chain {source.chain!r}")
             if isinstance(source, CommandHistorySource | ActionPrefixSource) and source.component >= len(self.action):
                 raise ValueError(f"observation {component.name}: no action component {source.component}")
+            if isinstance(source, ObservationHistorySource) and source.component not in self.sensor_indices():
+                raise ValueError(f"observation {component.name}: component {source.component} is filled by no sensor")
         self._check_prefix()
         return self
 
@@ -193,6 +208,14 @@ class PolicySpec(_Model):
         sensors = TopicSource | KinematicsSource
         return [component.index for component in self.observation if isinstance(component.source, sensors)]
 
+    def observation_history_columns(self) -> list[tuple[int, int, float]]:
+        """(observation index, index of the component, age in seconds) of the past observations."""
+        return [
+            (component.index, component.source.component, component.source.age_s)
+            for component in self.observation
+            if isinstance(component.source, ObservationHistorySource)
+        ]
+
     def history_columns(self) -> list[tuple[int, int, float]]:
         """(observation index, action component, age in seconds) of the past commands."""
         return [
@@ -201,36 +224,38 @@ class PolicySpec(_Model):
             if isinstance(component.source, CommandHistorySource)
         ]
 
-    def with_commands(self, history: int, prefix: int) -> PolicySpec:
-        """This spec plus ``history`` past commands, a control step apart, and ``prefix`` committed ones."""
+    def extended(self, observations: int = 0, commands: int = 0, prefix: int = 0) -> PolicySpec:
+        """This spec plus past ``observations`` and ``commands``, a control step apart, and a committed ``prefix``."""
         components = list(self.observation)
 
-        def add(name: str, unit: str, source: Source, lower: float, upper: float, centre: float, scale: float) -> None:
-            components.append(
-                ObservationComponent(
-                    name=name,
-                    unit=unit,
-                    index=len(components),
-                    source=source,
-                    lower=lower,
-                    upper=upper,
-                    centre=centre,
-                    scale=scale,
-                )
-            )
+        def add(name: str, source: Source, like: ObservationComponent | ActionComponent) -> None:
+            shared = like.model_dump(include={"unit", "lower", "upper", "centre", "scale"})
+            components.append(ObservationComponent(name=name, index=len(components), source=source, **shared))
 
-        for ago in range(1, history + 1):
+        for ago in range(1, observations + 1):
+            for index in self.sensor_indices():
+                earlier = ObservationHistorySource(component=index, age_s=ago * self.step_s)
+                add(f"past_{ago}_{self.observation[index].name}", earlier, self.observation[index])
+        for ago in range(1, commands + 1):
             for action in self.action:
                 past = CommandHistorySource(component=action.index, age_s=ago * self.step_s)
-                name = f"past_{ago}_{action.name}"
-                add(name, action.unit, past, action.lower, action.upper, action.centre, action.scale)
+                add(f"past_{ago}_{action.name}", past, action)
         for step in range(prefix):
             for action in self.action:
-                ahead = ActionPrefixSource(component=action.index, step=step)
-                name = f"committed_{step}_{action.name}"
-                add(name, action.unit, ahead, action.lower, action.upper, action.centre, action.scale)
+                add(f"committed_{step}_{action.name}", ActionPrefixSource(component=action.index, step=step), action)
         if prefix:
-            add("committed_actions", "1", ActionPrefixLengthSource(), -0.5, prefix + 0.5, 0.0, 1.0)
+            components.append(
+                ObservationComponent(
+                    name="committed_actions",
+                    unit="1",
+                    index=len(components),
+                    source=ActionPrefixLengthSource(),
+                    lower=-0.5,
+                    upper=prefix + 0.5,
+                    centre=0.0,
+                    scale=1.0,
+                )
+            )
         return PolicySpec.model_validate({**self.model_dump(), "observation": [c.model_dump() for c in components]})
 
     @property

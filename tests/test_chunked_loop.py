@@ -43,7 +43,7 @@ def drive(policy, joining, delay, spec, seeds=(1,), execute=4):
 
 
 def test_a_prefix_policy_is_told_the_actions_that_are_committed():
-    spec = pushing_spec().with_commands(history=0, prefix=4)
+    spec = pushing_spec().extended(commands=0, prefix=4)
     policy = Recorder()
     drive(policy, "prefix", 3, spec)
     assert policy.seen[0][0, -1] == 0  # nothing was committed before the first plan
@@ -69,7 +69,7 @@ def test_a_plan_longer_than_the_horizon_allows_is_refused():
 
 def test_more_delay_than_the_policy_was_trained_with_is_refused():
     with pytest.raises(ValueError, match="trained with 1"):
-        drive(Recorder(), "prefix", 3, pushing_spec().with_commands(history=0, prefix=1))
+        drive(Recorder(), "prefix", 3, pushing_spec().extended(commands=0, prefix=1))
 
 
 def test_the_shipped_student_pushes_the_box_home_in_chunks(model_dir):
@@ -89,7 +89,7 @@ def test_the_shipped_student_pushes_the_box_home_in_chunks(model_dir):
 
 
 def test_the_observation_carries_the_commands_that_were_in_force():
-    observed = ObservedWorld(load_scenario("nominal"), spec=pushing_spec().with_commands(history=2, prefix=0))
+    observed = ObservedWorld(load_scenario("nominal"), spec=pushing_spec().extended(commands=2, prefix=0))
     observed.reset(np.random.default_rng(0))
     assert (observed.observation[8:] == 0).all()
     for number in range(3):

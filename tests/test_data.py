@@ -95,12 +95,19 @@ def test_a_split_of_other_data_is_refused(tmp_path):
 
 
 def test_past_commands_are_those_that_were_executed():
-    spec = pushing_spec().with_commands(history=2, prefix=0)
+    spec = pushing_spec().extended(commands=2, prefix=0)
     action = np.arange(8, dtype=np.float32).reshape(4, 2)
     observation = np.zeros((4, 8), np.float32)
     full = full_observations(Trajectory(observation, action, executed=action + 100), spec)
     np.testing.assert_allclose(full[:, 8:10], [[0, 0], [100, 101], [102, 103], [104, 105], [106, 107]])
     np.testing.assert_allclose(full[:, 10:12], [[0, 0], [0, 0], [100, 101], [102, 103], [104, 105]])
+
+
+def test_past_observations_of_the_first_steps_are_like_the_first():
+    spec = pushing_spec().extended(observations=2)
+    observation = np.tile(np.arange(4, dtype=np.float32)[:, None], (1, 8))
+    full = full_observations(Trajectory(observation, np.zeros((4, 2), np.float32)), spec)
+    assert full[:, 8].tolist() == [0, 0, 1, 2, 3] and full[:, 16].tolist() == [0, 0, 0, 1, 2]
 
 
 def test_chunk_returns_are_discounted_and_end_with_the_episode():

@@ -111,7 +111,7 @@ def test_a_batched_step_is_the_samplers_step():
 
 
 def test_committed_actions_are_kept_and_the_rest_answers_to_them():
-    spec = pushing_spec().with_commands(history=0, prefix=3)
+    spec = pushing_spec().extended(commands=0, prefix=3)
     teacher = toy_teacher(spec)
     state = torch.zeros(2, spec.obs_dim)
     state[:, 8:14] = torch.arange(6) / 10
@@ -123,7 +123,7 @@ def test_committed_actions_are_kept_and_the_rest_answers_to_them():
 
 
 def test_the_training_prefix_is_the_chunks_own_beginning():
-    spec = pushing_spec().with_commands(history=1, prefix=3)
+    spec = pushing_spec().extended(commands=1, prefix=3)
     inputs = CommandInputs(spec, ObservationRecipe(history_dropout=0.5))
     state, chunk = torch.ones(400, spec.obs_dim), torch.randn(400, 16)
     filled = inputs(state, chunk, torch.Generator().manual_seed(0))
@@ -138,7 +138,7 @@ def test_the_training_prefix_is_the_chunks_own_beginning():
 
 
 def test_the_loss_does_not_count_committed_entries():
-    spec = pushing_spec().with_commands(history=0, prefix=3)
+    spec = pushing_spec().extended(commands=0, prefix=3)
     teacher = toy_teacher(spec)
     state, chunk = torch.zeros(64, spec.obs_dim), torch.randn(64, 16)
     state[:, 8:14], state[:, -1] = chunk[:, :6], 3
@@ -380,7 +380,7 @@ VARIANTS = [
 
 @pytest.mark.parametrize(("teacher_recipe", "history", "prefix", "distilling"), VARIANTS)
 def test_every_variant_exports_to_what_torch_computes(teacher_recipe, history, prefix, distilling):
-    spec = pushing_spec().with_commands(history, prefix)
+    spec = pushing_spec().extended(commands=history, prefix=prefix)
     teacher = toy_teacher(spec, **teacher_recipe)
     student = build_student(teacher, 2, DistillRecipe.model_validate(distilling)).eval()
     rng = np.random.default_rng(1)

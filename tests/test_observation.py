@@ -87,7 +87,7 @@ def test_a_prefix_without_its_length_is_refused(spec):
 
 
 def test_past_and_committed_commands_take_their_places(spec):
-    extended = spec.with_commands(history=2, prefix=3)
+    extended = spec.extended(commands=2, prefix=3)
     assert extended.obs_dim == 8 + 2 * 2 + 3 * 2 + 1
     assembler = ObservationAssembler(extended)
     one, two = assembler.history_ages_ns[0], assembler.history_ages_ns[2]
@@ -100,6 +100,37 @@ def test_past_and_committed_commands_take_their_places(spec):
 
 
 def test_more_committed_actions_than_the_policy_knows_are_refused(spec):
-    assembler = ObservationAssembler(spec.with_commands(history=0, prefix=1))
+    assembler = ObservationAssembler(spec.extended(commands=0, prefix=1))
     with pytest.raises(SpecError, match="trained with 1"):
         assembler.set_prefix([(0.0, 0.0), (0.0, 0.0)])
+
+
+def test_past_observations_are_those_of_their_age(spec):
+    assembler = ObservationAssembler(spec.extended(observations=2))
+    assert assembler.spec.obs_dim == 24
+    for cycle in range(40):  # 100 Hz
+        now_ns = cycle * 10_000_000
+        assembler.update("/object_pose", (0.001 * cycle, 0.0), now_ns)
+        assembler.remember(now_ns)
+    np.testing.assert_allclose(assembler.vector[[2, 10, 18]], [0.039, 0.034, 0.029], atol=1e-6)
+
+
+def test_before_anything_is_remembered_the_past_is_like_the_present(spec):
+    assembler = ObservationAssembler(spec.extended(observations=1))
+    assembler.update("/object_pose", (0.05, 0.0), 0)
+    assembler.remember(0)
+    assert assembler.vector[10] == assembler.vector[2]
+
+
+def test_the_memory_of_past_observations_does_not_grow(spec):
+    assembler = ObservationAssembler(spec.extended(observations=3))
+    for cycle in range(5000):
+        assembler.remember(cycle * 1_000_000)
+    assert len(assembler._memory) < 60
+
+
+def test_a_history_of_what_no_sensor_fills_is_refused(spec):
+    data = spec.extended(observations=1).model_dump()
+    data["observation"][9]["source"]["component"] = 8
+    with pytest.raises(ValueError, match="filled by no sensor"):
+        PolicySpec.model_validate(data)

@@ -173,6 +173,7 @@ class Controller:
         deployment = self.slot.current
         engine = deployment.engine
         assembler = self._assembler
+        assembler.remember(now_ns)
         if assembler.history_ages_ns:
             assembler.set_history({age: self._command_at(now_ns - age) for age in assembler.history_ages_ns})
         np.copyto(engine.observation[0], assembler.vector)

@@ -234,12 +234,15 @@ class Samples:
 
 
 def full_observations(trajectory: Trajectory, spec: PolicySpec) -> np.ndarray:
-    """Observations (n + 1, obs_dim), raw: the sensors', and the commands that were in force before."""
+    """Observations (n + 1, obs_dim), raw: the sensors', what they were before, and the commands in force before."""
     n = len(trajectory.action)
     last = trajectory.observation[-1] if trajectory.last is None else trajectory.last
     full = np.zeros((n + 1, spec.obs_dim), dtype=np.float32)
     full[:, spec.sensor_indices()] = np.concatenate([trajectory.observation, last[None]])
     executed = trajectory.action if trajectory.executed is None else trajectory.executed
+    for index, component, age_s in spec.observation_history_columns():
+        ago = max(1, round(age_s / spec.step_s))
+        full[:, index] = full[np.maximum(np.arange(n + 1) - ago, 0), component]
     for index, component, age_s in spec.history_columns():
         ago = max(1, round(age_s / spec.step_s))
         full[ago:, index] = executed[: n + 1 - ago, component]

@@ -69,7 +69,9 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         observing = self.recipe.observation
         spec = load_spec(Path(self.recipe.data.spec)) if self.recipe.data.spec else pushing_spec()
-        self.spec: PolicySpec = spec.with_commands(observing.command_history, observing.action_prefix)
+        self.spec: PolicySpec = spec.extended(
+            observing.observation_history, observing.command_history, observing.action_prefix
+        )
         if self.own_teacher is not None:
             self.own_teacher = self.own_teacher.eval().requires_grad_(False)
 

@@ -32,8 +32,9 @@ class CollectRecipe(_Model):
 
 
 class ObservationRecipe(_Model):
-    """What the policy sees beside the sensors: its own past and committed commands."""
+    """What the policy sees beside the sensors: past observations, its own past and committed commands."""
 
+    observation_history: int = Field(default=0, ge=0, le=20, description="past observations, a control step apart")
     command_history: int = Field(default=0, ge=0, le=20, description="past commands, one control step apart")
     history_dropout: float = Field(
         default=0.3, ge=0.0, le=1.0, description="share of training samples whose history is hidden (zeros)"

@@ -59,6 +59,7 @@ class ObservedWorld:
     @property
     def observation(self) -> np.ndarray:
         """Observation (obs_dim,) float32, raw SI units."""
+        self.assembler.remember(round(self.world.time_s * 1e9))
         if self._ages_s:
             now = self.world.time_s
             self.assembler.set_history({round(age * 1e9): self._command_at(now - age) for age in self._ages_s})
