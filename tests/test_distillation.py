@@ -229,11 +229,12 @@ def test_score_matching_without_timesteps_between_names_the_remedy(trained, tmp_
         distill(teacher, 2, queries, recipe, 0, tmp_path, quiet)
 
 
-def test_transitions_without_their_levels_name_the_remedy(trained, tmp_path):
+def test_chains_without_levels_teach_by_their_ends(trained, tmp_path):
     teacher, _, _ = trained
-    recipe, queries = ask(trained, tmp_path, teacher_timesteps=1)
-    with pytest.raises(SrdpError, match="warm_share"):
-        distill(teacher, 2, queries, recipe, 0, tmp_path, quiet)
+    recipe, queries = ask(trained, tmp_path, teacher_timesteps=1, steps=20)
+    assert queries.timesteps == [16, 0]
+    student = distill(teacher, 2, queries, recipe, 0, tmp_path, quiet)
+    assert student.steps == 2
 
 
 def test_progressive_stages_are_shared_and_resumed(trained, tmp_path):

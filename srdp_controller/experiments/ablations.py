@@ -111,7 +111,7 @@ class Budget:
     variants: tuple[str, ...]
 
 
-FULL = Budget(3, (1, 4), 3000, 256, 90_000, 6000, 96, 48, 60, tuple(entry.name for entry in ABLATIONS))
+FULL = Budget(3, (1, 4), 2500, 256, 90_000, 5000, 64, 48, 30, tuple(entry.name for entry in ABLATIONS))
 QUICK = Budget(2, (1,), 60, 64, 2000, 60, 12, 16, 2, ("full", "no_alignment", "direct"))
 
 

@@ -95,11 +95,6 @@ class Distillation:
         self._own = (
             [queries.timesteps.index(t) for t in student.tau] if set(student.tau) <= set(queries.timesteps) else None
         )
-        if self._own is None and recipe.method == "trajectory" and student.steps > 1 and recipe.warm_share > 0:
-            raise SrdpError(
-                f"distill: the cached chains lack levels of K = {student.steps}; with teacher_timesteps = 1 set "
-                "distill.warm_share=0"
-            )
 
     def _draw(self, batch: int, generator: torch.Generator) -> Tensor:
         return torch.randint(0, len(self.queries), (batch,), generator=generator)
@@ -148,7 +143,8 @@ class Distillation:
     def trajectory(self, step: int, generator: torch.Generator, average: nn.Module) -> tuple[Tensor, dict[str, float]]:
         """Transitions first, then the terminal action through the student's own chain."""
         recipe, student, queries = self.recipe, self.student, self.queries
-        warm = student.steps > 1 and step < recipe.warm_share * recipe.steps
+        # chains of which only the ends were kept have no transitions to learn from
+        warm = self._own is not None and student.steps > 1 and step < recipe.warm_share * recipe.steps
         batch = recipe.batch if warm else self._chain_batch()
         index = self._draw(batch, generator)
         observation = queries.observation[index]
