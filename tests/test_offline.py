@@ -46,6 +46,18 @@ RECIPE = Recipe.model_validate(
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Networks this small only lose by more threads, the more so beside other work."""
+    threads = torch.get_num_threads()
+    set_threads = torch.set_num_threads
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "set_num_threads", lambda _: None)
+        yield
+    set_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pipeline")

@@ -50,6 +50,7 @@ from srdp_controller.spec import PolicySpec
 
 Report = Callable[[str, int, int, str], None]
 PARITY_STATES = 256
+TEACHER_THREADS = 2  # a fixed number: with others, sums round otherwise and the bundle's hash differs
 
 
 @dataclass
@@ -221,6 +222,7 @@ class Run:
             (self.folder / f"{name}.checkpoint").unlink(missing_ok=True)
 
         def work() -> None:
+            torch.set_num_threads(TEACHER_THREADS)
             kinds = ("checkpoint", "jsonl", "pt")
             names = [f"{name}.{kind}" for name in ("behaviour", "critic", "teacher") for kind in kinds]
             self.discard_if_changed("teacher", self.teacher_key, *names)
