@@ -112,14 +112,22 @@ def collect(recipe: CollectRecipe, seed: int, folder: Path, progress: Progress) 
         if name in local:
             minari.delete_dataset(name)
     successes = done = 0
-    with ProcessPoolExecutor(recipe.processes) as pool:
-        futures = [
-            pool.submit(_collect_part, recipe, seed, first, count, str(folder), name) for first, count, name in parts
-        ]
-        for future, (_, count, _) in zip(futures, parts, strict=True):
-            successes += future.result()
-            done += count
-            progress(done, recipe.episodes, f"expert succeeded in {successes} of {done}")
+
+    def finished(part: int, found: int) -> None:
+        nonlocal successes, done
+        successes += found
+        done += parts[part][1]
+        progress(done, recipe.episodes, f"expert succeeded in {successes} of {done}")
+
+    work = [(recipe, seed, first, count, str(folder), name) for first, count, name in parts]
+    if recipe.processes == 1:  # a worker of a cluster may have no children
+        for part, arguments in enumerate(work):
+            finished(part, _collect_part(*arguments))
+    else:
+        with ProcessPoolExecutor(recipe.processes) as pool:
+            futures = [pool.submit(_collect_part, *arguments) for arguments in work]
+            for part, future in enumerate(futures):
+                finished(part, future.result())
     datasets = [minari.load_dataset(name) for _, _, name in parts]
     combined = minari.combine_datasets(datasets, DATASET)
     combined.storage.update_metadata({"seed": seed, "recipe": recipe.model_dump_json()})
