@@ -32,7 +32,7 @@ from srdp_controller.control.controller import Controller, ControllerSettings
 from srdp_controller.control.loop import LoopState, LoopTiming, run_loop
 from srdp_controller.control.noise import HeldNoise
 from srdp_controller.control.privileges import Privilege, ShallowIdle, lock_memory, use_affinity, use_fifo
-from srdp_controller.control.safety_filter import SafetyFilter, SafetyLimits
+from srdp_controller.control.safety_filter import KeepOut, SafetyFilter, SafetyLimits
 from srdp_controller.control.supervisor import Abstention, Mode, Supervisor, SupervisorTiming
 from srdp_controller.control.swap import Deployment, EngineSlot, measure, require_fit
 from srdp_controller.control.teacher_worker import TeacherWorker
@@ -51,6 +51,21 @@ FUTURE_TOLERANCE_NS = 5_000_000
 TELEMETRY_ROWS = 120_000
 DWELL_NS = 100_000_000
 COLLECTION_NS = 500_000  # slack that a collection of the youngest generation needs
+
+
+def keep_out_zones(numbers: list[float]) -> tuple[KeepOut, ...]:
+    """Discs from x, y, radius, x, y, radius, ...
+
+    Raises:
+        SrdpError: not three numbers a disc, or a radius that is not above zero.
+    """
+    zones = [tuple(numbers[start : start + 3]) for start in range(0, len(numbers), 3)]
+    for zone in zones:
+        if len(zone) != 3 or not all(math.isfinite(value) for value in zone) or zone[2] <= 0.0:
+            raise SrdpError(
+                f"parameter safety.keep_out: {list(numbers)}: expected x, y, radius for each disc, radius above 0 [m]"
+            )
+    return tuple(KeepOut(*zone) for zone in zones)
 
 
 class _Input:
@@ -155,6 +170,8 @@ class ControllerNode(LifecycleNode):
             spec.workspace.lower,
             spec.workspace.upper,
             values["safety.barrier_gain"],
+            values["safety.max_jerk"],
+            keep_out_zones(values["safety.keep_out"]),
         )
         self._controller = Controller(
             ControllerSettings(

@@ -19,6 +19,7 @@ _TYPES = {
     "double": Parameter.Type.DOUBLE,
     "string": Parameter.Type.STRING,
     "int_array": Parameter.Type.INTEGER_ARRAY,
+    "double_array": Parameter.Type.DOUBLE_ARRAY,
 }
 
 
