@@ -273,9 +273,15 @@ def _swap(arguments: argparse.Namespace) -> dict[str, Any]:
     except ModuleNotFoundError as error:
         raise _missing("ros", error) from None
 
-    message = request_swap(arguments.engine, arguments.timeout)
+    changes = {"engine": arguments.engine, "model_dir": arguments.model, "provider": arguments.provider}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if not changes:
+        raise SrdpError("swap what? Give an engine, --model or --provider")
+    if arguments.model:
+        changes["model_dir"] = str(Path(arguments.model).resolve())
+    message = request_swap(changes, arguments.timeout)
     print(message)
-    return {"seed": None, "engine": arguments.engine, "message": message}
+    return {"seed": None, **changes, "message": message}
 
 
 def _summarise(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -350,8 +356,10 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=0)
     demo.add_argument("--gui", action="store_true", help="open the PyBullet window")
     demo.set_defaults(run=_demo)
-    swap = commands.add_parser("swap", help="swap the running controller's engine")
-    swap.add_argument("engine")
+    swap = commands.add_parser("swap", help="swap the running controller's engine, bundle or provider")
+    swap.add_argument("engine", nargs="?", help="a policy of the bundle")
+    swap.add_argument("--model", metavar="BUNDLE", help="another bundle for the same robot")
+    swap.add_argument("--provider", help="cpu, cuda, tensorrt or tensorrt_rtx")
     swap.add_argument("--timeout", type=float, default=10.0)
     swap.set_defaults(run=_swap)
     summary = commands.add_parser("summary", help="judge a run folder: table, plot, exit status")

@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from srdp_controller.control.controller import Controller, ControllerSettings
 from srdp_controller.control.noise import HeldNoise
 from srdp_controller.control.safety_filter import SafetyFilter, SafetyLimits
 from srdp_controller.control.supervisor import Abstention, Mode, Supervisor, SupervisorTiming
-from srdp_controller.control.swap import Deployment, EngineSlot, measure, require_fit
+from srdp_controller.control.swap import Deployment, EngineSlot, Wanted, measure, require_fit, require_same_robot
 from srdp_controller.control.teacher_worker import Plan, TeacherWorker
 from srdp_controller.control.telemetry import Telemetry
 from srdp_controller.engines.onnx_engine import load_engine
@@ -35,8 +36,9 @@ class Rig:
         lower, upper = spec.action_limits()
         limits = SafetyLimits(tuple(lower), tuple(upper), 0.22, 3.0, spec.workspace.lower, spec.workspace.upper)
         self.threshold = threshold if threshold is not None else bundle.calibration().threshold("student_k4", 0.01)
-        self.slot = EngineSlot(self.prepare("student_k4"), self.prepare)
-        self.teacher = TeacherWorker(load_engine(bundle, "teacher", "cpu"))
+        self.teacher_engine = load_engine(bundle, "teacher", "cpu")
+        self.slot = EngineSlot(self.prepare(Wanted("student_k4")), self.prepare)
+        self.teacher = TeacherWorker(self.teacher_engine)
         self.controller = Controller(
             ControllerSettings(PERIOD_NS, MAX_AGE_NS, 150_000_000),
             self.assembler,
@@ -51,8 +53,9 @@ class Rig:
             lambda command, observed: self.published.append((list(command), observed)),
         )
 
-    def prepare(self, name):
-        return Deployment(name, load_engine(self.bundle, name, "cpu"), self.threshold, 0.0)
+    def prepare(self, wanted):
+        engine = load_engine(self.bundle, wanted.engine, "cpu")
+        return Deployment(wanted, engine, self.threshold, 0.0, self.teacher_engine)
 
     def take(self, now_ns):
         for topic, values in self.messages.items():
@@ -129,7 +132,7 @@ def test_an_untrusted_student_hands_over_to_the_teacher_and_takes_back(distruste
             break
     assert rig.controller.supervisor.mode is Mode.TEACHER
     assert rig.teacher.plans > 0
-    rig.slot.current = rig.prepare("student_k4").__class__("student_k4", rig.slot.current.engine, math.inf, 0.0)
+    rig.slot.current = replace(rig.slot.current, threshold=math.inf)
     assert rig.step(3, real_time=True) is Mode.STUDENT
 
 
@@ -161,7 +164,7 @@ def test_an_engine_that_raises_holds(rig):
 
 def test_a_swap_takes_effect_between_two_cycles_and_loses_no_command(rig):
     rig.nominal().step(5)
-    rig.slot.request("student_k1")
+    rig.slot.request(Wanted("student_k1"))
     for _ in range(300):
         rig.step(1, real_time=True)
         if rig.slot.swaps:
@@ -172,7 +175,7 @@ def test_a_swap_takes_effect_between_two_cycles_and_loses_no_command(rig):
 
 
 def test_a_swap_that_fails_says_why_and_changes_nothing(rig):
-    rig.slot.request("student_k3")
+    rig.slot.request(Wanted("student_k3"))
     for _ in range(200):
         if not rig.slot.busy:
             break
@@ -238,3 +241,63 @@ def test_driving_the_rest_of_the_chunk_blind_stays_in_the_workspace(rig):
         travelled += rig.published[-1][0][0] * PERIOD_NS * 1e-9
     assert rig.controller.supervisor.mode in (Mode.HOLD, Mode.STOP)
     assert travelled <= edge
+
+
+def swap_to_a_failing_engine(rig):
+    deployment = rig.prepare(Wanted("student_k1"))
+
+    def fail():
+        raise EngineError("engine student_k1: broken")
+
+    deployment.engine.run = fail
+    rig.slot._pending = deployment
+
+
+def test_an_engine_that_fails_right_after_a_swap_makes_way_for_the_one_before(rig):
+    rig.nominal()
+    rig.step(5)
+    swap_to_a_failing_engine(rig)
+    rig.step()
+    assert rig.slot.current.name == "student_k4" and rig.slot.rollbacks == 1
+    assert "failed right after the swap" in rig.slot.refusal
+    rig.step()
+    assert rig.controller.supervisor.mode is Mode.STUDENT
+    assert len(rig.published) == 7  # every cycle had its command
+
+
+def test_an_engine_that_fails_later_is_not_rolled_back(rig):
+    rig.nominal()
+    rig.step(5)
+    rig.slot._pending = rig.prepare(Wanted("student_k1"))
+    rig.step(rig.controller.settings.rollback_cycles + 2)
+    assert rig.slot.previous is None
+
+    def fail():
+        raise EngineError("engine student_k1: broken")
+
+    rig.slot.current.engine.run = fail
+    rig.step()
+    assert rig.slot.current.name == "student_k1" and rig.slot.rollbacks == 0
+    assert rig.controller.supervisor.mode is Mode.HOLD
+
+
+def test_a_swap_brings_its_own_teacher(rig, bundle):
+    rig.nominal()
+    rig.step(2)
+    other = load_engine(bundle, "teacher", "cpu")
+    rig.slot._pending = replace(rig.prepare(Wanted("student_k1")), teacher=other)
+    rig.step()
+    assert rig.teacher._next is other
+
+
+def test_a_bundle_for_another_robot_is_refused_by_field(bundle):
+    spec = bundle.spec
+    require_same_robot(spec, spec, "here")
+    scaled = spec.model_copy(
+        update={"observation": tuple(c.model_copy(update={"scale": 2 * c.scale}) for c in spec.observation)}
+    )
+    require_same_robot(spec, scaled, "here")
+    with pytest.raises(EngineError, match="there: its horizon differs"):
+        require_same_robot(spec, spec.model_copy(update={"horizon": 4}), "there")
+    with pytest.raises(EngineError, match="there: its observation differs"):
+        require_same_robot(spec, spec.extended(commands=1), "there")

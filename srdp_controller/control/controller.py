@@ -33,6 +33,7 @@ class ControllerSettings:
     max_age_ns: int
     teacher_deadline_ns: int
     abstain_enabled: bool = True
+    rollback_cycles: int = 100  # an engine that fails so soon after a swap makes way for the one before
 
 
 @dataclass
@@ -97,6 +98,7 @@ class Controller:
         )
         self._cycle = 0
         self._scores = np.zeros_like(slot.current.engine.latent[0])
+        self._since_swap = 0
         self._started_ns = 0
         self._last_publish_ns = 0
         self._position: tuple[float, float] | None = None
@@ -109,7 +111,11 @@ class Controller:
         if self._started_ns == 0:
             self._started_ns = now_ns
         if self.slot.take():
-            self.abstention.clear()
+            self._deployed()
+        elif self.slot.previous is not None:
+            self._since_swap += 1
+            if self._since_swap > settings.rollback_cycles:
+                self.slot.settle()
         received_ns = self._take(now_ns)
         observed_ns = assembler.oldest_ns()
         age_ns = now_ns - observed_ns
@@ -159,6 +165,21 @@ class Controller:
             )
         )
 
+    def _deployed(self) -> None:
+        """Another deployment is in force: its latents and its teacher are others."""
+        self._since_swap = 0
+        self.abstention.clear()
+        self.teacher.exchange(self.slot.current.teacher)
+        if self._scores.shape != self.slot.current.engine.latent[0].shape:
+            self._scores = np.zeros_like(self.slot.current.engine.latent[0])
+
+    def _engine_failed(self, reason: str, inference_ns: int) -> tuple[Event, str, int]:
+        self.state.engine_failures += 1
+        if self.slot.roll_back(reason):
+            self._deployed()
+            reason = f"{reason}; {self.slot.current.name} takes over again"
+        return Event.ENGINE_FAILED, reason, inference_ns
+
     def _stale_reason(self) -> str:
         oldest = min(
             (plan for plan in self._assembler.plans.values() if not plan.optional), key=lambda plan: plan.measured_ns
@@ -182,14 +203,12 @@ class Controller:
         try:
             engine.run()
         except SrdpError as error:
-            state.engine_failures += 1
-            return Event.ENGINE_FAILED, str(error), time.monotonic_ns() - started
+            return self._engine_failed(str(error), time.monotonic_ns() - started)
         inference_ns = time.monotonic_ns() - started
         state.inference.record(inference_ns)
         chunk = engine.action[0]
         if not math.isfinite(float(chunk.sum())):
-            state.engine_failures += 1
-            return Event.ENGINE_FAILED, f"engine {deployment.name} answered NaN", inference_ns
+            return self._engine_failed(f"engine {deployment.name} answered NaN", inference_ns)
         if self.settings.abstain_enabled and deployment.threshold < math.inf:
             np.subtract(engine.teacher_latent[0], engine.latent[0], out=self._scores)
             score = math.sqrt(float(self._scores.dot(self._scores)))

@@ -10,16 +10,67 @@ from dataclasses import dataclass
 from srdp_controller.control.histogram import Histogram
 from srdp_controller.engines.engine import Engine
 from srdp_controller.errors import EngineError, SrdpError
+from srdp_controller.spec import PolicySpec
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to drive with: a policy of a bundle, on a provider."""
+
+    engine: str
+    model_dir: str = ""
+    provider: str = "cpu"
+
+    def __str__(self) -> str:
+        place = f" of {self.model_dir}" if self.model_dir else ""
+        return f"{self.engine}{place} on {self.provider}"
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """An engine that is ready to drive, with the abstention threshold that belongs to it."""
+    """An engine that is ready to drive, with what belongs to it.
 
-    name: str
+    Attributes:
+        wanted: the request that it answers.
+        engine: loaded, verified and warm.
+        threshold: of the abstention test.
+        run_time_ns: what the loop has to expect (``measure``).
+        teacher: the teacher's engine of the same bundle and provider.
+    """
+
+    wanted: Wanted
     engine: Engine
     threshold: float
     run_time_ns: float
+    teacher: Engine
+
+    @property
+    def name(self) -> str:
+        """The policy's name."""
+        return self.wanted.engine
+
+
+def require_same_robot(mine: PolicySpec, other: PolicySpec, where: str) -> None:
+    """Refuse a bundle whose policies observe or command something else than those that drive now.
+
+    How a network normalises its inputs is its own affair; names, units, sources, limits, horizon and
+    rate are the robot's.
+
+    Raises:
+        EngineError: naming the first field that differs.
+    """
+
+    def facts(spec: PolicySpec) -> dict[str, object]:
+        content = spec.model_dump(exclude={"task"})
+        for kind in ("observation", "action"):
+            for component in content[kind]:
+                del component["centre"], component["scale"]
+        return content
+
+    theirs = facts(other)
+    for field, value in facts(mine).items():
+        if theirs[field] != value:
+            raise EngineError(f"{where}: its {field} differs from that of the bundle that drives; restart the node")
 
 
 def measure(engine: Engine, runs: int = 200) -> float:
@@ -51,22 +102,24 @@ def require_fit(name: str, run_time_ns: float, period_ns: int, share: float = 0.
 
 
 class EngineSlot:
-    """Holds the deployment in force; ``take`` is called by the loop between two cycles."""
+    """Holds the deployment in force; ``take`` and ``roll_back`` are called by the loop between two cycles."""
 
-    def __init__(self, deployment: Deployment, prepare: Callable[[str], Deployment]) -> None:
+    def __init__(self, deployment: Deployment, prepare: Callable[[Wanted], Deployment]) -> None:
         self.current = deployment
+        self.previous: Deployment | None = None
         self.swaps = 0
+        self.rollbacks = 0
         self.refusal = ""
         self._prepare = prepare
         self._pending: Deployment | None = None
-        self._wanted: str | None = None
+        self._wanted: Wanted | None = None
         self._lock = threading.Lock()  # between requesters only; the loop never takes it
         self._thread: threading.Thread | None = None
 
-    def request(self, name: str) -> None:
-        """Prepare ``name`` in the background; the newest request wins. Returns at once."""
+    def request(self, wanted: Wanted) -> None:
+        """Prepare ``wanted`` in the background; the newest request wins. Returns at once."""
         with self._lock:
-            self._wanted = name
+            self._wanted = wanted
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._work, name="engine-swap", daemon=True)
                 self._thread.start()
@@ -74,12 +127,12 @@ class EngineSlot:
     def _work(self) -> None:
         while True:
             with self._lock:
-                name, self._wanted = self._wanted, None
-                if name is None:
+                wanted, self._wanted = self._wanted, None
+                if wanted is None:
                     self._thread = None
                     return
             try:
-                self._pending = self._prepare(name)
+                self._pending = self._prepare(wanted)
                 self.refusal = ""
             except SrdpError as error:
                 self.refusal = str(error)
@@ -95,6 +148,20 @@ class EngineSlot:
         if pending is None:
             return False
         self._pending = None
+        self.previous = self.current
         self.current = pending
         self.swaps += 1
         return True
+
+    def roll_back(self, reason: str) -> bool:
+        """Put the deployment before the last swap in force again, once; whether there was one."""
+        if self.previous is None:
+            return False
+        failed, self.current, self.previous = self.current, self.previous, None
+        self.rollbacks += 1
+        self.refusal = f"{failed.wanted} failed right after the swap ({reason})"
+        return True
+
+    def settle(self) -> None:
+        """The new deployment has proved itself: forget the one before."""
+        self.previous = None

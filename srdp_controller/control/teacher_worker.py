@@ -42,6 +42,7 @@ class TeacherWorker:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._next = engine
         self._wake = os.eventfd(0)
         self._busy = False
         self._running = True
@@ -58,10 +59,15 @@ class TeacherWorker:
         """Whether a plan is being made."""
         return self._busy
 
+    def exchange(self, engine: Engine) -> None:
+        """Plan with another engine from the next plan on; a plan under way ends with the old one."""
+        self._next = engine
+
     def submit(self, observation: np.ndarray, noise: np.ndarray, now_ns: int, measured_ns: int) -> bool:
         """Start a plan from an observation (obs_dim,); False, at once, while one is being made."""
         if self._busy:
             return False
+        self._engine = self._next
         self._engine.observation[0] = observation
         # a student that draws anew at every step brings more draws than the teacher takes: the first is shared
         np.copyto(self._engine.noise, noise[:, : self._engine.noise.shape[1]])

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,14 @@ from srdp_controller.control.noise import HeldNoise
 from srdp_controller.control.privileges import Privilege, ShallowIdle, lock_memory, use_affinity, use_fifo
 from srdp_controller.control.safety_filter import KeepOut, SafetyFilter, SafetyLimits
 from srdp_controller.control.supervisor import Abstention, Mode, Supervisor, SupervisorTiming
-from srdp_controller.control.swap import Deployment, EngineSlot, measure, require_fit
+from srdp_controller.control.swap import (
+    Deployment,
+    EngineSlot,
+    Wanted,
+    measure,
+    require_fit,
+    require_same_robot,
+)
 from srdp_controller.control.teacher_worker import TeacherWorker
 from srdp_controller.control.telemetry import COLUMNS, Telemetry
 from srdp_controller.engines.bundle import LoadedBundle, load_bundle
@@ -51,6 +59,11 @@ FUTURE_TOLERANCE_NS = 5_000_000
 TELEMETRY_ROWS = 120_000
 DWELL_NS = 100_000_000
 COLLECTION_NS = 500_000  # slack that a collection of the youngest generation needs
+
+
+def bundle_folder(model_dir: str) -> Path:
+    """The folder that a ``model_dir`` parameter stands for; empty: the shipped bundle."""
+    return Path(model_dir) if model_dir else find_resource("models/pushing")
 
 
 def keep_out_zones(numbers: list[float]) -> tuple[KeepOut, ...]:
@@ -145,12 +158,14 @@ class ControllerNode(LifecycleNode):
 
     def _configure(self) -> None:
         values = self.values
-        folder = Path(values["model_dir"]) if values["model_dir"] else find_resource("models/pushing")
+        wanted = Wanted(values["engine"], values["model_dir"], values["provider"])
+        folder = bundle_folder(wanted.model_dir)
         self._bundle = bundle = load_bundle(folder)
+        self._asked = wanted
+        self._latest: Deployment | None = None
         spec = bundle.spec
         self._period_ns = round(1e9 / values["update_rate"])
-        self._calibration = bundle.calibration()
-        first = self._prepare(values["engine"])
+        first = self._prepare(wanted)
         assembler = ObservationAssembler(spec)
         self._inputs = [_Input(self, assembler, topic) for topic in assembler.plans]
         self._command_publisher = self.create_publisher(TwistStamped, "~/command", 1)
@@ -179,10 +194,11 @@ class ControllerNode(LifecycleNode):
                 round(values["observation.max_age"] * 1e9),
                 round(values["fallback.teacher_deadline"] * 1e9),
                 values["abstain.enabled"],
+                values["swap.rollback_cycles"],
             ),
             assembler,
             EngineSlot(first, self._prepare),
-            TeacherWorker(load_engine(bundle, "teacher", values["provider"])),
+            TeacherWorker(first.teacher),
             Supervisor(SupervisorTiming(round(values["fallback.hold_time"] * 1e9))),
             Abstention(values["abstain.hysteresis"], DWELL_NS),
             SafetyFilter(limits, self._period_ns * 1e-9),
@@ -198,16 +214,26 @@ class ControllerNode(LifecycleNode):
             f"abstention threshold {first.threshold:.3g}"
         )
 
-    def _prepare(self, name: str) -> Deployment:
-        """Load, verify, warm up and measure an engine; refuse one that does not fit the period."""
+    def _prepare(self, wanted: Wanted) -> Deployment:
+        """Load, verify, warm up and measure an engine; refuse one that does not fit period or robot."""
         assert self._bundle is not None
-        engine = load_engine(self._bundle, name, self.values["provider"])
+        folder = bundle_folder(wanted.model_dir)
+        bundle = self._bundle if folder == self._bundle.folder else load_bundle(folder)
+        require_same_robot(self._bundle.spec, bundle.spec, str(folder))
+        name = wanted.engine
+        engine = load_engine(bundle, name, wanted.provider)
         run_time = measure(engine, 200 if engine.evaluations <= 16 else 20)
         require_fit(name, run_time, self._period_ns)
         threshold = math.inf
         if self.values["abstain.enabled"] and name != "teacher":
-            threshold = self._calibration.threshold(name, self.values["abstain.alpha"])
-        return Deployment(name, engine, threshold, run_time)
+            threshold = bundle.calibration().threshold(name, self.values["abstain.alpha"])
+        last = self._latest
+        if last is not None and (last.wanted.model_dir, last.wanted.provider) == (wanted.model_dir, wanted.provider):
+            teacher = last.teacher
+        else:
+            teacher = load_engine(bundle, "teacher", wanted.provider)
+        self._latest = Deployment(wanted, engine, threshold, run_time, teacher)
+        return self._latest
 
     def _release(self) -> None:
         if self._controller is not None:
@@ -302,14 +328,20 @@ class ControllerNode(LifecycleNode):
     # --- the executor's thread ---------------------------------------------------------------
 
     def _on_parameters(self, parameters: list[Parameter[Any]]) -> SetParametersResult:
-        for parameter in parameters:
-            if parameter.name != "engine" or self._reverting or self._bundle is None or self._controller is None:
-                continue
-            try:
-                self._bundle.policy(parameter.value)
-            except SrdpError as error:
-                return refuse(str(error))
-            self._controller.slot.request(parameter.value)
+        changes = {
+            parameter.name: parameter.value
+            for parameter in parameters
+            if parameter.name in ("engine", "model_dir", "provider")
+        }
+        if not changes or self._reverting or self._controller is None:
+            return SetParametersResult(successful=True)
+        wanted = replace(self._asked, **changes)
+        try:
+            load_bundle(bundle_folder(wanted.model_dir)).policy(wanted.engine)
+        except SrdpError as error:
+            return refuse(str(error))
+        self._asked = wanted
+        self._controller.slot.request(wanted)
         return SetParametersResult(successful=True)
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -349,10 +381,12 @@ class ControllerNode(LifecycleNode):
         if slot.refusal:
             self.get_logger().error(f"swap refused: {slot.refusal}; {slot.current.name} goes on")
             slot.refusal = ""
+            self._asked = current = slot.current.wanted
             self._reverting = True
-            self.set_parameters([Parameter("engine", Parameter.Type.STRING, slot.current.name)])
+            for name in ("engine", "model_dir", "provider"):
+                self.set_parameters([Parameter(name, Parameter.Type.STRING, getattr(current, name))])
             self._reverting = False
-        self._say("engine", f"engine {slot.current.name} drives")
+        self._say("engine", f"engine {slot.current.wanted} drives")
         mode = controller.supervisor.mode
         reason = "" if mode is Mode.STUDENT else f": {controller.supervisor.reason}"
         if mode is not self._mode_sent:

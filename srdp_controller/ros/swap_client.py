@@ -1,4 +1,4 @@
-"""``srdp swap``: sets the running controller's ``engine`` parameter, for machines without ``ros2``."""
+"""``srdp swap``: sets the running controller's parameters, for machines without ``ros2``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 import rclpy
 from rcl_interfaces.msg import ParameterType
-from rcl_interfaces.srv import GetParameters, SetParameters
+from rcl_interfaces.srv import GetParameters, SetParametersAtomically
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -15,48 +15,64 @@ from srdp_controller.errors import SrdpError
 CONTROLLER = "/srdp_controller"
 
 
-def set_engine(node: Node, engine: str, timeout_s: float) -> None:
-    """Set the parameter through the node's service.
+def set_parameters(node: Node, changes: dict[str, str], timeout_s: float) -> None:
+    """Set string parameters together, through the node's service: one swap, not one for each.
 
     Raises:
-        SrdpError: no controller answers, or it refuses the engine; the message is its reason.
+        SrdpError: no controller answers, or it refuses; the message is its reason.
     """
-    client = node.create_client(SetParameters, f"{CONTROLLER}/set_parameters")
+    client = node.create_client(SetParametersAtomically, f"{CONTROLLER}/set_parameters_atomically")
     if not client.wait_for_service(timeout_s):
         raise SrdpError(f"no {CONTROLLER} answers within {timeout_s:.0f} s; is it running, on this ROS_DOMAIN_ID?")
-    request = SetParameters.Request(parameters=[Parameter("engine", value=engine).to_parameter_msg()])
-    future = client.call_async(request)
+    messages = [Parameter(name, value=value).to_parameter_msg() for name, value in changes.items()]
+    future = client.call_async(SetParametersAtomically.Request(parameters=messages))
     rclpy.spin_until_future_complete(node, future, timeout_sec=timeout_s)
     response = future.result()
     if response is None:
         raise SrdpError(f"{CONTROLLER} did not answer within {timeout_s:.0f} s")
-    if not response.results[0].successful:
-        raise SrdpError(response.results[0].reason)
+    if not response.result.successful:
+        raise SrdpError(response.result.reason)
+
+
+def get_parameters(node: Node, names: list[str], timeout_s: float) -> dict[str, str]:
+    """The controller's string parameters.
+
+    Raises:
+        SrdpError: no controller answers.
+    """
+    client = node.create_client(GetParameters, f"{CONTROLLER}/get_parameters")
+    client.wait_for_service(timeout_s)
+    future = client.call_async(GetParameters.Request(names=names))
+    rclpy.spin_until_future_complete(node, future, timeout_sec=timeout_s)
+    response = future.result()
+    if response is None or any(value.type != ParameterType.PARAMETER_STRING for value in response.values):
+        raise SrdpError(f"{CONTROLLER} did not answer within {timeout_s:.0f} s")
+    return {name: str(value.string_value) for name, value in zip(names, response.values, strict=True)}
+
+
+def set_engine(node: Node, engine: str, timeout_s: float) -> None:
+    """Swap the engine; errors as in ``set_parameters``."""
+    set_parameters(node, {"engine": engine}, timeout_s)
 
 
 def get_engine(node: Node, timeout_s: float) -> str:
     """The controller's ``engine`` parameter."""
-    client = node.create_client(GetParameters, f"{CONTROLLER}/get_parameters")
-    client.wait_for_service(timeout_s)
-    future = client.call_async(GetParameters.Request(names=["engine"]))
-    rclpy.spin_until_future_complete(node, future, timeout_sec=timeout_s)
-    response = future.result()
-    if response is None or response.values[0].type != ParameterType.PARAMETER_STRING:
-        raise SrdpError(f"{CONTROLLER} did not answer within {timeout_s:.0f} s")
-    return str(response.values[0].string_value)
+    return get_parameters(node, ["engine"], timeout_s)["engine"]
 
 
-def request_swap(engine: str, timeout_s: float) -> str:
-    """Swap the engine from a short-lived node; returns what to tell the operator."""
+def request_swap(changes: dict[str, str], timeout_s: float) -> str:
+    """Swap engine, bundle (``model_dir``) or provider from a short-lived node; returns what to tell the operator."""
     rclpy.init()
     node = Node("srdp_swap")
     try:
-        set_engine(node, engine, timeout_s)
-        time.sleep(1.0)  # the engine is prepared in the background; a refusal sets the parameter back
-        now = get_engine(node, timeout_s)
-        if now != engine:
-            raise SrdpError(f"the controller refused {engine} and goes on with {now}; its log says why")
-        return f"{CONTROLLER} drives with {engine}"
+        set_parameters(node, changes, timeout_s)
+        time.sleep(1.5)  # the engine is prepared in the background; a refusal sets the parameters back
+        now = get_parameters(node, list(changes), timeout_s)
+        wished = ", ".join(f"{name} {value}" for name, value in changes.items())
+        if now != changes:
+            kept = ", ".join(f"{name} {value}" for name, value in now.items())
+            raise SrdpError(f"the controller refused {wished} and goes on with {kept}; its log says why")
+        return f"{CONTROLLER} drives with {wished}"
     finally:
         node.destroy_node()
         rclpy.shutdown()

@@ -11,7 +11,7 @@ from lifecycle_msgs.srv import GetState
 
 from srdp_controller.errors import SrdpError
 from srdp_controller.report.run import judge, summarise_run
-from srdp_controller.ros.swap_client import get_engine, set_engine
+from srdp_controller.ros.swap_client import get_engine, get_parameters, set_engine, set_parameters
 
 pytestmark = pytest.mark.ros
 
@@ -59,6 +59,50 @@ def test_a_wrong_engine_is_refused_with_the_reason_and_the_old_one_goes_on(start
     assert get_engine(bench.node, 10.0) == "student_k1"
     bench.run(0.2)
     assert bench.mode == "STUDENT"
+
+
+def test_a_whole_bundle_is_swapped_and_a_damaged_or_foreign_one_refused(start, bench, tmp_path, model_dir, read_json):
+    other, broken = tmp_path / "other", tmp_path / "broken"
+    shutil.copytree(model_dir, other)
+    shutil.copytree(model_dir, broken)
+    graph = broken / "student_k1.onnx"
+    graph.write_bytes(graph.read_bytes()[:-100])
+    controller = start("controller_node", engine="student_k1")
+    assert bench.until("STUDENT"), controller.output
+    set_parameters(bench.node, {"model_dir": str(other), "engine": "student_k2"}, 10.0)
+    bench.run(1.5)
+    assert get_parameters(bench.node, ["model_dir"], 10.0) == {"model_dir": str(other)}
+    set_parameters(bench.node, {"model_dir": str(broken), "engine": "student_k1"}, 10.0)  # found out when it is read
+    bench.run(1.5)
+    kept = get_parameters(bench.node, ["model_dir", "engine"], 10.0)
+    assert kept == {"model_dir": str(other), "engine": "student_k2"}
+    with pytest.raises(SrdpError, match="nowhere"):
+        set_parameters(bench.node, {"model_dir": "nowhere"}, 10.0)
+    set_parameters(bench.node, {"provider": "cuda"}, 10.0)
+    bench.run(1.0)
+    assert bench.mode == "STUDENT"
+    assert controller.end() == 0
+    assert "damaged" in controller.output and "CUDAExecutionProvider" in controller.output
+    result = read_json("controller.json")
+    assert result["swaps"] == 1 and result["commands"] == result["cycles"]
+
+
+def test_a_keep_out_zone_that_is_none_is_refused(start):
+    controller = start("controller_node", **{"safety.keep_out": [0.0, 0.0]})
+    assert controller.wait(30) == 2
+    assert "safety.keep_out" in controller.output and "x, y, radius" in controller.output
+
+
+def test_a_tool_is_kept_out_of_a_zone(start, bench, read_json):
+    controller = start("controller_node", **{"safety.keep_out": [-0.17, 0.045, 0.03]})  # right before the tip
+    assert bench.until("STUDENT"), controller.output
+    bench.commands.clear()
+    bench.run(1.0)
+    assert len(bench.commands) > 50
+    # the tip stands 1 cm from the zone, where at most 4 cm/s lead towards its middle
+    assert max(message.twist.linear.x for message in bench.commands) <= 0.04 + 1e-3
+    assert controller.end() == 0
+    assert read_json("controller.json")["filter_interventions"] > 0
 
 
 def test_abstention_hands_over_to_the_teacher_and_back(start, bench, read_json):
