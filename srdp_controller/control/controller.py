@@ -162,7 +162,8 @@ class Controller:
                 state.score,
                 command[0],
                 command[1] if len(command) > 1 else 0.0,
-            )
+            ),
+            assembler.vector,
         )
 
     def _deployed(self) -> None:

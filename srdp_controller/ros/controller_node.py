@@ -7,8 +7,11 @@ the executor keeps parameters, services and diagnostics.
 from __future__ import annotations
 
 import gc
+import json
 import math
+import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -44,7 +47,7 @@ from srdp_controller.control.swap import (
     require_same_robot,
 )
 from srdp_controller.control.teacher_worker import TeacherWorker
-from srdp_controller.control.telemetry import COLUMNS, Telemetry
+from srdp_controller.control.telemetry import CLOSED, FAILED, LOST, STATUS, Telemetry
 from srdp_controller.engines.bundle import LoadedBundle, load_bundle
 from srdp_controller.engines.onnx_engine import load_engine
 from srdp_controller.errors import SrdpError
@@ -53,6 +56,7 @@ from srdp_controller.provenance import describe_run, write_json
 from srdp_controller.resources import find_resource
 from srdp_controller.ros.direct_take import LATCHED, LATEST, DirectSubscription, Subscription, extractor
 from srdp_controller.ros.parameters import declare, load_schema, refuse
+from srdp_controller.ros.recorder import require_mcap
 from srdp_controller.ros.reporting import diagnostic_status, run_record
 
 FUTURE_TOLERANCE_NS = 5_000_000
@@ -113,6 +117,7 @@ class ControllerNode(LifecycleNode):
         self._mode_sent: Mode | None = None
         self._privileges: list[Privilege] = []
         self._idle = ShallowIdle()
+        self._recorder: subprocess.Popen[bytes] | None = None
         self.add_on_set_parameters_callback(self._on_parameters)
         self._mode_publisher = self.create_publisher(String, "~/mode", LATCHED)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -188,6 +193,11 @@ class ControllerNode(LifecycleNode):
             values["safety.max_jerk"],
             keep_out_zones(values["safety.keep_out"]),
         )
+        telemetry = Telemetry(
+            TELEMETRY_ROWS, tuple(component.name for component in spec.observation), shared=values["record"]
+        )
+        if values["record"]:
+            self._recorder = self._start_recorder(telemetry)
         self._controller = Controller(
             ControllerSettings(
                 self._period_ns,
@@ -203,7 +213,7 @@ class ControllerNode(LifecycleNode):
             Abstention(values["abstain.hysteresis"], DWELL_NS),
             SafetyFilter(limits, self._period_ns * 1e-9),
             HeldNoise(round(values["noise.hold_time"] * 1e9), values["seed"]),
-            Telemetry(TELEMETRY_ROWS),
+            telemetry,
             self._take,
             self._publish,
         )
@@ -213,6 +223,33 @@ class ControllerNode(LifecycleNode):
             f"run time {first.run_time_ns * 1e-3:.0f} us in a period of {self._period_ns * 1e-3:.0f} us, "
             f"abstention threshold {first.threshold:.3g}"
         )
+
+    def _start_recorder(self, telemetry: Telemetry) -> subprocess.Popen[bytes]:
+        assert telemetry.ring is not None and self._bundle is not None
+        require_mcap()
+        folder = Path(self.values["run_dir"] or ".")
+        path = folder / "recording.mcap"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        except OSError as error:
+            raise SrdpError(f"record: {path}: {error.strerror}; choose another run_dir") from None
+        command = [sys.executable, "-m", "srdp_controller.ros.recorder", str(telemetry.ring.path), str(path)]
+        command += ["--columns", json.dumps(telemetry.columns), "--frame", self._bundle.spec.workspace.frame]
+        command += ["--limit-bytes", str(round(self.values["record_limit"] * 1e6)), "--parent", str(os.getpid())]
+        return subprocess.Popen(command)
+
+    def _stop_recorder(self) -> None:
+        if self._recorder is None or self._controller is None:
+            return
+        ring = self._controller.telemetry.ring
+        assert ring is not None
+        ring.header[CLOSED] = 1
+        try:
+            self._recorder.wait(timeout=20.0)
+        except subprocess.TimeoutExpired:
+            self._recorder.kill()
+        self._recorder = None
 
     def _prepare(self, wanted: Wanted) -> Deployment:
         """Load, verify, warm up and measure an engine; refuse one that does not fit period or robot."""
@@ -237,6 +274,7 @@ class ControllerNode(LifecycleNode):
 
     def _release(self) -> None:
         if self._controller is not None:
+            self._stop_recorder()
             self._controller.teacher.close()
             self._controller = None
             for source in self._inputs:
@@ -377,6 +415,11 @@ class ControllerNode(LifecycleNode):
             self._say(privilege.name, f"{privilege.name}: {privilege.text}", warn="refused" in privilege.text)
         if controller is None:
             return
+        ring = controller.telemetry.ring
+        if ring is not None and ring.header[STATUS] == FAILED:
+            self._say("recorder", "the recording failed and has ended; its own line says why", warn=True)
+        if ring is not None and ring.header[LOST]:
+            self._say("lost", "the recorder fell behind: the recording has gaps", warn=True)
         slot = controller.slot
         if slot.refusal:
             self.get_logger().error(f"swap refused: {slot.refusal}; {slot.current.name} goes on")
@@ -423,8 +466,9 @@ class ControllerNode(LifecycleNode):
         """Write the recorded cycles as CSV; returns the file."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "telemetry.csv"
-        rows = self._controller.telemetry.rows() if self._controller else np.zeros((0, len(COLUMNS)))
-        np.savetxt(path, rows, delimiter=",", header=",".join(COLUMNS), comments="", fmt="%.6g")
+        telemetry = self._controller.telemetry if self._controller else Telemetry(1)
+        header = ",".join(telemetry.columns)
+        np.savetxt(path, telemetry.rows(), delimiter=",", header=header, comments="", fmt="%.6g")
         return path
 
     def write_run(self, folder: Path) -> None:

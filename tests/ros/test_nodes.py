@@ -32,7 +32,7 @@ def test_robot_and_controller_push_the_box_and_the_run_is_sound(start, tmp_path,
     assert summary["limit_violations"] == summary["bad_commands"] == 0
     for key in ("period_error_us", "inference_us", "latency_us", "observation_age_ms"):
         assert set(summary[key]) == {"p50", "p99", "p999", "max"}
-    for name in ("summary.json", "run.png", "episode.gif", "telemetry.csv"):
+    for name in ("summary.json", "run.png", "episode.gif", "telemetry.csv", "recording.mcap"):
         assert (tmp_path / name).stat().st_size > 0
     assert "Traceback" not in controller.output + robot.output
 
