@@ -284,6 +284,16 @@ def _swap(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"seed": None, **changes, "message": message}
 
 
+def _top(arguments: argparse.Namespace) -> dict[str, Any]:
+    try:
+        from srdp_controller.ros.monitor import top
+    except ModuleNotFoundError as error:
+        raise _missing("ros", error) from None
+
+    values = top(arguments.duration)
+    return {"seed": None, "values": values, "failed": not values}
+
+
 def _summarise(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
         from srdp_controller.report.run import summarise_run
@@ -362,6 +372,9 @@ def build_parser() -> argparse.ArgumentParser:
     swap.add_argument("--provider", help="cpu, cuda, tensorrt or tensorrt_rtx")
     swap.add_argument("--timeout", type=float, default=10.0)
     swap.set_defaults(run=_swap)
+    live = commands.add_parser("top", help="live view of the running controller")
+    live.add_argument("--duration", type=float, help="seconds (default: until Ctrl-C)")
+    live.set_defaults(run=_top)
     summary = commands.add_parser("summary", help="judge a run folder: table, plot, exit status")
     summary.add_argument("run_folder", nargs="?", default="runs/latest")
     summary.set_defaults(run=_summarise)

@@ -1,8 +1,9 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srdp_controller.control.histogram import Histogram
+from srdp_controller.control.histogram import Histogram, Window
 
 
 @given(st.lists(st.integers(0, 10**10), min_size=1, max_size=300), st.sampled_from([0.5, 0.9, 0.99, 0.999]))
@@ -36,3 +37,19 @@ def test_two_runs_added_up_read_as_one(first, second):
     for part in parts:
         total.add_sparse(part.sparse(), part.largest, part.total)
     assert total.percentiles() == whole.percentiles() and total.mean == whole.mean
+
+
+def test_a_window_holds_what_was_added_since_the_last_look():
+    histogram = Histogram()
+    window = Window(histogram)
+    for _ in range(100):
+        histogram.record(1000)
+    assert window.advance().count == 100
+    for _ in range(10):
+        histogram.record(50_000)
+    recent = window.advance()
+    assert recent.count == 10
+    assert recent.quantile(0.5) == pytest.approx(50_000, rel=0.04)
+    assert recent.largest == pytest.approx(50_000, rel=0.04)
+    assert window.advance().count == 0
+    assert histogram.count == 110

@@ -129,3 +129,12 @@ def test_a_step_is_reached_smoothly_and_without_ringing():
     speeds = [safety.apply((0.15, 0.0), (0.0, 0.0))[0] for _ in range(200)]
     assert max(speeds) < 0.16 and speeds[-1] == pytest.approx(0.15, abs=2e-3)
     assert speeds[0] <= SMOOTH.max_jerk * PERIOD**2 + 1e-9
+
+
+def test_a_smooth_stop_ends_at_zero():
+    safety = SafetyFilter(SMOOTH, PERIOD)
+    for _ in range(50):
+        safety.apply((0.15, 0.1), (0.0, 0.0))
+    for _ in range(60):
+        command = safety.apply((0.0, 0.0), (0.0, 0.0))
+    assert command == [0.0, 0.0]

@@ -50,6 +50,8 @@ class ControllerState:
     observation_age: Histogram = field(default_factory=Histogram)
     score: float = math.nan
     modes: dict[Mode, int] = field(default_factory=lambda: dict.fromkeys(Mode, 0))
+    latency_by_mode: dict[Mode, Histogram] = field(default_factory=lambda: {mode: Histogram() for mode in Mode})
+    age_by_mode: dict[Mode, Histogram] = field(default_factory=lambda: {mode: Histogram() for mode in Mode})
 
 
 # take(now_ns) updates the assembler and returns when the newest message was received [ns], or 0
@@ -151,6 +153,9 @@ class Controller:
         latency_ns = ended - received_ns if received_ns else 0
         if received_ns:
             state.latency.record(latency_ns)
+            state.latency_by_mode[mode].record(latency_ns)
+        if observed_ns != NEVER_NS:
+            state.age_by_mode[mode].record(age_ns)
         state.overhead.record(ended - now_ns - inference_ns)
         self.telemetry.record(
             (

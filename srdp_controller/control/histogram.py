@@ -74,3 +74,28 @@ class Histogram:
             "p999": self.quantile(0.999) / unit_ns,
             "max": self.largest / unit_ns,
         }
+
+
+class Window:
+    """What was added to a histogram since the last look: rolling statistics beside those of the whole run."""
+
+    def __init__(self, histogram: Histogram) -> None:
+        self._histogram = histogram
+        self._seen = [0] * _BUCKETS
+
+    def advance(self) -> Histogram:
+        """The samples since the last call, as a histogram whose largest is exact to a bucket."""
+        counts = list(self._histogram._counts)
+        recent = Histogram()
+        for index, (now, before) in enumerate(zip(counts, self._seen, strict=True)):
+            if now > before:
+                recent._counts[index] = now - before
+                recent.count += now - before
+                recent.largest = index
+        self._seen = counts
+        index = recent.largest
+        if index >= 2 * _SUB:
+            octave = (index >> _SUB_BITS) - 1
+            recent.largest = (((index - (octave << _SUB_BITS)) + 1) << octave) - 1
+        recent.largest = min(recent.largest, self._histogram.largest)
+        return recent

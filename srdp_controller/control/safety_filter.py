@@ -127,6 +127,9 @@ class SafetyFilter:
             wanted[i] = min(max(value, -peak), peak)
         reached = self._approach(self.acceleration, wanted, self.limits.max_jerk * elapsed)
         smooth = [b + a * elapsed for a, b in zip(reached, previous, strict=True)]
+        for i, value in enumerate(smooth):
+            if abs(value - target[i]) < self.TOLERANCE:
+                smooth[i] = target[i]  # a stop ends at zero and not next to it
         fits = self.within_limits(smooth, previous, step)
         if fits and (position is None or self._inside_barriers(smooth, target, position)):
             self.acceleration = reached

@@ -57,7 +57,7 @@ from srdp_controller.resources import find_resource
 from srdp_controller.ros.direct_take import LATCHED, LATEST, DirectSubscription, Subscription, extractor
 from srdp_controller.ros.parameters import declare, load_schema, refuse
 from srdp_controller.ros.recorder import require_mcap
-from srdp_controller.ros.reporting import diagnostic_status, run_record
+from srdp_controller.ros.reporting import Diagnostics, run_record
 
 FUTURE_TOLERANCE_NS = 5_000_000
 TELEMETRY_ROWS = 120_000
@@ -108,6 +108,7 @@ class ControllerNode(LifecycleNode):
         self._controller: Controller | None = None
         self._bundle: LoadedBundle | None = None
         self._loop_state = LoopState()
+        self._diagnostics: Diagnostics | None = None
         self._thread: threading.Thread | None = None
         self._running = False
         self._reverting = False
@@ -276,7 +277,7 @@ class ControllerNode(LifecycleNode):
         if self._controller is not None:
             self._stop_recorder()
             self._controller.teacher.close()
-            self._controller = None
+            self._controller = self._diagnostics = None
             for source in self._inputs:
                 self.destroy_subscription(source.subscription.handle)
             self.destroy_publisher(self._command_publisher)
@@ -455,7 +456,9 @@ class ControllerNode(LifecycleNode):
             status = DiagnosticStatus(name="srdp_controller: control loop", hardware_id="srdp_controller")
             status.level, status.message = DiagnosticStatus.STALE, self.failure or "not configured"
         else:
-            status = diagnostic_status(controller, self._loop_state, self.values["update_rate"], self.failure)
+            if self._diagnostics is None:
+                self._diagnostics = Diagnostics(controller, self._loop_state)
+            status = self._diagnostics.status(self.values["update_rate"], self.failure)
         array = DiagnosticArray(status=[status])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics_publisher.publish(array)

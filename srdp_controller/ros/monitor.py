@@ -16,6 +16,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from std_msgs.msg import String
 
+from srdp_controller.control.telemetry import MODES
 from srdp_controller.ros.direct_take import LATCHED
 
 
@@ -91,3 +92,53 @@ class Monitor:
         elif time.monotonic() - self._shown >= 5.0:
             self._shown = time.monotonic()
             print(line, flush=True)
+
+
+ROWS = (
+    ("lateness", "lateness [us]", 1.0),
+    ("execution", "execution [us]", 1.0),
+    ("inference", "inference [us]", 1.0),
+    ("latency", "received to published [us]", 1.0),
+    ("observation_age", "observation age [ms]", 1e-3),
+)
+
+
+def table(mode: str, values: dict[str, str], history: list[float]) -> str:
+    """What ``srdp top`` shows: mode, counters, and the last second's times."""
+    if not values:
+        return "waiting for /diagnostics of /srdp_controller: is it running, on this ROS_DOMAIN_ID?"
+    late = float(values["recent_lateness_p99_us"])
+    lines = [
+        f"{mode:<8} {values['engine']} at {float(values['update_rate_hz']):.0f} Hz",
+        f"cycles {values['cycles']}   overruns {values['overruns']}   missed {values['missed_cycles']}   "
+        f"swaps {values['swaps']} ({values['rollbacks']} rolled back)   refused messages {values['rejected_messages']}",
+        f"latent distance {values['latent_distance']} of {values['threshold']}   abstentions {values['abstentions']}   "
+        f"filter interventions {values['filter_interventions']}   violations {values['limit_violations']}",
+        "time in " + "   ".join(f"{name} {values[f'cycles_{name}']}" for name in MODES) + " cycles",
+        "",
+        f"{'the last second':<28} {'p50':>9} {'p99':>9} {'max':>9}",
+    ]
+    for key, label, unit in ROWS:
+        figures = [float(values[f"recent_{key}_{name}_us"]) * unit for name in ("p50", "p99", "max")]
+        lines.append(f"{label:<28} " + " ".join(f"{figure:>9.1f}" for figure in figures))
+    history.append(late)
+    del history[:-60]
+    top = max(*history, 1e-9)
+    bars = "".join(" ▁▂▃▄▅▆▇█"[min(8, round(8 * value / top))] for value in history)
+    lines += ["", f"lateness p99 of the last minute, up to {top:.0f} us: {bars}"]
+    return "\n".join(lines)
+
+
+def top(duration: float | None) -> dict[str, str]:
+    """Show the running controller until Ctrl-C, or for ``duration`` seconds; returns the last figures."""
+    history: list[float] = []
+    with Monitor() as monitor:
+        end = None if duration is None else time.monotonic() + duration
+        try:
+            while end is None or time.monotonic() < end:
+                monitor.wait(1.0)
+                text = table(monitor.mode, monitor.values, history)
+                print(f"\033[2J\033[H{text}" if sys.stdout.isatty() else text, flush=True)
+        except KeyboardInterrupt:
+            pass
+        return dict(monitor.values)

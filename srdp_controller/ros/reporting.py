@@ -7,6 +7,7 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from srdp_controller.control.controller import Controller
+from srdp_controller.control.histogram import Histogram, Window
 from srdp_controller.control.loop import LoopState
 from srdp_controller.control.privileges import Privilege
 from srdp_controller.control.supervisor import Mode
@@ -15,13 +16,45 @@ LATENESS_WARN_NS, LATENESS_ERROR_NS = 1_000_000, 5_000_000
 OVERRUNS_WARN_SHARE = 1e-3
 
 
-def diagnostic_status(controller: Controller, loop: LoopState, update_rate: float, failure: str) -> DiagnosticStatus:
-    """Status for /diagnostics: WARN off the student or when cycles come late, ERROR when stopped or very late."""
+class Diagnostics:
+    """Makes the status for /diagnostics: rolling figures since the last one, and those of the whole run."""
+
+    def __init__(self, controller: Controller, loop: LoopState) -> None:
+        self._controller, self._loop = controller, loop
+        state = controller.state
+        self._windows = {
+            "lateness": Window(loop.lateness),
+            "execution": Window(loop.execution),
+            "inference": Window(state.inference),
+            "latency": Window(state.latency),
+            "observation_age": Window(state.observation_age),
+        }
+        self._overruns = self._cycles = 0
+
+    def status(self, update_rate: float, failure: str) -> DiagnosticStatus:
+        """WARN off the student or when cycles of the last interval came late, ERROR when stopped or very late."""
+        controller, loop = self._controller, self._loop
+        recent = {name: window.advance() for name, window in self._windows.items()}
+        overruns, cycles = loop.overruns - self._overruns, loop.cycles - self._cycles
+        self._overruns, self._cycles = loop.overruns, loop.cycles
+        return diagnostic_status(controller, loop, update_rate, failure, recent, overruns, cycles)
+
+
+def diagnostic_status(
+    controller: Controller,
+    loop: LoopState,
+    update_rate: float,
+    failure: str,
+    recent: dict[str, Histogram],
+    recent_overruns: int,
+    recent_cycles: int,
+) -> DiagnosticStatus:
+    """One status; ``recent`` are the histograms of the last interval by name."""
     state, mode = controller.state, controller.supervisor.mode
     status = DiagnosticStatus(name="srdp_controller: control loop", hardware_id="srdp_controller")
-    late = loop.last_lateness_ns
+    late = recent["lateness"].quantile(0.99)
     status.level, status.message = DiagnosticStatus.OK, mode.value
-    overrunning = loop.overruns > max(1, OVERRUNS_WARN_SHARE * loop.cycles)
+    overrunning = recent_overruns > max(1, OVERRUNS_WARN_SHARE * recent_cycles)
     if mode in (Mode.TEACHER, Mode.HOLD) or late > LATENESS_WARN_NS or overrunning:
         status.level = DiagnosticStatus.WARN
     if mode is Mode.STOP or late > LATENESS_ERROR_NS or failure:
@@ -30,12 +63,12 @@ def diagnostic_status(controller: Controller, loop: LoopState, update_rate: floa
         status.message = f"{mode.value}: {controller.supervisor.reason}"
     if overrunning:
         status.message += (
-            f"; {loop.overruns} overruns: wanted {update_rate:.0f} Hz, a cycle took "
-            f"{loop.execution.quantile(0.99) * 1e-3:.0f} us (p99), {loop.missed_cycles} cycles missed"
+            f"; {recent_overruns} overruns of {recent_cycles} cycles: wanted {update_rate:.0f} Hz, a cycle took "
+            f"{recent['execution'].quantile(0.99) * 1e-3:.0f} us (p99), {loop.missed_cycles} cycles missed in all"
         )
     if failure:
         status.message = failure
-    fields = {
+    fields: dict[str, Any] = {
         "engine": controller.slot.current.name,
         "update_rate_hz": update_rate,
         "cycles": loop.cycles,
@@ -56,6 +89,11 @@ def diagnostic_status(controller: Controller, loop: LoopState, update_rate: floa
         "limit_violations": controller.safety.violations,
         "rejected_messages": state.rejected_messages,
     }
+    for name, histogram in recent.items():
+        for share, label in ((0.5, "p50"), (0.99, "p99")):
+            fields[f"recent_{name}_{label}_us"] = round(histogram.quantile(share) * 1e-3, 1)
+        fields[f"recent_{name}_max_us"] = round(histogram.largest * 1e-3, 1)
+    fields |= {f"cycles_{kind.value}": count for kind, count in state.modes.items()}
     status.values = [KeyValue(key=key, value=str(value)) for key, value in fields.items()]
     return status
 
@@ -67,7 +105,7 @@ def run_record(
     state = controller.state
     return {
         "engine": controller.slot.current.name,
-        "provider": values["provider"],
+        "provider": controller.slot.current.engine.provider,
         "update_rate_hz": values["update_rate"],
         "cycles": loop.cycles,
         "commands": state.commands,
@@ -81,6 +119,14 @@ def run_record(
         "latency_us": state.latency.percentiles(),
         "observation_age_ms": state.observation_age.percentiles(1e6),
         "modes": {mode.value: count for mode, count in state.modes.items()},
+        "by_mode": {
+            mode.value: {
+                "latency_us": state.latency_by_mode[mode].percentiles(),
+                "observation_age_ms": state.age_by_mode[mode].percentiles(1e6),
+            }
+            for mode, count in state.modes.items()
+            if count
+        },
         "abstentions": controller.abstention.count,
         "teacher_plans": controller.teacher.plans,
         "swaps": controller.slot.swaps,

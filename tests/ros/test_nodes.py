@@ -4,6 +4,8 @@ import math
 import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 
 import pytest
@@ -85,6 +87,31 @@ def test_a_whole_bundle_is_swapped_and_a_damaged_or_foreign_one_refused(start, b
     assert "damaged" in controller.output and "CUDAExecutionProvider" in controller.output
     result = read_json("controller.json")
     assert result["swaps"] == 1 and result["commands"] == result["cycles"]
+
+
+def test_top_shows_the_running_controller(start, bench, tmp_path, read_json):
+    controller = start("controller_node", engine="student_k2")
+    assert bench.until("STUDENT"), controller.output
+    command = [
+        sys.executable,
+        "-m",
+        "srdp_controller.cli",
+        "top",
+        "--duration",
+        "4",
+        "--json",
+        str(tmp_path / "t.json"),
+    ]
+    shown = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    while shown.poll() is None:
+        bench.run(0.2)
+    text = shown.stdout.read()
+    assert shown.returncode == 0
+    assert "student_k2 at 100 Hz" in text and "lateness [us]" in text and "STUDENT" in text
+    values = read_json("t.json")["values"]
+    assert float(values["recent_inference_p50_us"]) > 0 and int(values["cycles"]) > 50
+    assert controller.end() == 0
+    assert read_json("controller.json")["by_mode"]["STUDENT"]["observation_age_ms"]["p50"] > 0
 
 
 def test_a_keep_out_zone_that_is_none_is_refused(start):
