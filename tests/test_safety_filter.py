@@ -119,7 +119,8 @@ def test_the_acceleration_changes_no_faster_than_the_jerk_limit(wishes):
         command = safety.apply(wish, (0.0, 0.0))
         now = [(a - b) / PERIOD for a, b in zip(command, previous, strict=True)]
         if safety.jerk_exceptions == exceptions:
-            assert math.dist(now, acceleration) <= SMOOTH.max_jerk * PERIOD + 1e-6
+            # 1e-3: a command within 1e-6 m/s of its target is put on it
+            assert math.dist(now, acceleration) <= SMOOTH.max_jerk * PERIOD + 1e-3
         previous, acceleration = command, now
     assert safety.violations == 0
 
