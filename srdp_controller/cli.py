@@ -244,6 +244,32 @@ def _bench_loop(arguments: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
+def _bench_swap(arguments: argparse.Namespace) -> dict[str, Any]:
+    try:
+        from srdp_controller.report.bench_swap import bench_swap
+    except ModuleNotFoundError as error:
+        raise _missing("ros,sim", error) from None
+    from srdp_controller.progress import ProgressPrinter
+
+    if arguments.swaps < 1 or arguments.rounds < 1:
+        raise SrdpError(f"--swaps {arguments.swaps} --rounds {arguments.rounds}: expected at least 1")
+    result = bench_swap(
+        Path(arguments.bundle),
+        rate=arguments.rate,
+        swaps=arguments.swaps,
+        rounds=arguments.rounds,
+        report=ProgressPrinter(),
+    )
+    print(
+        f"{result['swaps']} swaps ({result['swaps_per_second']:.1f} a second) at {result['rate_hz']:.0f} Hz: "
+        f"{result['cycles']} cycles, {result['commands']} commands, {result['overruns']} overruns "
+        f"({result['quiet']['overruns']} of {result['quiet']['cycles']} without swaps)"
+    )
+    for name, late in (("with swaps", result["lateness_us"]), ("without", result["quiet"]["lateness_us"])):
+        print(f"lateness {name:<10} " + "  ".join(f"{key} {value:.0f} us" for key, value in late.items()))
+    return result
+
+
 # --- running -----------------------------------------------------------------------------------
 
 
@@ -343,7 +369,7 @@ def build_parser() -> argparse.ArgumentParser:
     parameters.set_defaults(run=_parameters)
     _add_eval(commands)
     add_experiments(commands)
-    bench = commands.add_parser("bench", help="measure speed: loop").add_subparsers(
+    bench = commands.add_parser("bench", help="measure speed: loop, swap").add_subparsers(
         dest="what", required=True, metavar="WHAT"
     )
     loop = bench.add_parser("loop", help="the controller's timing beside other loops")
@@ -354,6 +380,13 @@ def build_parser() -> argparse.ArgumentParser:
     loop.add_argument("--rounds", type=int, default=3, help="turns in which the loops share that time")
     _common(loop)
     loop.set_defaults(run=_bench_loop)
+    swaps = bench.add_parser("swap", help="what exchanging the engine costs the loop")
+    swaps.add_argument("bundle", nargs="?", default="models/pushing")
+    swaps.add_argument("--rate", type=float, default=500.0, metavar="HZ")
+    swaps.add_argument("--swaps", type=int, default=1000)
+    swaps.add_argument("--rounds", type=int, default=3, help="turns, each followed by one without swaps")
+    _common(swaps)
+    swaps.set_defaults(run=_bench_swap)
     demo = commands.add_parser("demo", help="run the simulated robot and the controller over DDS")
     demo.add_argument("--engine", default="student_k4")
     demo.add_argument("--scenario", default="nominal")

@@ -25,7 +25,7 @@ TIMES = ("lateness_us", "inference_us", "overhead_us")
 UNPRIVILEGED = {"thread_priority": 0, "lock_memory": False, "cpu_dma_latency": False}
 
 
-class _Totals:
+class Totals:
     """Sums of one loop over its rounds."""
 
     def __init__(self) -> None:
@@ -33,12 +33,14 @@ class _Totals:
         self.histograms = {name: Histogram() for name in TIMES}
 
     def add(self, record: dict[str, Any]) -> None:
+        """Add a run's ``controller.json``."""
         for key in self.counts:
             self.counts[key] += record[key]
         for name, part in record["histograms"].items():
             self.histograms[name].add_sparse(part["counts"], part["largest"], part["total"])
 
     def result(self) -> dict[str, Any]:
+        """Counters, and percentiles of what was measured."""
         times = {name: histogram.percentiles() for name, histogram in self.histograms.items() if histogram.count}
         return {**self.counts, **times}
 
@@ -114,7 +116,7 @@ def bench_loop(
     }
     if shutil.which("cyclictest"):
         loops["cyclictest"] = lambda seconds: _cyclictest(rate, seconds)
-    totals = {name: _Totals() for name in loops}
+    totals = {name: Totals() for name in loops}
     done = 0
     for _ in range(rounds):
         for name, run in loops.items():

@@ -116,11 +116,13 @@ class ControllerNode(LifecycleNode):
         self._rejected_said = 0
         self._rejected_at = self._mode_said = 0.0
         self._mode_sent: Mode | None = None
+        self._deployment_sent: Deployment | None = None
         self._privileges: list[Privilege] = []
         self._idle = ShallowIdle()
         self._recorder: subprocess.Popen[bytes] | None = None
         self.add_on_set_parameters_callback(self._on_parameters)
         self._mode_publisher = self.create_publisher(String, "~/mode", LATCHED)
+        self._engine_publisher = self.create_publisher(String, "~/engine", LATCHED)
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(Trigger, "~/dump_telemetry", self._on_dump)
@@ -430,6 +432,9 @@ class ControllerNode(LifecycleNode):
             for name in ("engine", "model_dir", "provider"):
                 self.set_parameters([Parameter(name, Parameter.Type.STRING, getattr(current, name))])
             self._reverting = False
+        if slot.current is not self._deployment_sent:
+            self._deployment_sent = slot.current
+            self._engine_publisher.publish(String(data=slot.current.name))
         self._say("engine", f"engine {slot.current.wanted} drives")
         mode = controller.supervisor.mode
         reason = "" if mode is Mode.STUDENT else f": {controller.supervisor.reason}"

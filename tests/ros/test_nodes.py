@@ -290,3 +290,13 @@ def test_the_loop_benchmark_compares_the_loops(model_dir):
     for name, loop in loops.items():
         assert loop["cycles"] > 20 and set(loop["lateness_us"]) == {"p50", "p99", "p999", "max"}, name
     assert loops["dedicated"]["inference_us"]["p50"] > 0 and loops["dedicated"]["overhead_us"]["p50"] > 0
+
+
+def test_the_swap_benchmark_counts_every_swap_and_loses_no_command(model_dir):
+    from srdp_controller.report.bench_swap import bench_swap
+
+    result = bench_swap(model_dir, rate=100.0, swaps=6, rounds=1, report=lambda *a: None)
+    assert result["swaps"] == 6 and result["commands"] == result["cycles"] > 50
+    assert result["engine_failures"] == result["limit_violations"] == result["rollbacks"] == 0
+    assert set(result["added_lateness_us"]) == {"p50", "p99", "p999", "max"}
+    assert result["quiet"]["commands"] == result["quiet"]["cycles"]
