@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import rclpy
 from rcl_interfaces.msg import ParameterType
@@ -13,6 +14,12 @@ from rclpy.parameter import Parameter
 from srdp_controller.errors import SrdpError
 
 CONTROLLER = "/srdp_controller"
+
+
+def _answer(node: Node, future: Any, timeout_s: float) -> Any:
+    # on the node's own executor where it has one: the global one would take the node away from it
+    rclpy.spin_until_future_complete(node, future, node.executor, timeout_s)
+    return future.result()
 
 
 def set_parameters(node: Node, changes: dict[str, str], timeout_s: float) -> None:
@@ -26,8 +33,7 @@ def set_parameters(node: Node, changes: dict[str, str], timeout_s: float) -> Non
         raise SrdpError(f"no {CONTROLLER} answers within {timeout_s:.0f} s; is it running, on this ROS_DOMAIN_ID?")
     messages = [Parameter(name, value=value).to_parameter_msg() for name, value in changes.items()]
     future = client.call_async(SetParametersAtomically.Request(parameters=messages))
-    rclpy.spin_until_future_complete(node, future, timeout_sec=timeout_s)
-    response = future.result()
+    response = _answer(node, future, timeout_s)
     if response is None:
         raise SrdpError(f"{CONTROLLER} did not answer within {timeout_s:.0f} s")
     if not response.result.successful:
@@ -43,8 +49,7 @@ def get_parameters(node: Node, names: list[str], timeout_s: float) -> dict[str, 
     client = node.create_client(GetParameters, f"{CONTROLLER}/get_parameters")
     client.wait_for_service(timeout_s)
     future = client.call_async(GetParameters.Request(names=names))
-    rclpy.spin_until_future_complete(node, future, timeout_sec=timeout_s)
-    response = future.result()
+    response = _answer(node, future, timeout_s)
     if response is None or any(value.type != ParameterType.PARAMETER_STRING for value in response.values):
         raise SrdpError(f"{CONTROLLER} did not answer within {timeout_s:.0f} s")
     return {name: str(value.string_value) for name, value in zip(names, response.values, strict=True)}
