@@ -270,6 +270,24 @@ def _bench_swap(arguments: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
+def _bench_faults(arguments: argparse.Namespace) -> dict[str, Any]:
+    try:
+        from srdp_controller.report.bench_faults import bench_faults
+    except ModuleNotFoundError as error:
+        raise _missing("ros,sim", error) from None
+    from srdp_controller.progress import ProgressPrinter
+
+    result = bench_faults(Path(arguments.bundle), only=arguments.only, report=ProgressPrinter())
+    print(f"{'fault':<46} {'mode':<8} {'after':>8} {'cycles':>7} {'commands':>8} {'unsafe':>6} {'recovered':>9}")
+    for row in result["faults"]:
+        after = "-" if row["time_to_mode_ms"] is None else f"{row['time_to_mode_ms']:.0f} ms"
+        print(
+            f"{row['name']:<46} {row['mode']:<8} {after:>8} {row['cycles']:>7} {row['commands']:>8} "
+            f"{row['unsafe_commands']:>6} {'yes' if row['recovered'] else 'no':>9}{'' if row['passed'] else '  FAILED'}"
+        )
+    return result
+
+
 # --- running -----------------------------------------------------------------------------------
 
 
@@ -369,7 +387,7 @@ def build_parser() -> argparse.ArgumentParser:
     parameters.set_defaults(run=_parameters)
     _add_eval(commands)
     add_experiments(commands)
-    bench = commands.add_parser("bench", help="measure speed: loop, swap").add_subparsers(
+    bench = commands.add_parser("bench", help="measure: loop, swap, faults").add_subparsers(
         dest="what", required=True, metavar="WHAT"
     )
     loop = bench.add_parser("loop", help="the controller's timing beside other loops")
@@ -387,6 +405,11 @@ def build_parser() -> argparse.ArgumentParser:
     swaps.add_argument("--rounds", type=int, default=3, help="turns, each followed by one without swaps")
     _common(swaps)
     swaps.set_defaults(run=_bench_swap)
+    faults = bench.add_parser("faults", help="the fault matrix: which mode each fault leads to, and how soon")
+    faults.add_argument("bundle", nargs="?", default="models/pushing")
+    faults.add_argument("--only", default="", metavar="TEXT", help="faults whose name contains this")
+    _common(faults)
+    faults.set_defaults(run=_bench_faults)
     demo = commands.add_parser("demo", help="run the simulated robot and the controller over DDS")
     demo.add_argument("--engine", default="student_k4")
     demo.add_argument("--scenario", default="nominal")

@@ -300,3 +300,20 @@ def test_the_swap_benchmark_counts_every_swap_and_loses_no_command(model_dir):
     assert result["engine_failures"] == result["limit_violations"] == result["rollbacks"] == 0
     assert set(result["added_lateness_us"]) == {"p50", "p99", "p999", "max"}
     assert result["quiet"]["commands"] == result["quiet"]["cycles"]
+
+
+def test_the_fault_matrix_finds_the_mode_and_no_unsafe_command(model_dir):
+    from srdp_controller.report.bench_faults import bench_faults
+
+    result = bench_faults(model_dir, only="engine answers NaN", report=lambda *a: None)
+    (row,) = result["faults"]
+    assert row["mode"] == "HOLD" and row["time_to_mode_ms"] < 500
+    assert row["passed"] and row["recovered"] and row["unsafe_commands"] == 0
+    assert row["commands"] == row["cycles"] > 50
+
+
+def test_an_unknown_fault_lists_those_there_are(model_dir):
+    from srdp_controller.report.bench_faults import bench_faults
+
+    with pytest.raises(SrdpError, match="SIGKILL"):
+        bench_faults(model_dir, only="earthquake", report=lambda *a: None)
