@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 SOURCES := $(shell find srdp_controller scripts launch config sim export models resource -type f 2>/dev/null | grep -v __pycache__) setup.py setup.cfg package.xml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test setup-train demo test lint bundle evaluate clean
+.PHONY: help setup setup-test setup-train demo test lint bundle evaluate experiments clean
 
 help:
 	@echo 'make setup      .venv with what the demo needs (no torch)'
@@ -19,6 +19,7 @@ help:
 	@echo 'make lint       ruff, mypy and import contracts'
 	@echo 'make bundle     rebuild models/pushing from nothing (needs torch, about 20 minutes on 2 cores)'
 	@echo 'make evaluate   closed-loop tables of the model card'
+	@echo 'make experiments ablations, planning ahead, training cost, directly trained policies (about two hours)'
 	@echo 'make clean      remove .venv, runs and build output'
 
 setup: $(VENV)/.installed
@@ -54,9 +55,18 @@ lint: setup-test
 bundle: setup-train
 	$(BIN)/srdp pipeline export/pushing.yaml
 
+DIRECT = $(foreach k,1 2 4 8,$(if $(wildcard runs/direct/k$(k)/bundle),--direct runs/direct/k$(k)/bundle))
+
 evaluate: setup-train
-	for states in test shifted augmented; do $(BIN)/srdp eval fidelity models/pushing --states $$states --json models/pushing/results/fidelity_$$states.json || exit; done
+	for states in test shifted augmented; do $(BIN)/srdp eval fidelity models/pushing --states $$states $(DIRECT) --json models/pushing/results/fidelity_$$states.json || exit; done
 	$(BIN)/python benchmarks/model_card.py models/pushing
+
+experiments: setup-train
+	$(BIN)/srdp experiment ablations --json docs/ablations.json
+	$(BIN)/srdp experiment chunking --json docs/chunking.json
+	$(BIN)/python benchmarks/training_cost.py
+	$(BIN)/python benchmarks/direct_policies.py
+	$(BIN)/python benchmarks/readme.py
 
 clean:
 	rm -rf $(VENV) runs build install log *.egg-info

@@ -406,6 +406,7 @@ def checks(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def draw(table: list[dict[str, Any]], picture: Path) -> None:
     """Distance to the teacher of every variant, with intervals, per kind of states and K."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator
 
     students = sorted({line["K"] for line in table})
     names = list(dict.fromkeys(line["variant"] for line in table))
@@ -422,6 +423,9 @@ def draw(table: list[dict[str, Any]], picture: Path) -> None:
                 panel.plot(entry["mean"], height, "o", color="#d55e00" if line["variant"] == "full" else "#0072b2")
             panel.axvline(1.0, color="black", linewidth=0.8, linestyle=":")
             panel.set_xscale("log")
+            panel.xaxis.set_major_locator(FixedLocator([1.0, 1.2, 1.5, 2.0, 3.0, 4.0]))
+            panel.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+            panel.xaxis.set_minor_locator(NullLocator())
             panel.set_yticks(range(len(lines)), [line["variant"] for line in reversed(lines)])
             panel.set_title(f"K = {steps}, {kind} states")
             panel.set_xlabel("distance to the teacher / floor")
