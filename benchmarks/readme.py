@@ -119,6 +119,7 @@ def loop() -> str:
         "dedicated_unprivileged": "this controller, no privileges",
         "rclpy_timer_single": "same cycle on an rclpy timer, SingleThreadedExecutor",
         "rclpy_timer_multi": "same cycle on an rclpy timer, MultiThreadedExecutor",
+        "torch_eager": "this controller, policy in PyTorch eager",
         "bare": "the loop with an empty cycle",
         "cyclictest": "cyclictest",
     }

@@ -20,7 +20,8 @@ from srdp_controller.report.run import summarise_run
 
 def node_command(module: str, parameters: dict[str, Any], words: Sequence[str] = ()) -> list[str]:
     """Command line of a node of this package with ROS parameters, and words before them."""
-    command = [sys.executable, "-m", f"srdp_controller.ros.{module}", *words, "--ros-args"]
+    place = module if "." in module else f"ros.{module}"
+    command = [sys.executable, "-m", f"srdp_controller.{place}", *words, "--ros-args"]
     for name, value in parameters.items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
         command += ["-p", f"{name}:={text}"]

@@ -83,3 +83,23 @@ def test_a_run_can_be_cancelled_from_another_thread_and_repeated_after(bundle):
     assert outcomes and "cancelled" in outcomes[0]
     engine.run()
     assert np.isfinite(engine.action).all()
+
+
+@pytest.mark.parametrize("name", ["teacher", "student_k1", "student_k4"])
+def test_the_torch_baseline_computes_what_onnx_runtime_computes(bundle, name):
+    pytest.importorskip("torch", reason="the baseline needs torch: make setup-train")
+    from srdp_controller.report.torch_engine import load_torch_engine
+
+    mine, theirs = load_engine(bundle, name, "cpu"), load_torch_engine(bundle, name, "cpu")
+    rng = np.random.default_rng(3)
+    for _ in range(3):
+        for engine in (mine, theirs):
+            state = rng.bit_generator.state
+            engine.observation[:] = 0.1 * rng.standard_normal(engine.observation.shape)
+            engine.noise[:] = rng.standard_normal(engine.noise.shape)
+            engine.run()
+            rng.bit_generator.state = state
+        rng.standard_normal(5)
+        np.testing.assert_allclose(theirs.action, mine.action, atol=2e-4)
+        np.testing.assert_allclose(theirs.latent, mine.latent, atol=1e-4)
+        np.testing.assert_allclose(theirs.teacher_latent, mine.teacher_latent, atol=1e-4)

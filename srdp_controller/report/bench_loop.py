@@ -6,6 +6,7 @@ so that a noisy host hits all alike, and their histograms are added up.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -95,7 +96,7 @@ def _cyclictest(rate: float, seconds: float) -> dict[str, Any]:
 def bench_loop(
     bundle: Path, *, rate: float, engine: str, duration: float, rounds: int, report: Report
 ) -> dict[str, Any]:
-    """Run every loop for ``duration`` seconds in ``rounds`` rounds; the contract's keys but for ``torch_eager``."""
+    """Run every loop for ``duration`` seconds in ``rounds`` rounds; the contract's keys."""
     environment = {**os.environ, **private_environment()}
     common: dict[str, Any] = {"engine": engine, "update_rate": float(rate), "model_dir": str(bundle.resolve())}
 
@@ -114,6 +115,10 @@ def bench_loop(
         "rclpy_timer_multi": node("timer_node", {}, ["--executor", "multi"]),
         "dedicated_unprivileged": node("controller_node", UNPRIVILEGED, []),
     }
+    if importlib.util.find_spec("torch") is None:
+        report("bench loop", 0, 1, "without torch_eager: pip install 'srdp_controller[train]'")
+    else:
+        loops["torch_eager"] = node("report.torch_loop_node", {}, [])
     if shutil.which("cyclictest"):
         loops["cyclictest"] = lambda seconds: _cyclictest(rate, seconds)
     totals = {name: Totals() for name in loops}

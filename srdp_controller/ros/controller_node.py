@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ from srdp_controller.control.swap import (
 from srdp_controller.control.teacher_worker import TeacherWorker
 from srdp_controller.control.telemetry import CLOSED, FAILED, LOST, STATUS, Telemetry
 from srdp_controller.engines.bundle import LoadedBundle, load_bundle
+from srdp_controller.engines.engine import Engine
 from srdp_controller.engines.onnx_engine import load_engine
 from srdp_controller.errors import SrdpError
 from srdp_controller.observation import NEVER_NS, ObservationAssembler
@@ -100,6 +102,7 @@ class ControllerNode(LifecycleNode):
     """Lifecycle node around ``Controller``; parameters are those of config/controller_parameters.yaml."""
 
     subscription_class: type[Subscription] = DirectSubscription
+    load: Callable[[LoadedBundle, str, str], Engine] = staticmethod(load_engine)
 
     def __init__(self) -> None:
         super().__init__("srdp_controller")
@@ -261,7 +264,7 @@ class ControllerNode(LifecycleNode):
         bundle = self._bundle if folder == self._bundle.folder else load_bundle(folder)
         require_same_robot(self._bundle.spec, bundle.spec, str(folder))
         name = wanted.engine
-        engine = load_engine(bundle, name, wanted.provider)
+        engine = self.load(bundle, name, wanted.provider)
         run_time = measure(engine, 200 if engine.evaluations <= 16 else 20)
         require_fit(name, run_time, self._period_ns)
         threshold = math.inf
@@ -271,7 +274,7 @@ class ControllerNode(LifecycleNode):
         if last is not None and (last.wanted.model_dir, last.wanted.provider) == (wanted.model_dir, wanted.provider):
             teacher = last.teacher
         else:
-            teacher = load_engine(bundle, "teacher", wanted.provider)
+            teacher = self.load(bundle, "teacher", wanted.provider)
         self._latest = Deployment(wanted, engine, threshold, run_time, teacher)
         return self._latest
 
