@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from srdp_controller.cli_bundles import add_commands as add_bundles
 from srdp_controller.cli_experiments import add_commands as add_experiments
 from srdp_controller.errors import SrdpError
 
@@ -387,6 +388,7 @@ def build_parser() -> argparse.ArgumentParser:
     parameters.set_defaults(run=_parameters)
     _add_eval(commands)
     add_experiments(commands)
+    add_bundles(commands)
     bench = commands.add_parser("bench", help="measure: loop, swap, faults").add_subparsers(
         dest="what", required=True, metavar="WHAT"
     )

@@ -59,7 +59,7 @@ def test_a_provider_that_is_not_there_is_an_error(bundle, provider, text):
 
 def test_a_graph_of_another_observation_size_is_refused(bundle):
     spec = bundle.spec.model_copy(update={"observation": bundle.spec.observation[:-1]})
-    other = LoadedBundle(bundle.folder, bundle.content.model_copy(update={"spec": spec}))
+    other = LoadedBundle(bundle.folder, bundle.content.model_copy(update={"spec": spec}), bundle.raw)
     with pytest.raises(EngineError, match=r"observation is .*spec says \(1, 7\)"):
         OnnxEngine(other, "student_k1")
 

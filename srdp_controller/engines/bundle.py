@@ -133,9 +133,10 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
 class LoadedBundle:
     """A bundle whose manifest was verified; its files are verified when they are read."""
 
-    def __init__(self, folder: Path, content: Bundle) -> None:
+    def __init__(self, folder: Path, content: Bundle, raw: bytes) -> None:
         self.folder = folder
         self.content = content
+        self.raw = raw  # the manifest's bytes, which a signature signs
 
     @property
     def spec(self) -> PolicySpec:
@@ -216,7 +217,7 @@ def load_bundle(folder: str | Path) -> LoadedBundle:
     if claimed != sha256(_canonical(content)):
         raise BundleError(f"{path}: damaged: its content does not match content_sha256; copy the bundle again")
     try:
-        return LoadedBundle(folder, Bundle.model_validate(content))
+        return LoadedBundle(folder, Bundle.model_validate(content), raw)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -52,6 +52,7 @@ from srdp_controller.control.telemetry import CLOSED, FAILED, LOST, STATUS, Tele
 from srdp_controller.engines.bundle import LoadedBundle, load_bundle
 from srdp_controller.engines.engine import Engine
 from srdp_controller.engines.onnx_engine import load_engine
+from srdp_controller.engines.signature import require_signature
 from srdp_controller.errors import SrdpError
 from srdp_controller.observation import NEVER_NS, ObservationAssembler
 from srdp_controller.provenance import describe_run, write_json
@@ -171,7 +172,7 @@ class ControllerNode(LifecycleNode):
         values = self.values
         wanted = Wanted(values["engine"], values["model_dir"], values["provider"])
         folder = bundle_folder(wanted.model_dir)
-        self._bundle = bundle = load_bundle(folder)
+        self._bundle = bundle = self._load_bundle(folder)
         self._asked = wanted
         self._latest: Deployment | None = None
         spec = bundle.spec
@@ -257,11 +258,17 @@ class ControllerNode(LifecycleNode):
             self._recorder.kill()
         self._recorder = None
 
+    def _load_bundle(self, folder: Path) -> LoadedBundle:
+        bundle = load_bundle(folder)
+        if self.values["trusted_keys"]:
+            require_signature(bundle, list(self.values["trusted_keys"]))
+        return bundle
+
     def _prepare(self, wanted: Wanted) -> Deployment:
         """Load, verify, warm up and measure an engine; refuse one that does not fit period or robot."""
         assert self._bundle is not None
         folder = bundle_folder(wanted.model_dir)
-        bundle = self._bundle if folder == self._bundle.folder else load_bundle(folder)
+        bundle = self._bundle if folder == self._bundle.folder else self._load_bundle(folder)
         require_same_robot(self._bundle.spec, bundle.spec, str(folder))
         name = wanted.engine
         engine = self.load(bundle, name, wanted.provider)

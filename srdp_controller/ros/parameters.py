@@ -20,6 +20,7 @@ _TYPES = {
     "string": Parameter.Type.STRING,
     "int_array": Parameter.Type.INTEGER_ARRAY,
     "double_array": Parameter.Type.DOUBLE_ARRAY,
+    "string_array": Parameter.Type.STRING_ARRAY,
 }
 
 
