@@ -59,6 +59,7 @@ DIRECT = $(foreach k,1 2 4 8,$(if $(wildcard runs/direct/k$(k)/bundle),--direct 
 
 evaluate: setup-train
 	for states in test shifted augmented; do $(BIN)/srdp eval fidelity models/pushing --states $$states $(DIRECT) --json models/pushing/results/fidelity_$$states.json || exit; done
+	$(BIN)/srdp eval fidelity models/pushing --states two_way --count 192 --samples 128 --json models/pushing/results/fidelity_two_way.json
 	$(BIN)/python benchmarks/model_card.py models/pushing
 
 experiments: setup-train

@@ -78,12 +78,12 @@ def fidelity_section(folder: Path) -> list[str]:
         "variation by a classifier, the share of the teacher's two modes kept (in brackets: by its own second sample),",
         "and the difference under the same noise, in units of the action's scale; 95 % bootstrap intervals. `ddim` and",
         "`dpm` (DPM-Solver++) take K steps of the teacher itself, `direct` is a K-step diffusion policy trained on the",
-        "same data without a teacher.",
+        "same data without a teacher. `two_way`: visited states at which the teacher goes either way.",
         "",
         "| states | policy | distance / floor | / plain DDIM | TV at least | modes kept | RMSE, same noise |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for kind in ("test", "shifted", "augmented"):
+    for kind in ("test", "shifted", "augmented", "two_way"):
         path = folder / "results" / f"fidelity_{kind}.json"
         if not path.exists():
             continue

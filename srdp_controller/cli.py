@@ -211,7 +211,9 @@ def _add_eval(commands: Any) -> None:
     parser.set_defaults(run=_closed_loop)
     parser = evaluate.add_parser("fidelity", help="distance of each student's actions from its teacher's")
     parser.add_argument("bundle", help="bundle folder, e.g. models/pushing")
-    parser.add_argument("--states", default="test", help="test, shifted or augmented")
+    parser.add_argument(
+        "--states", default="test", help="test, shifted, augmented, or two_way: those where the teacher has two modes"
+    )
     parser.add_argument("--count", type=int, default=128, help="number of states")
     parser.add_argument("--samples", type=int, default=64, help="actions drawn at each state")
     parser.add_argument(

@@ -38,6 +38,15 @@ def test_bad_input_is_one_clear_message_and_status_2(arguments, message, model_d
     assert len([line for line in error.splitlines() if line.startswith("srdp: ")]) == 1
 
 
+def test_states_where_the_teacher_goes_either_way_are_found_by_asking_it(model_dir, tmp_path):
+    path = tmp_path / "two_way.json"
+    arguments = ["eval", "fidelity", str(model_dir), "--states", "two_way", "--count", "24", "--samples", "32"]
+    assert main([*arguments, "--json", str(path)]) == 0
+    result = json.loads(path.read_text())
+    assert 4 <= result["count"] <= 24
+    assert all(entry["two_mode_states"] > 0 for entry in result["policies"].values())
+
+
 def test_bad_usage_is_status_2():
     with pytest.raises(SystemExit) as ended:
         main(["eval", "closed-loop"])

@@ -66,12 +66,12 @@ def two_modes(x: np.ndarray, separation: float = 2.0, share: float = 0.2) -> Cal
     return lambda samples: (samples - centre) @ direction > middle
 
 
-def mode_coverage(teacher: np.ndarray, student: np.ndarray) -> float | None:
+def mode_coverage(teacher: np.ndarray, student: np.ndarray, separation: float = 2.0) -> float | None:
     """Share of the teacher's two modes that the student keeps, in [0, 1]; None where there is one mode.
 
     The smaller of the two ratios student's share to teacher's share, at most 1.
     """
-    rule = two_modes(teacher)
+    rule = two_modes(teacher, separation)
     if rule is None:
         return None
     p, q = float(rule(teacher).mean()), float(rule(student).mean())

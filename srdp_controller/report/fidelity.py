@@ -20,6 +20,7 @@ from srdp_controller.certify.divergences import (
     sliced_wasserstein,
     squared_mmd,
     tv_lower_bound,
+    two_modes,
 )
 from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.errors import SrdpError
@@ -32,7 +33,12 @@ from srdp_controller.spec import PolicySpec
 Report = Callable[[str, int, int, str], None]
 # normalised actions (S, n, A) for noise (S, n, n_noise, horizon, act_dim) at the evaluation's states
 Sample = Callable[[np.ndarray], np.ndarray]
-STATES = ("test", "shifted", "augmented")
+Policy = Callable[[np.ndarray, np.ndarray], np.ndarray]
+CANDIDATES, TWO_WAY_SAMPLES = 12, 64
+# how far apart two modes must stand, in standard deviations beyond what halves of one Gaussian do; where the
+# states were chosen for their two modes, less is asked, or the next sample would lose most of them again
+SEPARATION, SEPARATION_TWO_WAY = 2.0, 1.0
+STATES = ("test", "shifted", "augmented", "two_way")
 AUGMENTATION = 0.15
 PROJECTIONS = 64
 
@@ -40,7 +46,7 @@ PROJECTIONS = 64
 def visited_states(spec: PolicySpec, scenario: str, episodes: int, seed: int) -> np.ndarray:
     """Observations (n, obs_dim) every 50 ms along the expert's fresh episodes."""
     observed = ObservedWorld(load_scenario(scenario), spec=spec)
-    states = []
+    states: list[np.ndarray] = []
     for episode in range(episodes):
         observed.reset(np.random.default_rng([seed, 77, episode]))
         world = observed.world
@@ -60,7 +66,7 @@ def visited_states(spec: PolicySpec, scenario: str, episodes: int, seed: int) ->
 
 
 def draw_states(spec: PolicySpec, kind: str, count: int, seed: int, augmentation: float = AUGMENTATION) -> np.ndarray:
-    """``count`` states (count, obs_dim), raw SI, of the given kind."""
+    """``count`` states (count, obs_dim), raw SI, of the given kind; ``two_way`` are drawn like ``test``."""
     if kind not in STATES:
         raise SrdpError(f"--states {kind}: choose one of: {', '.join(STATES)}")
     rng = np.random.default_rng([seed, 79])
@@ -105,16 +111,19 @@ def make_reference(
     return Reference(states, one, two, matched, noises[2], projections, floor)
 
 
-def compare(reference: Reference, actions: np.ndarray, seed: int, matched: bool = True) -> dict[str, Any]:
+def compare(
+    reference: Reference, actions: np.ndarray, seed: int, matched: bool = True, separation: float = SEPARATION
+) -> dict[str, Any]:
     """Distances of a policy's actions (S, n, A) from the teacher's, each with a 95 % interval.
 
-    ``matched`` says that they were drawn with ``reference.noise``.
+    ``matched`` says that they were drawn with ``reference.noise``; ``separation`` is that of ``two_modes``.
     """
     rng = np.random.default_rng([seed, 81])
     pairs = list(zip(reference.sample, actions, strict=True))
     distances = np.array([sliced_wasserstein(x, y, reference.projections) for x, y in pairs])
     discrepancies = np.array([squared_mmd(x, y) for x, y in pairs])
-    coverage = np.array([value for value in (mode_coverage(x, y) for x, y in pairs) if value is not None])
+    kept = [mode_coverage(x, y, separation) for x, y in pairs]
+    coverage = np.array([value for value in kept if value is not None])
     tv, tv_low, tv_high = tv_lower_bound(reference.sample, actions, reference.states, np.random.default_rng(seed))
     result: dict[str, Any] = {
         "sliced_wasserstein": float(distances.mean()),
@@ -165,7 +174,13 @@ def evaluate_fidelity(
         raise SrdpError(f"--count {states} --samples {samples}: expected at least 4 states and 8 samples")
     bundle = load_bundle(bundle_folder)
     spec = bundle.spec
-    drawn = draw_states(spec, kind, states, seed)
+    drawn = draw_states(spec, kind, states * (CANDIDATES if kind == "two_way" else 1), seed)
+    if kind == "two_way":
+        drawn = _two_way(
+            load_policy(bundle_folder, "teacher"), drawn, bundle.policy("teacher").noise_shape, seed, report
+        )
+        drawn = drawn[:states]
+        states = len(drawn)
     centre, scale = spec.observation_normalisation()
     action_centre, action_scale = spec.action_normalisation()
 
@@ -182,7 +197,8 @@ def evaluate_fidelity(
     shape = bundle.policy("teacher").noise_shape
     reference = make_reference((drawn - centre) / scale, samples, shape, sampler(bundle_folder, "teacher"), seed)
     # even the teacher's own second sample misses a little of a mode, by chance
-    own = [mode_coverage(x, y) for x, y in zip(reference.sample, reference.again, strict=True)]
+    separation = SEPARATION_TWO_WAY if kind == "two_way" else SEPARATION
+    own = [mode_coverage(x, y, separation) for x, y in zip(reference.sample, reference.again, strict=True)]
     own_coverage = [value for value in own if value is not None]
     students = [name for name in bundle.content.policies if name != "teacher"]
     steps = [bundle.policy(name).steps for name in students]
@@ -199,7 +215,7 @@ def evaluate_fidelity(
             fresh = np.random.default_rng([seed, 82]).standard_normal(extra).astype(np.float32)
             noise = np.concatenate([noise, fresh], axis=2)
         matched = noise.shape[2] == 1 and not name.startswith("direct")
-        results[name] = compare(reference, sampler(folder, policy)(noise), seed, matched)
+        results[name] = compare(reference, sampler(folder, policy)(noise), seed, matched, separation)
         report("fidelity", index + 1, len(tasks), f"{name}: {results[name]['ratio_to_floor']:.2f} times the floor")
     for name in results:
         baseline = results.get(f"ddim_k{name.rsplit('k', 1)[1]}", {}).get("sliced_wasserstein")
@@ -218,6 +234,21 @@ def evaluate_fidelity(
         "policies": {name: results[name] for name in students},
         "baselines": {name: entry for name, entry in results.items() if name not in students},
     }
+
+
+def _two_way(teacher: Policy, states: np.ndarray, shape: tuple[int, int, int], seed: int, report: Report) -> np.ndarray:
+    """Those states (n, obs_dim) at which a sample of the teacher's chunks has two modes."""
+    rng = np.random.default_rng([seed, 84])
+    kept = []
+    for index, state in enumerate(states):
+        noise = rng.standard_normal((TWO_WAY_SAMPLES, *shape)).astype(np.float32)
+        chunks = teacher(np.repeat(state[None], TWO_WAY_SAMPLES, axis=0), noise).reshape(TWO_WAY_SAMPLES, -1)
+        if two_modes(chunks) is not None:
+            kept.append(state)
+        report("two-way states", index + 1, len(states), f"{len(kept)} found")
+    if len(kept) < 4:
+        raise SrdpError(f"--states two_way: {len(kept)} of {len(states)} states have two modes; raise --count")
+    return np.stack(kept)
 
 
 def _solvers(report: Report) -> list[str]:
