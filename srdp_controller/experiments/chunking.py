@@ -61,7 +61,7 @@ class _Train:
     base: Path
 
     def __call__(self) -> str:
-        run = Run(self.recipe, self.folder, lambda *_: None)
+        run = Run(self.recipe, self.folder, lambda *_: None, threads=1)
         for name in ("dataset", "split.json", "split.key"):
             if not (run.folder / name).exists():
                 os.symlink(self.base / name, run.folder / name)

@@ -57,13 +57,15 @@ TEACHER_THREADS = 2  # a fixed number: with others, sums round otherwise and the
 class Run:
     """A run folder: recipe, stage record and artefacts.
 
-    ``own_teacher`` takes the place of the recipe's: a teacher that was trained elsewhere.
+    ``own_teacher`` takes the place of the recipe's: a teacher that was trained elsewhere. ``threads``
+    is how many the teacher's training takes; runs beside each other take one each, or they only spin.
     """
 
     recipe: Recipe
     folder: Path
     report: Report
     own_teacher: DiffusionTeacher | None = None
+    threads: int = TEACHER_THREADS
 
     def __post_init__(self) -> None:
         self.folder = self.folder.resolve()  # Minari joins a relative path to itself
@@ -222,7 +224,7 @@ class Run:
             (self.folder / f"{name}.checkpoint").unlink(missing_ok=True)
 
         def work() -> None:
-            torch.set_num_threads(TEACHER_THREADS)
+            torch.set_num_threads(self.threads)
             kinds = ("checkpoint", "jsonl", "pt")
             names = [f"{name}.{kind}" for name in ("behaviour", "critic", "teacher") for kind in kinds]
             self.discard_if_changed("teacher", self.teacher_key, *names)
@@ -442,9 +444,10 @@ def run_pipeline(
     report: Report,
     last: str = "export",
     own_teacher: DiffusionTeacher | None = None,
+    threads: int = TEACHER_THREADS,
 ) -> Run:
     """Run all stages up to ``last``; ``own_teacher`` takes the place of the one that would be trained."""
-    run = Run(recipe, folder, report, own_teacher)
+    run = Run(recipe, folder, report, own_teacher, threads)
     write_file(folder / "recipe.json", recipe.model_dump_json(indent=1).encode())
     for name in STAGES:
         if name == "export":

@@ -105,7 +105,7 @@ class _Task:
         run = Run(alone, self.folder, lambda *_: None)
         if self.base is not None:
             take_over(run, self.base)
-        run_pipeline(alone, self.folder, self.folder / "bundle", lambda *_: None, self.last)
+        run_pipeline(alone, self.folder, self.folder / "bundle", lambda *_: None, self.last, threads=1)
         return {
             "name": self.variant.name,
             "overrides": list(self.variant.overrides),
