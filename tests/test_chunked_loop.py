@@ -62,6 +62,15 @@ def test_a_chunk_joins_late_or_skips_what_is_past(joining, first, monkeypatch):
     assert sent[6] == pytest.approx(first)  # the second plan, made at step 4, is due at step 6
 
 
+def test_a_plan_that_takes_as_long_as_it_is_executed_still_joins(monkeypatch):
+    sent = []
+    send = ObservedWorld.send
+    monkeypatch.setattr(ObservedWorld, "send", lambda self, command: (sent.append(command[0]), send(self, command)))
+    drive(Recorder(), "skip", 4, pushing_spec())
+    assert sent[:4] == [0.0] * 4
+    assert sent[4:9] == pytest.approx([0.014, 0.015, 0.016, 0.017, 0.024])
+
+
 def test_a_plan_longer_than_the_horizon_allows_is_refused():
     with pytest.raises(ValueError, match="d <= s"):
         drive(Recorder(), "skip", 5, pushing_spec())

@@ -110,6 +110,14 @@ def test_past_observations_of_the_first_steps_are_like_the_first():
     assert full[:, 8].tolist() == [0, 0, 1, 2, 3] and full[:, 16].tolist() == [0, 0, 0, 1, 2]
 
 
+def test_a_prefix_is_made_of_what_was_sent_and_the_target_of_what_the_expert_wanted():
+    spec = pushing_spec()
+    action = np.arange(20, dtype=np.float32).reshape(10, 2) / 100
+    found = samples([Trajectory(np.zeros((10, 8), np.float32), action, executed=action + 0.5)], spec)
+    np.testing.assert_allclose(found.action[0, :4], action[:2].ravel() / 0.1, rtol=1e-5)
+    np.testing.assert_allclose(found.committed[0, :4], (action[:2].ravel() + 0.5) / 0.1, rtol=1e-5)
+
+
 def test_chunk_returns_are_discounted_and_end_with_the_episode():
     spec = pushing_spec()
     trajectory = Trajectory(

@@ -122,7 +122,7 @@ def test_committed_actions_are_kept_and_the_rest_answers_to_them():
     assert not torch.allclose(chunk[0, 4:], chunk[1, 4:])
 
 
-def test_the_training_prefix_is_the_chunks_own_beginning():
+def test_the_training_prefix_is_the_beginning_of_what_was_sent():
     spec = pushing_spec().extended(commands=1, prefix=3)
     inputs = CommandInputs(spec, ObservationRecipe(history_dropout=0.5))
     state, chunk = torch.ones(400, spec.obs_dim), torch.randn(400, 16)
@@ -286,7 +286,7 @@ def rewarded(trained):
     _, observation, action = trained
     n = len(observation)
     reward = (action[:, 0] > 0).astype(np.float32)
-    return Samples(observation, action, observation, reward, observation, np.zeros(n, np.float32))
+    return Samples(observation, action, action, observation, reward, observation, np.zeros(n, np.float32))
 
 
 @pytest.fixture(scope="module")

@@ -219,6 +219,9 @@ class Samples:
     Attributes:
         observation: (n, obs_dim); past commands filled in, committed ones empty.
         action: chunks (n, horizon * act_dim).
+        committed: what was really sent in the chunk's steps (n, horizon * act_dim): the disturbed commands
+            where the collector disturbed them. A prefix is made of these. The expert's own later commands
+            would tell of disturbances that had not happened yet.
         following: next observation (n, obs_dim).
         chunk_return: discounted reward of the chunk's steps (n,).
         later: observation (n, obs_dim) when the chunk is over.
@@ -227,6 +230,7 @@ class Samples:
 
     observation: np.ndarray
     action: np.ndarray
+    committed: np.ndarray
     following: np.ndarray
     chunk_return: np.ndarray
     later: np.ndarray
@@ -261,6 +265,8 @@ def samples(trajectories: list[Trajectory], spec: PolicySpec, discount: float = 
         observation = (full_observations(trajectory, spec) - centre) / scale
         steps = np.arange(n)[:, None] + np.arange(horizon)[None, :]
         normalised = (trajectory.action - action_centre) / action_scale
+        executed = trajectory.action if trajectory.executed is None else trajectory.executed
+        sent = (executed - action_centre) / action_scale
         reward = np.zeros(n, np.float32) if trajectory.reward is None else trajectory.reward
         padded = np.concatenate([reward, np.zeros(horizon, np.float32)])
         later = np.minimum(np.arange(n) + horizon, n)
@@ -270,6 +276,7 @@ def samples(trajectories: list[Trajectory], spec: PolicySpec, discount: float = 
             (
                 observation[:-1],
                 normalised[np.minimum(steps, n - 1)].reshape(n, -1),
+                sent[np.minimum(steps, n - 1)].reshape(n, -1),
                 observation[1:],
                 (padded[steps] * powers).sum(axis=1).astype(np.float32),
                 observation[later],

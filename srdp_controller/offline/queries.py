@@ -78,6 +78,7 @@ def query_teacher(
     progress: Progress,
     actions: np.ndarray,
     act_dim: int,
+    committed: np.ndarray | None = None,
     dynamics: DynamicsModel | None = None,
     inputs: CommandInputs | None = None,
     critic: TwinCritic | None = None,
@@ -100,7 +101,7 @@ def query_teacher(
             first = torch.from_numpy(actions[:, :act_dim])[index]
             state = _augment_some(state, first, augmented[:, 0], recipe, generator, teacher, dynamics)
         if inputs is not None and inputs.needed:
-            state = inputs(state, torch.from_numpy(actions)[index], generator)
+            state = inputs(state, torch.from_numpy(actions if committed is None else committed)[index], generator)
         if critic is not None:
             _save_guided(teacher, critic, candidates, state, augmented[:, 0], generator, path, progress)
             return load_queries(path)

@@ -55,7 +55,7 @@ class CommandInputs:
     """Fills in, at random, what the observation carries of the controller's own commands.
 
     Past commands are hidden from a share of the samples, because a policy that may always read its
-    past learns to copy it; the committed actions are the first d of the chunk itself, d uniform from
+    past learns to copy it; the committed actions are the first d that were really sent, d uniform from
     none to all (training-time real-time chunking).
     """
 
@@ -72,8 +72,8 @@ class CommandInputs:
         """Whether there is anything to fill in."""
         return bool(self._history) or self._prefix is not None
 
-    def __call__(self, observation: Tensor, action: Tensor, generator: torch.Generator) -> Tensor:
-        """Observations (B, obs_dim) for chunks (B, A), normalised."""
+    def __call__(self, observation: Tensor, sent: Tensor, generator: torch.Generator) -> Tensor:
+        """Observations (B, obs_dim) for the commands (B, A) that were sent from then on, normalised."""
         if not self.needed:
             return observation
         observation = observation.clone()
@@ -84,7 +84,7 @@ class CommandInputs:
         if self._prefix is not None:
             length = torch.randint(0, self._steps + 1, (len(observation),), generator=generator)
             step = torch.arange(len(self._prefix.actions)) // self._prefix.act_dim
-            committed = torch.where(step[None, :] < length[:, None], action[:, : len(step)], self._nothing())
+            committed = torch.where(step[None, :] < length[:, None], sent[:, : len(step)], self._nothing())
             observation[:, list(self._prefix.actions)] = committed
             observation[:, self._prefix.length] = length.to(observation.dtype)
         return observation
@@ -104,6 +104,7 @@ def train_teacher(
     progress: Progress,
     *,
     following: np.ndarray | None = None,
+    committed: np.ndarray | None = None,
     inputs: CommandInputs | None = None,
     name: str = "teacher",
     critic: TwinCritic | None = None,
@@ -112,13 +113,14 @@ def train_teacher(
     """Train on normalised observations (n, obs_dim) and chunks (n, A); returns the EMA teacher.
 
     ``following`` (n, obs_dim) are the next observations, the reconstruction's target where the recipe
-    says so. With a ``critic`` this is the guided teacher, which goes on from ``start``.
+    says so, ``committed`` (n, A) the commands that ``inputs`` makes prefixes of. With a ``critic`` this is the guided teacher, which goes on from ``start``.
     """
     torch.manual_seed(seed)
     teacher = build_teacher(recipe, spec)
     if start is not None:
         teacher.load_state_dict(start.state_dict())
     observation, action = torch.from_numpy(observations), torch.from_numpy(actions)
+    sent = torch.from_numpy(committed) if committed is not None else None
     next_observation = torch.from_numpy(following) if following is not None else None
     reconstruct_next = recipe.reconstruction_target == "next_state" and next_observation is not None
 
@@ -126,7 +128,7 @@ def train_teacher(
         index = torch.randint(0, len(observation), (recipe.batch,), generator=generator)
         state, chunk = observation[index], action[index]
         if inputs is not None:
-            state = inputs(state, chunk, generator)
+            state = inputs(state, chunk if sent is None else sent[index], generator)
         target = next_observation[index] if reconstruct_next and next_observation is not None else None
         total, parts, clean = teacher.loss(state, chunk, recipe.reconstruction_weight, generator, target)
         if critic is not None:

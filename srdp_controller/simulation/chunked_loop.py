@@ -58,6 +58,15 @@ class _Robot:
             return np.zeros_like(self.command)
         return self.chunk[min(max(step - self.begins, 0), horizon - 1)]
 
+    def join(self, step: int) -> bool:
+        """Put a plan that is due in force; whether it follows another."""
+        if self.planned is None or step < self.planned[0]:
+            return False
+        follows = self.chunk is not None
+        _, self.begins, self.chunk = self.planned
+        self.planned = None
+        return follows
+
     def result(self) -> ChunkedResult:
         jump = float(np.mean(self.jumps)) if self.jumps else 0.0
         return ChunkedResult(self.seed, self.observed.world.outcome, jump, float(np.mean(self.changes or [0.0])))
@@ -93,6 +102,7 @@ def run_chunked(
         active = [_Robot(observed, seed, spec.act_dim) for observed, seed in zip(pool, block, strict=False)]
         step = 0
         while active:
+            joined = [robot.join(step) for robot in active]  # first: a plan may be due when the next begins
             if step % execute_steps == 0:
                 for robot in active:
                     count = delay_steps if joining == "prefix" and robot.chunk is not None else 0
@@ -104,12 +114,7 @@ def run_chunked(
                 begins = step + delay_steps if joining == "late" else step
                 for robot, chunk in zip(active, policy(observations, noise), strict=True):
                     robot.planned = (step + delay_steps, begins, chunk)
-            for robot in active:
-                joins = False
-                if robot.planned is not None and step >= robot.planned[0]:
-                    joins = robot.chunk is not None
-                    _, robot.begins, robot.chunk = robot.planned
-                    robot.planned = None
+            for robot, joins in zip(active, joined, strict=True):
                 command = robot.action(step, horizon)
                 (robot.jumps if joins else robot.changes).append(float(np.linalg.norm(command - robot.command)))
                 robot.command = command
