@@ -113,7 +113,8 @@ def train_teacher(
     """Train on normalised observations (n, obs_dim) and chunks (n, A); returns the EMA teacher.
 
     ``following`` (n, obs_dim) are the next observations, the reconstruction's target where the recipe
-    says so, ``committed`` (n, A) the commands that ``inputs`` makes prefixes of. With a ``critic`` this is the guided teacher, which goes on from ``start``.
+    says so, ``committed`` (n, A) the commands that ``inputs`` makes prefixes of.
+    With a ``critic`` this is the guided teacher, which goes on from ``start``.
     """
     torch.manual_seed(seed)
     teacher = build_teacher(recipe, spec)
