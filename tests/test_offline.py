@@ -1,5 +1,6 @@
 """The offline pipeline on a tiny recipe: real simulation, real training, real export."""
 
+import functools
 import json
 import os
 import shutil
@@ -19,17 +20,20 @@ pytest.importorskip("minari", reason="the offline side needs minari: make setup-
 from srdp_controller.engines.bundle import load_bundle  # noqa: E402
 from srdp_controller.engines.onnx_engine import load_engine  # noqa: E402
 from srdp_controller.errors import DatasetError, SrdpError  # noqa: E402
+from srdp_controller.offline import pipeline  # noqa: E402
 from srdp_controller.offline.dataset import (  # noqa: E402
     Trajectory,
     chunks,
     load_trajectories,
     split_trajectories,
 )
-from srdp_controller.offline.pipeline import DATASET, Run, run_pipeline  # noqa: E402
+from srdp_controller.offline.pipeline import DATASET, Run  # noqa: E402
 from srdp_controller.offline.recipe import Recipe, load_recipe  # noqa: E402
 from srdp_controller.offline.training import train  # noqa: E402
 from srdp_controller.simulation.pushing_task import pushing_spec  # noqa: E402
 
+# networks this small only lose by more threads, the more so beside other work
+run_pipeline = functools.partial(pipeline.run_pipeline, threads=1)
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = Recipe.model_validate(
     {
@@ -44,18 +48,6 @@ RECIPE = Recipe.model_validate(
         "calibrate": {"alphas": [0.25, 0.5]},
     }
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small only lose by more threads, the more so beside other work."""
-    threads = torch.get_num_threads()
-    set_threads = torch.set_num_threads
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, "set_num_threads", lambda _: None)
-        yield
-    set_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -107,10 +108,9 @@ def collect(recipe: CollectRecipe, seed: int, folder: Path, progress: Progress) 
         (first, min(chunk, recipe.episodes - first), f"pushing/part{index}-v0")
         for index, first in enumerate(range(0, recipe.episodes, chunk))
     ]
-    local = set(minari.list_local_datasets())
-    for name in [name for _, _, name in parts] + [DATASET]:
-        if name in local:
-            minari.delete_dataset(name)
+    # what a killed run left may be half a dataset, at which Minari's own listing fails
+    for name in {name.split("/")[0] for _, _, name in parts} | {DATASET.split("/")[0]}:
+        shutil.rmtree(folder / name, ignore_errors=True)
     successes = done = 0
 
     def finished(part: int, found: int) -> None:
