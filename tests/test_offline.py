@@ -113,6 +113,9 @@ def test_the_recorded_command_is_the_experts_and_the_executed_one_differs(finish
     assert len(trajectories) == 10
     speeds = np.concatenate([np.linalg.norm(trajectory.action, axis=1) for trajectory in trajectories])
     assert speeds.max() <= 0.2 + 1e-6  # the expert's own limit, which the disturbed command breaks
+    for trajectory in trajectories:
+        assert trajectory.executed.shape == trajectory.action.shape
+        assert 0.01 < float(np.abs(trajectory.executed - trajectory.action).mean()) < 0.1
 
 
 def test_chunks_repeat_the_last_action_past_the_end():

@@ -57,7 +57,7 @@ def _collect_part(recipe: CollectRecipe, seed: int, first: int, count: int, fold
             return step
 
     env = PushingEnv(dataset_scenario(recipe))
-    collector = DataCollector(env, step_data_callback=RecordExpertCommand)
+    collector = DataCollector(env, step_data_callback=RecordExpertCommand, record_infos=True)
     period = 1.0 / 20.0
     keep = math.exp(-period / recipe.disturbance_time_s)
     fresh = recipe.disturbance * math.sqrt(1.0 - keep * keep)
