@@ -211,7 +211,7 @@ def fidelity() -> str:
 def chunking() -> str:
     """Planning ahead, and past commands."""
     result = read(CHUNKING)
-    lines = [
+    lines: list[str] = [
         f"`srdp experiment chunking` (`docs/chunking.json`, commit {result['commit']}), 20 Hz. A plan takes so many seconds, "
         "a new one begins every 0.2 s. `late`: the chunk is executed from its first action when it is ready; `skip`: what is "
         "past is dropped; `prefix`: dropped too, but the policy was told what is executed meanwhile. Jump: mean change of the "
@@ -258,7 +258,8 @@ def cost() -> str:
         f"(`docs/training_cost.json`, commit {result['commit']}, one thread): asking the teacher takes time linear in q_T T "
         f"(R² {teacher['r_squared']:.4f}, largest error {teacher['largest_relative_error']:.0%}), a training step time linear "
         f"in the K evaluations of the chain and the q_K auxiliary ones (R² {student['r_squared']:.4f}, largest error "
-        f"{student['largest_relative_error']:.0%}). The answers are cached, so the teacher's share is paid once for all students.",
+        f"{student['largest_relative_error']:.0%}; {student['slopes'][0]:.1f} ms for an evaluation of the chain, "
+        f"{student['slopes'][1]:.1f} ms for an auxiliary one, which asks the teacher too). The answers are cached, so the teacher's share is paid once for all students.",
         "",
         "| q_T | T | evaluations a state | 4096 states take |",
         "| --- | --- | --- | --- |",
