@@ -139,3 +139,13 @@ def test_a_smooth_stop_ends_at_zero():
     for _ in range(60):
         command = safety.apply((0.0, 0.0), (0.0, 0.0))
     assert command == [0.0, 0.0]
+
+
+def test_a_wish_that_no_limit_concerns_is_no_intervention():
+    safety = SafetyFilter(SMOOTH, PERIOD)
+    for _ in range(100):
+        safety.apply((0.05, 0.0), (0.0, 0.0))
+    before = safety.interventions
+    for _ in range(50):
+        safety.apply((0.05, 0.0), (0.0, 0.0))
+    assert safety.interventions == before

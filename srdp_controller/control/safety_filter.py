@@ -99,7 +99,7 @@ class SafetyFilter:
         target = self._approach(previous, wished, step)
         if limits.max_jerk > 0.0 and elapsed > 0.0:
             target = self._limit_jerk(previous, target, position, elapsed, step)
-        changed = changed or target is not wished
+        changed = changed or any(abs(a - b) > self.TOLERANCE for a, b in zip(target, wished, strict=True))
         self.interventions += changed
         self.violations += not self.within_limits(target, previous, step)
         self.command = target
