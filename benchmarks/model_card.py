@@ -101,6 +101,11 @@ def fidelity_section(folder: Path) -> list[str]:
     return lines if len(lines) > 11 else []
 
 
+def commits(result: dict[str, Any]) -> str:
+    """The commits that the rows were measured at."""
+    return ", ".join(sorted({row.get("commit", result["commit"]) for row in result["rows"]}))
+
+
 def card(bundle: LoadedBundle, result: dict[str, Any]) -> str:
     """Text of the model card."""
     content = bundle.content
@@ -129,7 +134,7 @@ def card(bundle: LoadedBundle, result: dict[str, Any]) -> str:
         f"## Closed loop, up to {result['episodes']} episodes each",
         "",
         f"At 100 Hz, one action executed per evaluation, noise held for 0.2 s, seed {result['seed']}, commit "
-        f'{result["commit"]} (`results/closed_loop.json`). "Both ways" counts the episodes whose start lets the expert '
+        f'{commits(result)} (`results/closed_loop.json`). "Both ways" counts the episodes whose start lets the expert '
         "go either way. Inference counts as instant here; what slow inference costs is the figure in the README.",
     ]
     for scenario in SCENARIOS:

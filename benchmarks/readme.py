@@ -78,7 +78,7 @@ def results() -> str:
         )
     lines += [
         "",
-        f"`models/pushing/results/closed_loop.json` (commit {closed['commit']}) and `fidelity_test.json` (commit "
+        f"`models/pushing/results/closed_loop.json` (each row names its commit) and `fidelity_test.json` (commit "
         f"{fidelity['commit']}). Ways are counted where the start lets the expert go either way.",
     ]
     return "\n".join(lines)

@@ -265,6 +265,14 @@ def test_an_engine_that_fails_right_after_a_swap_makes_way_for_the_one_before(ri
     assert len(rig.published) == 7  # every cycle had its command
 
 
+def test_without_rollback_cycles_nothing_is_rolled_back(rig):
+    rig.nominal().step(5)
+    rig.controller.settings = replace(rig.controller.settings, rollback_cycles=0)
+    swap_to_a_failing_engine(rig)
+    rig.step()
+    assert rig.slot.current.name == "student_k1" and rig.slot.rollbacks == 0
+
+
 def test_an_engine_that_fails_later_is_not_rolled_back(rig):
     rig.nominal()
     rig.step(5)

@@ -350,13 +350,20 @@ def test_the_coupling_keeps_every_max_q_action_once(trained, critic):
     state = torch.from_numpy(observation[:3])
     noise, best = best_of_coupled(teacher, critic, state, 4, 8, torch.Generator().manual_seed(4))
     assert noise.shape == best.shape == (3, 8, 16)
-    assert len({tuple(row) for row in best[0].numpy().round(5).tolist()}) > 1
+    assert all(len({tuple(row) for row in state_rows.round(5).tolist()}) == 8 for state_rows in best.numpy())
+    own, _ = teacher.sample(state.repeat_interleave(8, dim=0), noise.flatten(0, 1))
+    coupled = (own - best.flatten(0, 1)).square().sum()
+    shuffled = (own - best[:, torch.arange(8).roll(3)].flatten(0, 1)).square().sum()
+    assert float(coupled) <= float(shuffled) + 1e-3
 
 
 def test_twin_critics_count_the_smaller():
     critic = TwinCritic(3, 2, (8,))
-    one, two = critic.both(torch.randn(5, 3), torch.randn(5, 2))
-    assert one.shape == two.shape == (5,)
+    state, action = torch.randn(50, 3), torch.randn(50, 2)
+    one, two = critic.both(state, action)
+    value = critic(state, action)
+    assert bool((value <= one).all() and (value <= two).all())
+    assert bool(((value == one) | (value == two)).all()) and bool((one != two).any())
 
 
 # --- export ------------------------------------------------------------------------------------

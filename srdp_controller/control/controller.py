@@ -181,7 +181,7 @@ class Controller:
 
     def _engine_failed(self, reason: str, inference_ns: int) -> tuple[Event, str, int]:
         self.state.engine_failures += 1
-        if self.slot.roll_back(reason):
+        if self._since_swap < self.settings.rollback_cycles and self.slot.roll_back(reason):
             self._deployed()
             reason = f"{reason}; {self.slot.current.name} takes over again"
         return Event.ENGINE_FAILED, reason, inference_ns

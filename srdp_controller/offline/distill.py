@@ -1,6 +1,6 @@
 """Distils K-step students from a frozen teacher, strictly offline (section 4, eq. 9 and 10).
 
-``trajectory`` (the default, and measured the best; see docs/ablations.md): matched transitions against
+``trajectory`` (the default, and measured the best; see docs/distillation.md): matched transitions against
 cached teacher chains (4 a) bring the student close to the teacher's chain, a terminal loss through the
 student's own chain then takes out what its own steps add up to. ``progressive`` halves the steps stage
 by stage (4 a); ``consistency`` makes predictions agree along a path (4 b). Latent alignment (4 c),

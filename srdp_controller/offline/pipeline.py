@@ -203,7 +203,6 @@ class Run:
         if self.own_teacher is not None:
             return
         recipe, critic_recipe = self.recipe.teacher, self.recipe.teacher.critic
-        first = "behaviour" if critic_recipe.enabled else "teacher"
 
         def fit(name: str, data: Samples, critic: TwinCritic | None = None, start: SrdpTeacher | None = None) -> None:
             teacher = train_teacher(
@@ -234,7 +233,7 @@ class Run:
                 fit("teacher", data)
                 return
             if not (self.folder / "behaviour.pt").exists():
-                fit(first, data)
+                fit("behaviour", data)
             behaviour = load_teacher(recipe, self.spec, self.folder / "behaviour.pt")
             if not (self.folder / "critic.pt").exists():
                 fitted = train_critic(

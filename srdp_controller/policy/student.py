@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from srdp_controller.errors import SrdpError
 from srdp_controller.policy.denoiser import DiffusionTeacher
 from srdp_controller.policy.networks import SrdpNetwork, mlp
 from srdp_controller.policy.noise_schedule import skipped_steps
@@ -20,8 +21,9 @@ def alignment_map(kind: Alignment, student_latent: int, teacher_latent: int) -> 
     """Build h of section 4 (c): student latent (B, z_K) -> teacher latent (B, z_T); starts as the identity."""
     if kind == "identity":
         if student_latent != teacher_latent:
-            raise ValueError(
-                f"alignment identity: latents have {student_latent} and {teacher_latent} entries; use linear or mlp"
+            raise SrdpError(
+                f"distill.alignment identity: latents have {student_latent} and {teacher_latent} entries; "
+                "use linear or mlp"
             )
         return nn.Identity()
     if kind == "mlp":
@@ -56,7 +58,7 @@ class Student(SrdpNetwork):
         super().__init__()
         source = network if network is not None else teacher
         if not isinstance(source, SrdpNetwork):
-            raise ValueError("a student of a teacher with a network of its own needs a network: distill.network")
+            raise SrdpError("a teacher with a network of its own make: give its students one, --set distill.network={}")
         self.steps = steps
         self.resample = resample
         self.tau = skipped_steps(teacher.diffusion_steps, steps)

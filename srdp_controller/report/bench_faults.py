@@ -390,12 +390,15 @@ def bench_faults(bundle: Path, *, only: str, report: Report) -> dict[str, Any]:
     chosen = [fault for fault in FAULTS if only.lower() in fault.name.lower()]
     if not chosen:
         raise SrdpError(f"--only {only}: no such fault; there are: {'; '.join(fault.name for fault in FAULTS)}")
+    from srdp_controller.ros.parameters import load_schema
+
     environment = private_environment()
     for name in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE"):
         os.environ[name] = environment[name]
     spec = load_bundle(bundle).spec
     lower, upper = spec.action_limits()
-    limits = {"lower": lower.tolist(), "upper": upper.tolist(), "speed": 0.22}
+    schema = load_schema("controller_parameters.yaml")
+    limits = {"lower": lower.tolist(), "upper": upper.tolist(), "speed": schema["safety.max_speed"]["default"]}
     robot = Robot()
     rows = []
     try:

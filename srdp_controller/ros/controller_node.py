@@ -200,6 +200,8 @@ class ControllerNode(LifecycleNode):
             values["safety.max_jerk"],
             keep_out_zones(values["safety.keep_out"]),
         )
+        if values["record"]:
+            require_mcap()
         telemetry = Telemetry(
             TELEMETRY_ROWS, tuple(component.name for component in spec.observation), shared=values["record"]
         )
@@ -233,13 +235,13 @@ class ControllerNode(LifecycleNode):
 
     def _start_recorder(self, telemetry: Telemetry) -> subprocess.Popen[bytes]:
         assert telemetry.ring is not None and self._bundle is not None
-        require_mcap()
         folder = Path(self.values["run_dir"] or ".")
         path = folder / "recording.mcap"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             path.touch()
         except OSError as error:
+            telemetry.ring.unlink()
             raise SrdpError(f"record: {path}: {error.strerror}; choose another run_dir") from None
         command = [sys.executable, "-m", "srdp_controller.ros.recorder", str(telemetry.ring.path), str(path)]
         command += ["--columns", json.dumps(telemetry.columns), "--frame", self._bundle.spec.workspace.frame]

@@ -9,6 +9,7 @@ the loop, and goes on to the last row when the controller was killed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -150,7 +151,8 @@ def main() -> int:
     parser.add_argument("--limit-bytes", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
     arguments = parser.parse_args()
-    os.setsid()  # a signal to the controller's group must not end the recording before its last row
+    with contextlib.suppress(OSError):  # it may lead a group already
+        os.setsid()  # a signal to the controller's group must not end the recording before its last row
     ring = SharedRing(arguments.ring)
     try:
         columns = json.loads(arguments.columns)
