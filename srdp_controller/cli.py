@@ -11,15 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from srdp_controller.cli_bench import add_commands as add_benchmarks
 from srdp_controller.cli_bundles import add_commands as add_bundles
 from srdp_controller.cli_experiments import add_commands as add_experiments
-from srdp_controller.errors import SrdpError
+from srdp_controller.errors import SrdpError, missing_extra
 
 DESCRIPTION = "Train, distil, certify, export and run few-step diffusion policies on ROS 2 robots."
-
-
-def _missing(extra: str, error: ModuleNotFoundError) -> SrdpError:
-    return SrdpError(f"this command needs {error.name}, which is not installed: pip install 'srdp_controller[{extra}]'")
 
 
 # --- offline -----------------------------------------------------------------------------------
@@ -30,7 +27,7 @@ def _pipeline(arguments: argparse.Namespace, last: str) -> dict[str, Any]:
         from srdp_controller.offline.pipeline import run_pipeline
         from srdp_controller.offline.recipe import load_recipe
     except ModuleNotFoundError as error:
-        raise _missing("train", error) from None
+        raise missing_extra("train", error) from None
     from srdp_controller.progress import ProgressPrinter
     from srdp_controller.resources import find_resource
 
@@ -139,7 +136,7 @@ def _closed_loop(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
         from srdp_controller.report.closed_loop import evaluate
     except ModuleNotFoundError as error:
-        raise _missing("sim", error) from None
+        raise missing_extra("sim", error) from None
     from srdp_controller.progress import ProgressPrinter
 
     result = evaluate(
@@ -166,7 +163,7 @@ def _fidelity(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
         from srdp_controller.report.fidelity import evaluate_fidelity
     except ModuleNotFoundError as error:
-        raise _missing("sim,train", error) from None
+        raise missing_extra("sim,train", error) from None
     from srdp_controller.progress import ProgressPrinter
 
     result = evaluate_fidelity(
@@ -224,73 +221,6 @@ def _add_eval(commands: Any) -> None:
     parser.set_defaults(run=_fidelity)
 
 
-def _bench_loop(arguments: argparse.Namespace) -> dict[str, Any]:
-    try:
-        from srdp_controller.report.bench_loop import bench_loop
-    except ModuleNotFoundError as error:
-        raise _missing("ros,sim", error) from None
-    from srdp_controller.progress import ProgressPrinter
-
-    result = bench_loop(
-        Path(arguments.bundle),
-        rate=arguments.rate,
-        engine=arguments.engine,
-        duration=arguments.duration,
-        rounds=arguments.rounds,
-        report=ProgressPrinter(),
-    )
-    print(f"{'loop':<24} {'cycles':>7} {'overruns':>8}  lateness p50 / p99 / p99.9 / max [us]   overhead p50 [us]")
-    for name, loop in result["loops"].items():
-        late = " / ".join(f"{value:.0f}" for value in loop["lateness_us"].values())
-        overhead = f"{loop['overhead_us']['p50']:.0f}" if "overhead_us" in loop else "-"
-        print(f"{name:<24} {loop['cycles']:>7} {loop['overruns']:>8}  {late:<38} {overhead:>8}")
-    return result
-
-
-def _bench_swap(arguments: argparse.Namespace) -> dict[str, Any]:
-    try:
-        from srdp_controller.report.bench_swap import bench_swap
-    except ModuleNotFoundError as error:
-        raise _missing("ros,sim", error) from None
-    from srdp_controller.progress import ProgressPrinter
-
-    if arguments.swaps < 1 or arguments.rounds < 1:
-        raise SrdpError(f"--swaps {arguments.swaps} --rounds {arguments.rounds}: expected at least 1")
-    result = bench_swap(
-        Path(arguments.bundle),
-        rate=arguments.rate,
-        swaps=arguments.swaps,
-        rounds=arguments.rounds,
-        report=ProgressPrinter(),
-    )
-    print(
-        f"{result['swaps']} swaps ({result['swaps_per_second']:.1f} a second) at {result['rate_hz']:.0f} Hz: "
-        f"{result['cycles']} cycles, {result['commands']} commands, {result['overruns']} overruns "
-        f"({result['quiet']['overruns']} of {result['quiet']['cycles']} without swaps)"
-    )
-    for name, late in (("with swaps", result["lateness_us"]), ("without", result["quiet"]["lateness_us"])):
-        print(f"lateness {name:<10} " + "  ".join(f"{key} {value:.0f} us" for key, value in late.items()))
-    return result
-
-
-def _bench_faults(arguments: argparse.Namespace) -> dict[str, Any]:
-    try:
-        from srdp_controller.report.bench_faults import bench_faults
-    except ModuleNotFoundError as error:
-        raise _missing("ros,sim", error) from None
-    from srdp_controller.progress import ProgressPrinter
-
-    result = bench_faults(Path(arguments.bundle), only=arguments.only, report=ProgressPrinter())
-    print(f"{'fault':<46} {'mode':<8} {'after':>8} {'cycles':>7} {'commands':>8} {'unsafe':>6} {'recovered':>9}")
-    for row in result["faults"]:
-        after = "-" if row["time_to_mode_ms"] is None else f"{row['time_to_mode_ms']:.0f} ms"
-        print(
-            f"{row['name']:<46} {row['mode']:<8} {after:>8} {row['cycles']:>7} {row['commands']:>8} "
-            f"{row['unsafe_commands']:>6} {'yes' if row['recovered'] else 'no':>9}{'' if row['passed'] else '  FAILED'}"
-        )
-    return result
-
-
 # --- running -----------------------------------------------------------------------------------
 
 
@@ -298,7 +228,7 @@ def _demo(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
         from srdp_controller.demo import run_demo
     except ModuleNotFoundError as error:
-        raise _missing("ros,sim", error) from None
+        raise missing_extra("ros,sim", error) from None
 
     return run_demo(
         engine=arguments.engine,
@@ -318,7 +248,7 @@ def _swap(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
         from srdp_controller.ros.swap_client import request_swap
     except ModuleNotFoundError as error:
-        raise _missing("ros", error) from None
+        raise missing_extra("ros", error) from None
 
     changes = {"engine": arguments.engine, "model_dir": arguments.model, "provider": arguments.provider}
     changes = {name: value for name, value in changes.items() if value is not None}
@@ -335,7 +265,7 @@ def _top(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
         from srdp_controller.ros.monitor import top
     except ModuleNotFoundError as error:
-        raise _missing("ros", error) from None
+        raise missing_extra("ros", error) from None
 
     values = top(arguments.duration)
     return {"seed": None, "values": values, "failed": not values}
@@ -345,7 +275,7 @@ def _summarise(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
         from srdp_controller.report.run import summarise_run
     except ModuleNotFoundError as error:
-        raise _missing("sim", error) from None
+        raise missing_extra("sim", error) from None
 
     return summarise_run(Path(arguments.run_folder))
 
@@ -354,7 +284,7 @@ def _latency_success(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
         from srdp_controller.report.latency_success import latency_success
     except ModuleNotFoundError as error:
-        raise _missing("sim", error) from None
+        raise missing_extra("sim", error) from None
     from srdp_controller.progress import ProgressPrinter
 
     return latency_success(
@@ -391,29 +321,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_eval(commands)
     add_experiments(commands)
     add_bundles(commands)
-    bench = commands.add_parser("bench", help="measure: loop, swap, faults").add_subparsers(
-        dest="what", required=True, metavar="WHAT"
-    )
-    loop = bench.add_parser("loop", help="the controller's timing beside other loops")
-    loop.add_argument("bundle", nargs="?", default="models/pushing")
-    loop.add_argument("--rate", type=float, default=1000.0, metavar="HZ")
-    loop.add_argument("--engine", default="student_k4")
-    loop.add_argument("--duration", type=float, default=60.0, help="seconds for each loop")
-    loop.add_argument("--rounds", type=int, default=3, help="turns in which the loops share that time")
-    _common(loop)
-    loop.set_defaults(run=_bench_loop)
-    swaps = bench.add_parser("swap", help="what exchanging the engine costs the loop")
-    swaps.add_argument("bundle", nargs="?", default="models/pushing")
-    swaps.add_argument("--rate", type=float, default=500.0, metavar="HZ")
-    swaps.add_argument("--swaps", type=int, default=1000)
-    swaps.add_argument("--rounds", type=int, default=3, help="turns, each followed by one without swaps")
-    _common(swaps)
-    swaps.set_defaults(run=_bench_swap)
-    faults = bench.add_parser("faults", help="the fault matrix: which mode each fault leads to, and how soon")
-    faults.add_argument("bundle", nargs="?", default="models/pushing")
-    faults.add_argument("--only", default="", metavar="TEXT", help="faults whose name contains this")
-    _common(faults)
-    faults.set_defaults(run=_bench_faults)
+    add_benchmarks(commands)
     demo = commands.add_parser("demo", help="run the simulated robot and the controller over DDS")
     demo.add_argument("--engine", default="student_k4")
     demo.add_argument("--scenario", default="nominal")

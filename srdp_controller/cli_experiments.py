@@ -6,13 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from srdp_controller.errors import SrdpError
-
-
-def _missing(error: ModuleNotFoundError) -> SrdpError:
-    return SrdpError(
-        f"this command needs {error.name}, which is not installed: pip install 'srdp_controller[sim,train]'"
-    )
+from srdp_controller.errors import SrdpError, missing_extra
 
 
 def _recipe_path(arguments: argparse.Namespace) -> Path:
@@ -32,7 +26,7 @@ def _sweep(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
         from srdp_controller.offline.sweep import sweep, variants
     except ModuleNotFoundError as error:
-        raise _missing(error) from None
+        raise missing_extra("sim,train", error) from None
     from srdp_controller.progress import ProgressPrinter
 
     found = variants(
@@ -59,7 +53,7 @@ def _ablations(arguments: argparse.Namespace) -> dict[str, Any]:
         from srdp_controller.experiments.ablations import run_ablations
         from srdp_controller.offline.recipe import load_recipe
     except ModuleNotFoundError as error:
-        raise _missing(error) from None
+        raise missing_extra("sim,train", error) from None
     from srdp_controller.progress import ProgressPrinter
 
     result = run_ablations(
@@ -92,7 +86,7 @@ def _chunking(arguments: argparse.Namespace) -> dict[str, Any]:
         from srdp_controller.experiments.chunking import run_chunking
         from srdp_controller.offline.recipe import load_recipe
     except ModuleNotFoundError as error:
-        raise _missing(error) from None
+        raise missing_extra("sim,train", error) from None
     from srdp_controller.progress import ProgressPrinter
 
     result = run_chunking(

@@ -28,3 +28,8 @@ class DatasetError(SrdpError):
 
 class ScenarioError(SrdpError):
     """A scenario file of the simulation is missing or wrong."""
+
+
+def missing_extra(extra: str, error: ModuleNotFoundError) -> SrdpError:
+    """The error of a command that needs packages which are not installed."""
+    return SrdpError(f"this command needs {error.name}, which is not installed: pip install 'srdp_controller[{extra}]'")

@@ -9,10 +9,10 @@ import pytest
 
 from srdp_controller.control.controller import Controller, ControllerSettings
 from srdp_controller.control.noise import HeldNoise
+from srdp_controller.control.planner import Plan, PlanWorker
 from srdp_controller.control.safety_filter import SafetyFilter, SafetyLimits
 from srdp_controller.control.supervisor import Abstention, Mode, Supervisor, SupervisorTiming
 from srdp_controller.control.swap import Deployment, EngineSlot, Wanted, measure, require_fit, require_same_robot
-from srdp_controller.control.teacher_worker import Plan, TeacherWorker
 from srdp_controller.control.telemetry import Telemetry
 from srdp_controller.engines.onnx_engine import load_engine
 from srdp_controller.errors import EngineError
@@ -38,12 +38,14 @@ class Rig:
         self.threshold = threshold if threshold is not None else bundle.calibration().threshold("student_k4", 0.01)
         self.teacher_engine = load_engine(bundle, "teacher", "cpu")
         self.slot = EngineSlot(self.prepare(Wanted("student_k4")), self.prepare)
-        self.teacher = TeacherWorker(self.teacher_engine)
+        self.teacher = PlanWorker(self.teacher_engine)
+        self.ahead = PlanWorker(self.slot.current.engine)
         self.controller = Controller(
             ControllerSettings(PERIOD_NS, MAX_AGE_NS, 150_000_000),
             self.assembler,
             self.slot,
             self.teacher,
+            self.ahead,
             Supervisor(SupervisorTiming(500_000_000)),
             Abstention(0.1, 50_000_000),
             SafetyFilter(limits, PERIOD_NS * 1e-9),
@@ -52,6 +54,10 @@ class Rig:
             self.take,
             lambda command, observed: self.published.append((list(command), observed)),
         )
+
+    def close(self):
+        self.teacher.close()
+        self.ahead.close()
 
     def prepare(self, wanted):
         engine = load_engine(self.bundle, wanted.engine, "cpu")
@@ -81,7 +87,7 @@ class Rig:
 def rig(bundle):
     made = Rig(bundle)
     yield made
-    made.teacher.close()
+    made.close()
 
 
 @pytest.fixture
@@ -89,7 +95,7 @@ def distrusted(bundle):
     """A rig whose threshold no state passes."""
     made = Rig(bundle, threshold=1e-9)
     yield made
-    made.teacher.close()
+    made.close()
 
 
 def test_without_observations_it_holds_and_commands_nothing(rig):
@@ -220,11 +226,11 @@ def test_a_plan_from_an_observation_that_is_too_old_is_not_driven(distrusted):
         time.sleep(0.001)
     old = rig.now - MAX_AGE_NS - 1
     rig.teacher.submit = lambda *a: False
-    rig.teacher.plan = Plan(np.full((8, 2), 0.1), begun_ns=rig.now, measured_ns=old)
+    rig.teacher._plan = Plan(np.full((8, 2), 0.1), begun_ns=rig.now, measured_ns=old)
     assert rig.step(1) is Mode.HOLD
-    rig.teacher.plan = Plan(np.full((8, 2), 0.1), begun_ns=rig.now, measured_ns=rig.now)
+    rig.teacher._plan = Plan(np.full((8, 2), 0.1), begun_ns=rig.now, measured_ns=rig.now)
     assert rig.step(1) is Mode.TEACHER
-    assert rig.published[-1][1] == rig.teacher.plan.measured_ns
+    assert rig.published[-1][1] == rig.teacher._plan.measured_ns
 
 
 def test_driving_the_rest_of_the_chunk_blind_stays_in_the_workspace(rig):
@@ -234,7 +240,7 @@ def test_driving_the_rest_of_the_chunk_blind_stays_in_the_workspace(rig):
     # the tool is taken to be just inside the edge, heading out
     rig.controller._position = (edge - 0.01, 0.0)
     rig.now += MAX_AGE_NS
-    rig.controller._plan = Plan(np.tile([0.2, 0.0], (8, 1)), rig.now, rig.now)
+    rig.controller.schedule.plan = Plan(np.tile([0.2, 0.0], (8, 1)), rig.now, rig.now)
     travelled = edge - 0.01
     for _ in range(60):
         rig.step(1)

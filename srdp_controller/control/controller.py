@@ -16,10 +16,10 @@ import numpy as np
 
 from srdp_controller.control.histogram import Histogram
 from srdp_controller.control.noise import HeldNoise
+from srdp_controller.control.planner import ChunkSchedule, Plan, Planner
 from srdp_controller.control.safety_filter import SafetyFilter
 from srdp_controller.control.supervisor import Abstention, Event, Mode, Supervisor
 from srdp_controller.control.swap import EngineSlot
-from srdp_controller.control.teacher_worker import Plan, TeacherWorker
 from srdp_controller.control.telemetry import MODES, Telemetry
 from srdp_controller.errors import SrdpError
 from srdp_controller.observation import NEVER_NS, ObservationAssembler
@@ -34,6 +34,7 @@ class ControllerSettings:
     teacher_deadline_ns: int
     abstain_enabled: bool = True
     rollback_cycles: int = 100  # an engine that fails so soon after a swap makes way for the one before
+    blend_ns: int = 50_000_000  # in which one source's chunk fades into another's
 
 
 @dataclass
@@ -53,6 +54,18 @@ class ControllerState:
     latency_by_mode: dict[Mode, Histogram] = field(default_factory=lambda: {mode: Histogram() for mode in Mode})
     age_by_mode: dict[Mode, Histogram] = field(default_factory=lambda: {mode: Histogram() for mode in Mode})
 
+    def restart_statistics(self) -> None:
+        """Empty the histograms; the counters go on."""
+        for histogram in (
+            self.inference,
+            self.latency,
+            self.overhead,
+            self.observation_age,
+            *self.latency_by_mode.values(),
+            *self.age_by_mode.values(),
+        ):
+            histogram.clear()
+
 
 # take(now_ns) updates the assembler and returns when the newest message was received [ns], or 0
 Take = Callable[[int], int]
@@ -68,7 +81,8 @@ class Controller:
         settings: ControllerSettings,
         assembler: ObservationAssembler,
         slot: EngineSlot,
-        teacher: TeacherWorker,
+        teacher: Planner,
+        ahead: Planner,
         supervisor: Supervisor,
         abstention: Abstention,
         safety: SafetyFilter,
@@ -85,20 +99,23 @@ class Controller:
         self.safety = safety
         self.telemetry = telemetry
         self.teacher = teacher
+        self.ahead = ahead
         self._assembler = assembler
         self._noise = noise
         self._take = take
         self._publish = publish
         spec = assembler.spec
-        self._step_ns = round(spec.step_s * 1e9)
+        self.schedule = ChunkSchedule(round(spec.step_s * 1e9), settings.blend_ns)
+        self._from_teacher = False
         names = [component.name for component in spec.observation]
         self._tip = [names.index(name) for name in spec.workspace.position_observations]
         self._zero = [0.0] * spec.act_dim
-        self._plan: Plan | None = None
         self._history = [(0, self._zero)] * (
             2 + max([0, *(age // settings.period_ns for age in assembler.history_ages_ns)])
         )
         self._cycle = 0
+        self._newest: Plan | None = None
+        self._ahead_noise = np.zeros_like(slot.current.engine.noise)
         self._scores = np.zeros_like(slot.current.engine.latent[0])
         self._since_swap = 0
         self._started_ns = 0
@@ -144,7 +161,9 @@ class Controller:
             self._position = position
         command = self.safety.apply(desired, position, elapsed_ns * 1e-9)
         self._last_publish_ns = now_ns
-        self._publish(command, observed_ns if self._plan is None else self._plan.measured_ns)
+        planned_ns = self.schedule.measured_ns()
+        measured_ns = observed_ns if planned_ns is None else planned_ns
+        self._publish(command, measured_ns)
         state.commands += 1
         if assembler.history_ages_ns:
             self._history[self._cycle % len(self._history)] = (now_ns, command)
@@ -155,7 +174,7 @@ class Controller:
             state.latency.record(latency_ns)
             state.latency_by_mode[mode].record(latency_ns)
         if observed_ns != NEVER_NS:
-            state.age_by_mode[mode].record(age_ns)
+            state.age_by_mode[mode].record(now_ns - measured_ns)
         state.overhead.record(ended - now_ns - inference_ns)
         self.telemetry.record(
             (
@@ -171,11 +190,16 @@ class Controller:
             assembler.vector,
         )
 
+    def long_running_threads(self) -> list[int]:
+        """Threads (the operating system's identifiers) that compute for long and must not be hurried."""
+        return [*self.teacher.threads(), *self.ahead.threads()]
+
     def _deployed(self) -> None:
         """Another deployment is in force: its latents and its teacher are others."""
         self._since_swap = 0
         self.abstention.clear()
         self.teacher.exchange(self.slot.current.teacher)
+        self.ahead.exchange(self.slot.current.engine)
         if self._scores.shape != self.slot.current.engine.latent[0].shape:
             self._scores = np.zeros_like(self.slot.current.engine.latent[0])
 
@@ -203,6 +227,8 @@ class Controller:
         assembler.remember(now_ns)
         if assembler.history_ages_ns:
             assembler.set_history({age: self._command_at(now_ns - age) for age in assembler.history_ages_ns})
+        if deployment.ahead:
+            return self._plan_ahead(now_ns, observed_ns)
         np.copyto(engine.observation[0], assembler.vector)
         self._noise.fill(engine.noise, now_ns)
         started = time.monotonic_ns()
@@ -222,31 +248,85 @@ class Controller:
             if self.abstention.update(score, deployment.threshold, now_ns):
                 return (*self._abstain(engine.noise, now_ns, observed_ns, score, deployment.threshold), inference_ns)
         # this chunk's clock starts now, as the evaluated closed loop's does
-        self._plan = Plan(chunk.copy(), now_ns, observed_ns)
+        self._join(Plan(chunk.copy(), now_ns, observed_ns), now_ns, teacher=False)
         return Event.TRUSTED, "", inference_ns
+
+    def _join(self, plan: Plan, now_ns: int, teacher: bool, follows: bool = False) -> None:
+        """Put a plan in force; it is blended in where the source changes, or where it ``follows`` unconditioned.
+
+        What would become too old while it fades is dropped at once.
+        """
+        schedule, settings = self.schedule, self.settings
+        blend = teacher is not self._from_teacher or (follows and not plan.conditioned)
+        self._from_teacher = teacher
+        earlier = schedule.plan
+        fresh = earlier is not None and now_ns + settings.blend_ns - earlier.measured_ns <= settings.max_age_ns
+        schedule.join(plan, now_ns, blend and fresh)
+
+    def _submit(self, planner: Planner, noise: np.ndarray, now_ns: int, observed_ns: int) -> None:
+        """Have a chunk planned, told what will be done until it is ready where the policy can be told."""
+        if planner.busy:
+            return
+        assembler = self._assembler
+        steps = assembler.spec.prefix_steps
+        committed = self.schedule.committed(now_ns, planner.delay_ns(), steps) if steps else ()
+        if steps:
+            assembler.set_prefix(committed)
+        planner.submit(assembler.vector, noise, now_ns, observed_ns, len(committed) > 0)
+        if steps:
+            assembler.set_prefix(())
+
+    def _plan_ahead(self, now_ns: int, observed_ns: int) -> tuple[Event, str, int]:
+        """Drive with an engine that takes longer than a period: the newest plan is executed meanwhile."""
+        state, settings = self.state, self.settings
+        deployment, planner, schedule = self.slot.current, self.ahead, self.schedule
+        noise = self._ahead_noise
+        if noise.shape != deployment.engine.noise.shape:
+            noise = self._ahead_noise = np.zeros_like(deployment.engine.noise)
+        self._noise.fill(noise, now_ns)
+        self._submit(planner, noise, now_ns, observed_ns)
+        if planner.error:
+            return self._engine_failed(planner.error, 0)
+        plan = planner.newest(now_ns)
+        if plan is None or plan.engine is not deployment.engine:
+            return Event.PLAN_LATE, f"the first plan of {deployment.name} is not ready", 0
+        if plan is not self._newest:
+            self._newest = plan
+            state.inference.record(plan.took_ns)
+        if now_ns - plan.measured_ns > settings.max_age_ns:
+            return Event.PLAN_LATE, f"{deployment.name} takes longer than {settings.max_age_ns * 1e-6:.0f} ms", 0
+        if settings.abstain_enabled and deployment.threshold < math.inf:
+            state.score = plan.score
+            if self.abstention.update(plan.score, deployment.threshold, now_ns):
+                return (*self._abstain(noise, now_ns, observed_ns, plan.score, deployment.threshold), 0)
+        if plan is not schedule.plan:
+            self._join(plan, now_ns, teacher=False, follows=True)
+        return Event.TRUSTED, "", 0
 
     def _abstain(
         self, noise: np.ndarray, now_ns: int, observed_ns: int, score: float, threshold: float
     ) -> tuple[Event, str]:
         worker = self.teacher
-        worker.submit(self._assembler.vector, noise, now_ns, observed_ns)
-        plan = worker.plan
-        reason = f"latent distance {score:.3g} above {threshold:.3g}"
         settings = self.settings
+        worker.expire(now_ns, settings.teacher_deadline_ns)
+        self._submit(worker, noise, now_ns, observed_ns)
+        plan = worker.newest(now_ns)
+        reason = f"latent distance {score:.3g} above {threshold:.3g}"
         if (
             plan is not None
             and now_ns - plan.begun_ns <= settings.teacher_deadline_ns
             and now_ns - plan.measured_ns <= settings.max_age_ns
         ):
-            self._plan = plan
+            if plan is not self.schedule.plan:
+                self._join(plan, now_ns, teacher=True, follows=True)
             return Event.ABSTAIN_TEACHER_READY, reason
         return Event.ABSTAIN_TEACHER_LATE, f"{reason}; teacher {worker.error or 'late'}"
 
     def _desired(self, mode: Mode, now_ns: int) -> Any:
-        if mode is Mode.STOP or self._plan is None:
-            self._plan = None
+        if mode is Mode.STOP:
+            self.schedule.clear()
             return self._zero
-        action = self._plan.action(now_ns, self._step_ns)
+        action = self.schedule.action(now_ns)
         return self._zero if action is None else action
 
     def _command_at(self, when_ns: int) -> list[float]:

@@ -33,6 +33,11 @@ class Histogram:
         if value_ns > self.largest:
             self.largest = value_ns
 
+    def clear(self) -> None:
+        """Forget every sample."""
+        self._counts = [0] * _BUCKETS
+        self.count = self.total = self.largest = 0
+
     def quantile(self, share: float) -> float:
         """Upper edge [ns] of the bucket in which the given share of all samples is reached."""
         if self.count == 0:
@@ -87,6 +92,8 @@ class Window:
         """The samples since the last call, as a histogram whose largest is exact to a bucket."""
         counts = list(self._histogram._counts)
         recent = Histogram()
+        if sum(counts) < sum(self._seen):  # it was cleared since
+            self._seen = [0] * _BUCKETS
         for index, (now, before) in enumerate(zip(counts, self._seen, strict=True)):
             if now > before:
                 recent._counts[index] = now - before

@@ -32,6 +32,12 @@ class LoopState:
     period_error: Histogram = field(default_factory=Histogram)
     execution: Histogram = field(default_factory=Histogram)
 
+    def restart_statistics(self) -> None:
+        """Count anew from here."""
+        self.cycles = self.overruns = self.missed_cycles = 0
+        for histogram in (self.lateness, self.period_error, self.execution):
+            histogram.clear()
+
 
 def absolute(lateness: int) -> int:
     """Magnitude of a period's error [ns]."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,6 +31,31 @@ def use_fifo(priority: int) -> Privilege:
         return Privilege(name, True, f"priority {priority}")
     except (OSError, AttributeError) as error:
         return Privilege(name, False, f"refused ({error}); other processes may delay a cycle by milliseconds")
+
+
+def raise_helpers(priority: int, spare: Sequence[int]) -> Privilege:
+    """SCHED_FIFO with ``priority`` for this process's other threads, but for the calling one and ``spare``.
+
+    They are the middleware's and the executor's. Whoever has no processor for a while may have the
+    interpreter's lock or a lock of the middleware meanwhile, and the control thread then waits for both.
+    ``spare`` are thread identifiers of the operating system: what computes for long stays as it is.
+    Threads that those start later are ordinary ones again.
+    """
+    name = "SCHED_FIFO of the helpers"
+    if priority == 0:
+        return Privilege(name, False, "not asked for (helper_priority 0)")
+    left = {threading.get_native_id(), *spare}
+    raised = 0
+    try:
+        for entry in os.listdir("/proc/self/task"):
+            if int(entry) in left:
+                continue
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.sched_setscheduler(int(entry), os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
+                raised += 1
+        return Privilege(name, True, f"priority {priority} for {raised} threads")
+    except (OSError, AttributeError) as error:
+        return Privilege(name, False, f"refused ({error}); the loop may wait for a lock for some 100 us")
 
 
 def use_affinity(cpus: Sequence[int]) -> Privilege:

@@ -28,6 +28,7 @@ class Event(Enum):
     HOLD_EXPIRED = "hold expired"
     OBSERVATION_STALE = "observation stale"
     ENGINE_FAILED = "engine failed"
+    PLAN_LATE = "plan late"
     ABSTAIN_TEACHER_LATE = "abstain, teacher late"
     ABSTAIN_TEACHER_READY = "abstain, teacher ready"
     TRUSTED = "trusted"
@@ -37,6 +38,7 @@ _ACTIVE = {
     Event.FAULT: Mode.STOP,
     Event.OBSERVATION_STALE: Mode.HOLD,
     Event.ENGINE_FAILED: Mode.HOLD,
+    Event.PLAN_LATE: Mode.HOLD,
     Event.ABSTAIN_TEACHER_LATE: Mode.HOLD,
     Event.ABSTAIN_TEACHER_READY: Mode.TEACHER,
     Event.TRUSTED: Mode.STUDENT,

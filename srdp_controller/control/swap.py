@@ -36,6 +36,7 @@ class Deployment:
         threshold: of the abstention test.
         run_time_ns: what the loop has to expect (``measure``).
         teacher: the teacher's engine of the same bundle and provider.
+        ahead: whether it takes longer than a period, and plans ahead of the loop.
     """
 
     wanted: Wanted
@@ -43,6 +44,7 @@ class Deployment:
     threshold: float
     run_time_ns: float
     teacher: Engine
+    ahead: bool = False
 
     @property
     def name(self) -> str:
@@ -88,16 +90,40 @@ def measure(engine: Engine, runs: int = 200) -> float:
     return max(processor.quantile(0.99), wall.quantile(0.5))
 
 
-def require_fit(name: str, run_time_ns: float, period_ns: int, share: float = 0.8) -> None:
-    """Refuse an engine whose run time (see ``measure``) does not leave room in the period.
+FITTING_SHARE = 0.8
+
+
+def fits(run_time_ns: float, period_ns: int) -> bool:
+    """Whether an engine's run time (see ``measure``) leaves room in the period."""
+    return run_time_ns <= FITTING_SHARE * period_ns
+
+
+def require_fit(name: str, run_time_ns: float, period_ns: int) -> None:
+    """Refuse an engine that does not leave room in the period.
 
     Raises:
         EngineError: with the measured time and the rate that would fit.
     """
-    if run_time_ns > share * period_ns:
+    if not fits(run_time_ns, period_ns):
         raise EngineError(
-            f"engine {name} takes {run_time_ns * 1e-3:.0f} us, more than {share:.0%} of the period of "
-            f"{period_ns * 1e-3:.0f} us; lower update_rate to {share * 1e9 / run_time_ns:.0f} Hz or choose fewer steps"
+            f"engine {name} takes {run_time_ns * 1e-3:.0f} us, more than {FITTING_SHARE:.0%} of the period of "
+            f"{period_ns * 1e-3:.0f} us; lower update_rate to {FITTING_SHARE * 1e9 / run_time_ns:.0f} Hz, choose "
+            "fewer steps, or let it plan ahead with planning.mode:=auto"
+        )
+
+
+def require_chunk(name: str, run_time_ns: float, chunk_ns: int, max_age_ns: int) -> None:
+    """Refuse an engine whose plans would be over, or too old, before the next one is ready.
+
+    Raises:
+        EngineError: with the measured time and what it would have to stay below.
+    """
+    most_ns = min(chunk_ns, max_age_ns) // 2  # a plan is executed until the one begun when it became ready is ready
+    if run_time_ns > most_ns:
+        raise EngineError(
+            f"engine {name} takes {run_time_ns * 1e-6:.1f} ms to plan a chunk of {chunk_ns * 1e-6:.0f} ms from "
+            f"observations that may be {max_age_ns * 1e-6:.0f} ms old: at most {most_ns * 1e-6:.0f} ms are possible; "
+            "choose fewer steps"
         )
 
 

@@ -6,6 +6,7 @@ so that a noisy host hits all alike, and their histograms are added up.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -13,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from srdp_controller.errors import SrdpError
 
 Report = Callable[[str, int, int, str], None]
 TIMES = ("lateness_us", "inference_us", "overhead_us")
-UNPRIVILEGED = {"thread_priority": 0, "lock_memory": False, "cpu_dma_latency": False}
+UNPRIVILEGED = {"thread_priority": 0, "helper_priority": 0, "lock_memory": False, "cpu_dma_latency": False}
+WARM_UP_S = 3.0  # the robot's process starts its first episode meanwhile
 
 
 class Totals:
@@ -93,18 +95,48 @@ def _cyclictest(rate: float, seconds: float) -> dict[str, Any]:
     return {"cycles": lateness.count, "overruns": overruns, "missed_cycles": 0, "histograms": {"lateness_us": part}}
 
 
+@contextlib.contextmanager
+def cpu_hogs(wanted: bool) -> Iterator[None]:
+    """A process on every core that never rests."""
+    count = (os.cpu_count() or 1) if wanted else 0
+    hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for hog in hogs:
+            hog.kill()
+            hog.wait()
+
+
 def bench_loop(
-    bundle: Path, *, rate: float, engine: str, duration: float, rounds: int, report: Report
+    bundle: Path,
+    *,
+    rate: float,
+    engine: str,
+    duration: float,
+    rounds: int,
+    report: Report,
+    hogs: bool = False,
+    only: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Run every loop for ``duration`` seconds in ``rounds`` rounds; the contract's keys."""
+    """Run every loop for ``duration`` seconds in ``rounds`` rounds; the contract's keys.
+
+    Raises:
+        SrdpError: a loop did not run, or ``only`` names one that is not there.
+    """
     environment = {**os.environ, **private_environment()}
-    common: dict[str, Any] = {"engine": engine, "update_rate": float(rate), "model_dir": str(bundle.resolve())}
+    common: dict[str, Any] = {
+        "engine": engine,
+        "update_rate": float(rate),
+        "model_dir": str(bundle.resolve()),
+        "statistics.warm_up": WARM_UP_S,
+    }
 
     def node(module: str, extra: dict[str, Any], words: list[str]) -> Callable[[float], dict[str, Any]]:
         def run(seconds: float) -> dict[str, Any]:
             with tempfile.TemporaryDirectory() as name:
                 command = node_command(module, {**common, **extra, "run_dir": name}, words)
-                return _with_robot(command, Path(name), environment, seconds)
+                return _with_robot(command, Path(name), environment, seconds + WARM_UP_S)
 
         return run
 
@@ -121,11 +153,16 @@ def bench_loop(
         loops["torch_eager"] = node("report.torch_loop_node", {}, [])
     if shutil.which("cyclictest"):
         loops["cyclictest"] = lambda seconds: _cyclictest(rate, seconds)
+    unknown = [name for name in only if name not in loops]
+    if unknown:
+        raise SrdpError(f"--loops: no loop {unknown[0]!r} here; there are: {', '.join(loops)}")
+    loops = {name: run for name, run in loops.items() if not only or name in only}
     totals = {name: Totals() for name in loops}
     done = 0
     for _ in range(rounds):
         for name, run in loops.items():
-            totals[name].add(run(duration / rounds))
+            with cpu_hogs(hogs):
+                totals[name].add(run(duration / rounds))
             done += 1
             lateness = totals[name].histograms["lateness_us"].percentiles()
             report("bench loop", done, rounds * len(loops), f"{name}: p99.9 {lateness['p999']:.0f} us late")
@@ -135,5 +172,7 @@ def bench_loop(
         "engine": engine,
         "duration_s": duration,
         "rounds": rounds,
+        "warm_up_s": WARM_UP_S,
+        "hogs": hogs,
         "loops": {name: total.result() for name, total in totals.items()},
     }

@@ -32,22 +32,29 @@ from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
+from srdp_controller.control.assembly import build_controller, safety_limits
 from srdp_controller.control.clock import sleep_then_spin, sleep_until
-from srdp_controller.control.controller import Controller, ControllerSettings
+from srdp_controller.control.controller import Controller
 from srdp_controller.control.loop import LoopState, LoopTiming, run_loop
-from srdp_controller.control.noise import HeldNoise
-from srdp_controller.control.privileges import Privilege, ShallowIdle, lock_memory, use_affinity, use_fifo
-from srdp_controller.control.safety_filter import KeepOut, SafetyFilter, SafetyLimits
-from srdp_controller.control.supervisor import Abstention, Mode, Supervisor, SupervisorTiming
+from srdp_controller.control.planner import PlanWorker
+from srdp_controller.control.privileges import (
+    Privilege,
+    ShallowIdle,
+    lock_memory,
+    raise_helpers,
+    use_affinity,
+    use_fifo,
+)
+from srdp_controller.control.supervisor import Mode
 from srdp_controller.control.swap import (
     Deployment,
-    EngineSlot,
     Wanted,
+    fits,
     measure,
+    require_chunk,
     require_fit,
     require_same_robot,
 )
-from srdp_controller.control.teacher_worker import TeacherWorker
 from srdp_controller.control.telemetry import CLOSED, FAILED, LOST, STATUS, Telemetry
 from srdp_controller.engines.bundle import LoadedBundle, load_bundle
 from srdp_controller.engines.engine import Engine
@@ -64,28 +71,12 @@ from srdp_controller.ros.reporting import Diagnostics, run_record
 
 FUTURE_TOLERANCE_NS = 5_000_000
 TELEMETRY_ROWS = 120_000
-DWELL_NS = 100_000_000
 COLLECTION_NS = 500_000  # slack that a collection of the youngest generation needs
 
 
 def bundle_folder(model_dir: str) -> Path:
     """The folder that a ``model_dir`` parameter stands for; empty: the shipped bundle."""
     return Path(model_dir) if model_dir else find_resource("models/pushing")
-
-
-def keep_out_zones(numbers: list[float]) -> tuple[KeepOut, ...]:
-    """Discs from x, y, radius, x, y, radius, ...
-
-    Raises:
-        SrdpError: not three numbers a disc, or a radius that is not above zero.
-    """
-    zones = [tuple(numbers[start : start + 3]) for start in range(0, len(numbers), 3)]
-    for zone in zones:
-        if len(zone) != 3 or not all(math.isfinite(value) for value in zone) or zone[2] <= 0.0:
-            raise SrdpError(
-                f"parameter safety.keep_out: {list(numbers)}: expected x, y, radius for each disc, radius above 0 [m]"
-            )
-    return tuple(KeepOut(*zone) for zone in zones)
 
 
 class _Input:
@@ -188,18 +179,7 @@ class ControllerNode(LifecycleNode):
         for component in spec.action:
             _, group, axis = component.field.split(".")
             self._targets.append((getattr(twist, group), axis))
-        lower, upper = spec.action_limits()
-        limits = SafetyLimits(
-            tuple(lower.tolist()),
-            tuple(upper.tolist()),
-            values["safety.max_speed"],
-            values["safety.max_acceleration"],
-            spec.workspace.lower,
-            spec.workspace.upper,
-            values["safety.barrier_gain"],
-            values["safety.max_jerk"],
-            keep_out_zones(values["safety.keep_out"]),
-        )
+        safety_limits(values, spec)  # before anything is started
         if values["record"]:
             require_mcap()
         telemetry = Telemetry(
@@ -207,21 +187,13 @@ class ControllerNode(LifecycleNode):
         )
         if values["record"]:
             self._recorder = self._start_recorder(telemetry)
-        self._controller = Controller(
-            ControllerSettings(
-                self._period_ns,
-                round(values["observation.max_age"] * 1e9),
-                round(values["fallback.teacher_deadline"] * 1e9),
-                values["abstain.enabled"],
-                values["swap.rollback_cycles"],
-            ),
+        self._controller = build_controller(
+            values,
             assembler,
-            EngineSlot(first, self._prepare),
-            TeacherWorker(first.teacher),
-            Supervisor(SupervisorTiming(round(values["fallback.hold_time"] * 1e9))),
-            Abstention(values["abstain.hysteresis"], DWELL_NS),
-            SafetyFilter(limits, self._period_ns * 1e-9),
-            HeldNoise(round(values["noise.hold_time"] * 1e9), values["seed"]),
+            first,
+            self._prepare,
+            PlanWorker(first.teacher, "teacher"),
+            PlanWorker(first.engine, "planner"),
             telemetry,
             self._take,
             self._publish,
@@ -229,7 +201,8 @@ class ControllerNode(LifecycleNode):
         self._assembler = assembler
         self.get_logger().info(
             f"bundle {folder}: engine {first.name} on {first.engine.provider}, "
-            f"run time {first.run_time_ns * 1e-3:.0f} us in a period of {self._period_ns * 1e-3:.0f} us, "
+            f"run time {first.run_time_ns * 1e-3:.0f} us in a period of {self._period_ns * 1e-3:.0f} us"
+            f"{' (planning ahead)' if first.ahead else ''}, "
             f"abstention threshold {first.threshold:.3g}"
         )
 
@@ -275,7 +248,13 @@ class ControllerNode(LifecycleNode):
         name = wanted.engine
         engine = self.load(bundle, name, wanted.provider)
         run_time = measure(engine, 200 if engine.evaluations <= 16 else 20)
-        require_fit(name, run_time, self._period_ns)
+        planning, spec = self.values["planning.mode"], bundle.spec
+        ahead = planning == "ahead" or (planning == "auto" and not fits(run_time, self._period_ns))
+        if ahead:
+            chunk_ns = round(spec.horizon * spec.step_s * 1e9)
+            require_chunk(name, run_time, chunk_ns, round(self.values["observation.max_age"] * 1e9))
+        else:
+            require_fit(name, run_time, self._period_ns)
         threshold = math.inf
         if self.values["abstain.enabled"] and name != "teacher":
             threshold = bundle.calibration().threshold(name, self.values["abstain.alpha"])
@@ -284,13 +263,14 @@ class ControllerNode(LifecycleNode):
             teacher = last.teacher
         else:
             teacher = self.load(bundle, "teacher", wanted.provider)
-        self._latest = Deployment(wanted, engine, threshold, run_time, teacher)
+        self._latest = Deployment(wanted, engine, threshold, run_time, teacher, ahead)
         return self._latest
 
     def _release(self) -> None:
         if self._controller is not None:
             self._stop_recorder()
             self._controller.teacher.close()
+            self._controller.ahead.close()
             self._controller = self._diagnostics = None
             for source in self._inputs:
                 self.destroy_subscription(source.subscription.handle)
@@ -307,6 +287,7 @@ class ControllerNode(LifecycleNode):
             use_affinity(values["cpu_affinity"]),
             lock_memory(values["lock_memory"]),
             self._idle.open(values["cpu_dma_latency"]),
+            self._raise_helpers(),
         ]
         sys.setswitchinterval(2e-4)
         gc.collect()
@@ -317,13 +298,37 @@ class ControllerNode(LifecycleNode):
             self._period_ns, sleep_then_spin(spin_ns) if spin_ns else sleep_until, values["overruns.manage"]
         )
         try:
-            run_loop(timing, self._loop_state, controller.cycle, lambda: self._running, self._collect_garbage)
+            run_loop(timing, self._loop_state, self._counted_cycle(), lambda: self._running, self._collect_garbage)
         except Exception as error:  # the loop's thread must say why it died, whatever it was
             self.failure = f"the control loop failed: {type(error).__name__}: {error}"
             self.get_logger().fatal(self.failure)
         finally:
             gc.enable()
             self._idle.close()
+
+    def _raise_helpers(self) -> Privilege:
+        assert self._controller is not None
+        return raise_helpers(self.values["helper_priority"], self._controller.long_running_threads())
+
+    def _counted_cycle(self) -> Callable[[int], None]:
+        """The controller's cycle; before the first one after ``statistics.warm_up`` the statistics begin anew."""
+        controller = self._controller
+        assert controller is not None
+        warm_up_cycles = round(self.values["statistics.warm_up"] * 1e9) // self._period_ns
+        if not warm_up_cycles:
+            return controller.cycle
+        loop, state, left = self._loop_state, controller.state, warm_up_cycles
+
+        def cycle(now_ns: int) -> None:
+            nonlocal left
+            if left >= 0:
+                left -= 1
+                if left < 0:
+                    loop.restart_statistics()
+                    state.restart_statistics()
+            controller.cycle(now_ns)
+
+        return cycle
 
     def _collect_garbage(self, deadline_ns: int) -> None:
         if deadline_ns - time.monotonic_ns() > COLLECTION_NS and gc.get_count()[0] > 5000:

@@ -50,6 +50,7 @@ class TimerControllerNode(ControllerNode):
         self._running = True
         self._deadline = time.monotonic_ns() + self._period_ns
         self._previous = 0
+        self._cycle = self._counted_cycle()
         self._idle.open(self.values["cpu_dma_latency"])
         lock_memory(self.values["lock_memory"])
         self._timer = self.create_timer(
@@ -60,6 +61,8 @@ class TimerControllerNode(ControllerNode):
     def _tick(self) -> None:
         thread = threading.get_ident()
         if thread not in self._privileged:  # every thread of the executor gets what the loop's thread gets
+            if not self._privileged:
+                self._raise_helpers()
             self._privileged.add(thread)
             use_fifo(self.values["thread_priority"])
             use_affinity(self.values["cpu_affinity"])
@@ -75,7 +78,7 @@ class TimerControllerNode(ControllerNode):
         if self._previous:
             loop.period_error.record(absolute(started - self._previous - period))
         self._previous = started
-        controller.cycle(started)
+        self._cycle(started)
         loop.cycles += 1
         loop.last_execution_ns = time.monotonic_ns() - started
         loop.execution.record(loop.last_execution_ns)
