@@ -18,6 +18,15 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+FIELD_UNITS = {
+    "position[": ("rad", "m"),
+    "velocity[": ("rad/s", "m/s"),
+    "effort[": ("N m", "N"),
+    "pose.position.": ("m",),
+    "pose.orientation.": ("1",),
+}
+
+
 class TopicSource(_Model):
     """One field of a ROS message."""
 
@@ -161,8 +170,26 @@ class PolicySpec(_Model):
                 raise ValueError(f"observation {component.name}: no action component {source.component}")
             if isinstance(source, ObservationHistorySource) and source.component not in self.sensor_indices():
                 raise ValueError(f"observation {component.name}: component {source.component} is filled by no sensor")
+        self._check_units()
         self._check_prefix()
         return self
+
+    def _check_units(self) -> None:
+        """ROS messages carry no units but have them all the same (REP 103): nothing else can be meant."""
+        for component in self.observation:
+            source = component.source
+            if isinstance(source, TopicSource):
+                allowed = next((units for field, units in FIELD_UNITS.items() if source.field.startswith(field)), None)
+            else:
+                allowed = ("m",) if isinstance(source, KinematicsSource) else None
+            if allowed is not None and component.unit not in allowed:
+                raise ValueError(
+                    f"observation {component.name}: unit {component.unit!r}; its source is in {' or '.join(allowed)}"
+                )
+        for action in self.action:
+            unit = "m/s" if ".linear." in action.field else "rad/s"
+            if action.unit != unit:
+                raise ValueError(f"action {action.name}: unit {action.unit!r}; {action.field} is in {unit}")
 
     def _check_prefix(self) -> None:
         columns = self.prefix_columns()

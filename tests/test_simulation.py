@@ -8,10 +8,11 @@ from srdp_controller.offline.recipe import CollectRecipe
 from srdp_controller.simulation.actuation import DelayedActuator
 from srdp_controller.simulation.closed_loop import run_episodes
 from srdp_controller.simulation.expert import PushingExpert
-from srdp_controller.simulation.pushing_env import PushingEnv
+from srdp_controller.simulation.faults import FaultInjector
+from srdp_controller.simulation.pushing_env import ObservedWorld, PushingEnv
 from srdp_controller.simulation.pushing_world import PushingWorld
-from srdp_controller.simulation.scenario import Actuation, Sensor, draw_layout, load_scenario
-from srdp_controller.simulation.sensors import SensorStream
+from srdp_controller.simulation.scenario import Actuation, Fault, Sensor, draw_layout, load_scenario
+from srdp_controller.simulation.sensors import Measurement, SensorStream
 
 SCENARIOS = ["nominal", "delayed", "noisy", "heavy", "lossy", "shifted", "symmetric"]
 
@@ -208,3 +209,40 @@ def test_noise_is_drawn_as_often_as_it_is_held():
 
     assert draws(0.0) >= 36
     assert 4 <= draws(0.2) <= 6
+
+
+def test_each_fault_of_a_stream_does_what_it_says_and_only_in_its_time():
+    def published(kind, now, values=(1.0, 2.0, 3.0)):
+        fault = Fault(stream="object_pose", kind=kind, start_s=1.0, duration_s=0.5)
+        injector = FaultInjector((fault,), "object_pose")
+        injector.apply(Measurement(np.zeros(3), now - 0.1, now - 0.07), now - 0.1)
+        return injector.apply(Measurement(np.array(values), now, now + 0.03), now)
+
+    for kind in ("silent", "nan", "truncated", "stale", "duplicated"):
+        for outside in (0.9, 1.5):
+            (healthy,) = published(kind, outside)
+            assert healthy.values.tolist() == [1.0, 2.0, 3.0] and healthy.measured_s == outside
+    assert published("silent", 1.2) == []
+    assert np.isnan(published("nan", 1.2)[0].values).all()
+    assert np.isinf(published("infinite", 1.2)[0].values).all()
+    assert (published("out_of_range", 1.2)[0].values > 50.0).all()
+    assert len(published("truncated", 1.2)[0].values) == 2
+    assert published("stale", 1.2)[0].measured_s == pytest.approx(0.7)
+    assert published("future", 1.2)[0].measured_s == pytest.approx(1.7)
+    assert [m.measured_s for m in published("duplicated", 1.2)] == [1.2, 1.2]
+    assert [m.measured_s for m in published("reordered", 1.2)] == [1.2, pytest.approx(1.1)]
+    assert published("frozen", 1.15)[0].values.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_faults_of_a_scenario_reach_the_observation(bundle):
+    observed = ObservedWorld(load_scenario("faulty"), spec=bundle.spec)
+    observed.reset(np.random.default_rng(0))
+    tips = []
+    while observed.world.time_s < 1.75:  # the object's NaN, then silent joints
+        observed.send((0.05, 0.0))
+        observed.step()
+        assert np.isfinite(observed.observation).all()
+        tips.append((observed.world.time_s, observed.observation[:2].tolist()))
+    observed.world.close()
+    assert len({tuple(tip) for time_s, tip in tips if time_s < 1.1}) > 100
+    assert len({tuple(tip) for time_s, tip in tips if time_s > 1.25}) == 1

@@ -29,7 +29,7 @@ from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
-from std_msgs.msg import String
+from std_msgs.msg import Float64MultiArray, MultiArrayDimension, String
 from std_srvs.srv import Trigger
 
 from srdp_controller.control.assembly import build_controller, safety_limits
@@ -67,7 +67,7 @@ from srdp_controller.resources import find_resource
 from srdp_controller.ros.direct_take import LATCHED, LATEST, DirectSubscription, Subscription, extractor
 from srdp_controller.ros.parameters import declare, load_schema, refuse
 from srdp_controller.ros.recorder import require_mcap
-from srdp_controller.ros.reporting import Diagnostics, run_record
+from srdp_controller.ros.reporting import Diagnostics, Thresholds, run_record
 
 FUTURE_TOLERANCE_NS = 5_000_000
 TELEMETRY_ROWS = 120_000
@@ -84,7 +84,9 @@ class _Input:
 
     def __init__(self, node: ControllerNode, assembler: ObservationAssembler, topic: str) -> None:
         plan = assembler.plans[topic]
-        message_type, self.extract, self.check = extractor(plan.type, plan.fields)
+        joints = {name for kinematics, _, _ in plan.kinematics for name in kinematics.joint_names}
+        frame = assembler.spec.workspace.frame
+        message_type, self.extract, self.check = extractor(plan.type, plan.fields, frame, joints)
         self.subscription = node.subscription_class(node, message_type, topic, LATCHED if plan.optional else LATEST)
         self.topic = topic
         self.checked: object = None
@@ -171,7 +173,14 @@ class ControllerNode(LifecycleNode):
         first = self._prepare(wanted)
         assembler = ObservationAssembler(spec)
         self._inputs = [_Input(self, assembler, topic) for topic in assembler.plans]
-        self._command_publisher = self.create_publisher(TwistStamped, "~/command", 1)
+        self._as_array = values["command.type"] == "float64_multi_array"
+        command_type = Float64MultiArray if self._as_array else TwistStamped
+        self._command_publisher = self.create_publisher(command_type, "~/command", 1)
+        self._array = Float64MultiArray()
+        self._array.layout.dim = [
+            MultiArrayDimension(label=f"{component.name} [{component.unit}]", size=1, stride=1)
+            for component in spec.action
+        ]
         self._message = TwistStamped()
         self._message.header.frame_id = spec.workspace.frame
         twist = self._message.twist
@@ -362,6 +371,10 @@ class ControllerNode(LifecycleNode):
         return newest
 
     def _publish(self, command: list[float], observed_ns: int) -> None:
+        if self._as_array:
+            self._array.data = command
+            self._command_publisher.publish(self._array)
+            return
         stamp_ns = 0 if observed_ns == NEVER_NS else time.time_ns() - (time.monotonic_ns() - observed_ns)
         stamp = self._message.header.stamp
         stamp.sec, stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
@@ -479,7 +492,7 @@ class ControllerNode(LifecycleNode):
             status.level, status.message = DiagnosticStatus.STALE, self.failure or "not configured"
         else:
             if self._diagnostics is None:
-                self._diagnostics = Diagnostics(controller, self._loop_state)
+                self._diagnostics = Diagnostics(controller, self._loop_state, Thresholds.of(self.values))
             status = self._diagnostics.status(self.values["update_rate"], self.failure)
         array = DiagnosticArray(status=[status])
         array.header.stamp = self.get_clock().now().to_msg()

@@ -6,7 +6,8 @@ interpreter lock to convert their messages while a cycle is due.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Container
 from typing import Any, Protocol
 
 from rclpy.callback_groups import CallbackGroup
@@ -78,10 +79,17 @@ class DirectSubscription:
 Extract = Callable[[Any], list[float]]
 
 
-def extractor(type_name: str, fields: list[str]) -> tuple[Any, Extract, Callable[[Any], str | None]]:
-    """Message class, values of ``fields`` of a message in order, and a check of its shape.
+TWO_TURNS_RAD = 4.0 * math.pi
 
-    The check returns None or what is wrong with the message (a joint that is missing, say).
+
+def extractor(
+    type_name: str, fields: list[str], frame: str, chain_joints: Container[str] = ()
+) -> tuple[Any, Extract, Callable[[Any], str | None]]:
+    """Message class, values of ``fields`` of a message in order, and a check of its shape, unit and frame.
+
+    The check returns None or what is wrong with the message (a joint that is missing, say, angles that can
+    only be degrees, or a pose in another frame than ``frame``; a pose without a frame is taken to be in it).
+    ``chain_joints`` are those of a kinematic chain, whose angles no limit of the observation sees.
     """
     if type_name == "sensor_msgs/msg/JointState":
         from sensor_msgs.msg import JointState
@@ -105,6 +113,9 @@ def extractor(type_name: str, fields: list[str]) -> tuple[Any, Extract, Callable
                 return f"joint {missing[0]!r} is not in the message (it has {len(known)} joints)"
             if len(message.position) != len(message.name):
                 return f"{len(message.position)} positions for {len(message.name)} joints"
+            for name, value in zip(message.name, message.position, strict=True):
+                if name in chain_joints and TWO_TURNS_RAD < abs(value) < math.inf:
+                    return f"joint {name!r} at {value:.4g} rad is beyond two turns: are these degrees?"
             return None
 
         return JointState, joint_values, joint_check
@@ -121,4 +132,10 @@ def extractor(type_name: str, fields: list[str]) -> tuple[Any, Extract, Callable
             values.append(value)
         return values
 
-    return PoseStamped, pose_values, lambda message: None
+    def pose_check(message: Any) -> str | None:
+        given = message.header.frame_id
+        if given and given != frame:
+            return f"its frame is {given!r}, the bundle's is {frame!r}; publish it in that frame"
+        return None
+
+    return PoseStamped, pose_values, pose_check

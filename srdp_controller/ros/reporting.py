@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
@@ -12,15 +13,28 @@ from srdp_controller.control.loop import LoopState
 from srdp_controller.control.privileges import Privilege
 from srdp_controller.control.supervisor import Mode
 
-LATENESS_WARN_NS, LATENESS_ERROR_NS = 1_000_000, 5_000_000
-OVERRUNS_WARN_SHARE = 1e-3
+
+@dataclass(frozen=True)
+class Thresholds:
+    """When /diagnostics says WARN and when ERROR, of the last interval: p99s [s], and overruns' share of the cycles."""
+
+    lateness_warn: float = 0.001
+    lateness_error: float = 0.005
+    overruns_warn: float = 0.001
+    overruns_error: float = 0.1
+    age_warn: float = 0.15
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Thresholds:
+        """From the ``diagnostics.*`` parameters."""
+        return cls(**{item.name: values[f"diagnostics.{item.name}"] for item in fields(cls)})
 
 
 class Diagnostics:
     """Makes the status for /diagnostics: rolling figures since the last one, and those of the whole run."""
 
-    def __init__(self, controller: Controller, loop: LoopState) -> None:
-        self._controller, self._loop = controller, loop
+    def __init__(self, controller: Controller, loop: LoopState, thresholds: Thresholds) -> None:
+        self._controller, self._loop, self._thresholds = controller, loop, thresholds
         state = controller.state
         self._windows = {
             "lateness": Window(loop.lateness),
@@ -35,9 +49,11 @@ class Diagnostics:
         """WARN off the student or when cycles of the last interval came late, ERROR when stopped or very late."""
         controller, loop = self._controller, self._loop
         recent = {name: window.advance() for name, window in self._windows.items()}
+        if loop.cycles < self._cycles:  # the statistics began anew
+            self._overruns = self._cycles = 0
         overruns, cycles = loop.overruns - self._overruns, loop.cycles - self._cycles
         self._overruns, self._cycles = loop.overruns, loop.cycles
-        return diagnostic_status(controller, loop, update_rate, failure, recent, overruns, cycles)
+        return diagnostic_status(controller, loop, update_rate, failure, recent, overruns, cycles, self._thresholds)
 
 
 def diagnostic_status(
@@ -48,16 +64,19 @@ def diagnostic_status(
     recent: dict[str, Histogram],
     recent_overruns: int,
     recent_cycles: int,
+    thresholds: Thresholds,
 ) -> DiagnosticStatus:
     """One status; ``recent`` are the histograms of the last interval by name."""
     state, mode = controller.state, controller.supervisor.mode
     status = DiagnosticStatus(name="srdp_controller: control loop", hardware_id="srdp_controller")
-    late = recent["lateness"].quantile(0.99)
+    late = recent["lateness"].quantile(0.99) * 1e-9
+    old = recent["observation_age"].quantile(0.99) * 1e-9 > thresholds.age_warn
     status.level, status.message = DiagnosticStatus.OK, mode.value
-    overrunning = recent_overruns > max(1, OVERRUNS_WARN_SHARE * recent_cycles)
-    if mode in (Mode.TEACHER, Mode.HOLD) or late > LATENESS_WARN_NS or overrunning:
+    overrunning = recent_overruns > max(1, thresholds.overruns_warn * recent_cycles)
+    if mode in (Mode.TEACHER, Mode.HOLD) or late > thresholds.lateness_warn or overrunning or old:
         status.level = DiagnosticStatus.WARN
-    if mode is Mode.STOP or late > LATENESS_ERROR_NS or failure:
+    swamped = recent_overruns > max(1, thresholds.overruns_error * recent_cycles)
+    if mode is Mode.STOP or late > thresholds.lateness_error or swamped or failure:
         status.level = DiagnosticStatus.ERROR
     if mode is not Mode.STUDENT:
         status.message = f"{mode.value}: {controller.supervisor.reason}"
@@ -66,9 +85,11 @@ def diagnostic_status(
             f"; {recent_overruns} overruns of {recent_cycles} cycles: wanted {update_rate:.0f} Hz, a cycle took "
             f"{recent['execution'].quantile(0.99) * 1e-3:.0f} us (p99), {loop.missed_cycles} cycles missed in all"
         )
+    if old:
+        status.message += f"; observations are older than {thresholds.age_warn * 1e3:.0f} ms (p99)"
     if failure:
         status.message = failure
-    fields: dict[str, Any] = {
+    entries: dict[str, Any] = {
         "engine": controller.slot.current.name,
         "update_rate_hz": update_rate,
         "cycles": loop.cycles,
@@ -91,10 +112,10 @@ def diagnostic_status(
     }
     for name, histogram in recent.items():
         for share, label in ((0.5, "p50"), (0.99, "p99")):
-            fields[f"recent_{name}_{label}_us"] = round(histogram.quantile(share) * 1e-3, 1)
-        fields[f"recent_{name}_max_us"] = round(histogram.largest * 1e-3, 1)
-    fields |= {f"cycles_{kind.value}": count for kind, count in state.modes.items()}
-    status.values = [KeyValue(key=key, value=str(value)) for key, value in fields.items()]
+            entries[f"recent_{name}_{label}_us"] = round(histogram.quantile(share) * 1e-3, 1)
+        entries[f"recent_{name}_max_us"] = round(histogram.largest * 1e-3, 1)
+    entries |= {f"cycles_{kind.value}": count for kind, count in state.modes.items()}
+    status.values = [KeyValue(key=key, value=str(value)) for key, value in entries.items()]
     return status
 
 

@@ -103,15 +103,13 @@ class SimulationNode(Node):
         def when(measured_s: float) -> int:
             return system_ns - round((world.time_s - measured_s) * 1e9)
 
-        joints = world.joint_measurement()
-        if joints is not None:
-            message = self._joint_message
+        message = self._joint_message
+        for joints in world.joint_measurements():
             _set_stamp(message.header, when(joints.measured_s))
             message.position = joints.values.tolist()
             self._joint_publisher.publish(message)
-        pose = world.object_measurement()
-        if pose is not None:
-            x, y, yaw = pose.values.tolist()
+        for pose in world.object_measurements():
+            x, y, yaw = [*pose.values.tolist(), 0.0][:3]  # a pose cannot be truncated: its angle is lost
             self._publish_pose(self._object_publisher, x, y, yaw, when(pose.measured_s))
         if self._tick % FIXTURE_EVERY == 0:
             for publisher, place in (

@@ -11,6 +11,7 @@ from srdp_controller.observation import ObservationAssembler
 from srdp_controller.simulation.pushing_task import pushing_spec
 from srdp_controller.simulation.pushing_world import PHYSICS_RATE_HZ, PushingWorld
 from srdp_controller.simulation.scenario import Scenario, load_scenario
+from srdp_controller.simulation.sensors import Measurement
 from srdp_controller.spec import PolicySpec
 
 
@@ -37,12 +38,15 @@ class ObservedWorld:
     def step(self) -> None:
         """One physics step, then take what the sensors published."""
         self.world.step()
-        joints = self.world.joint_measurement()
-        if joints is not None:
-            self.assembler.update("/joint_states", joints.values.tolist(), round(joints.measured_s * 1e9))
-        pose = self.world.object_measurement()
-        if pose is not None:
-            self.assembler.update("/object_pose", pose.values.tolist(), round(pose.measured_s * 1e9))
+        for joints in self.world.joint_measurements():
+            self._take("/joint_states", joints, len(self.world.arm.joints))
+        for pose in self.world.object_measurements():
+            self._take("/object_pose", pose, 3)
+
+    def _take(self, topic: str, measurement: Measurement, size: int) -> None:
+        """Take a measurement, unless it is one that the controller's node refuses by its shape or its stamp."""
+        if len(measurement.values) == size and measurement.measured_s <= self.world.time_s + 1e-9:
+            self.assembler.update(topic, measurement.values.tolist(), round(measurement.measured_s * 1e9))
 
     def send(self, command: tuple[float, float]) -> None:
         """Send a planar velocity command [m/s], and remember it for the observation's past commands."""

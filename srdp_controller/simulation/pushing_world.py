@@ -15,6 +15,7 @@ import numpy as np
 from srdp_controller.simulation.actuation import DelayedActuator
 from srdp_controller.simulation.arm import SimulatedArm
 from srdp_controller.simulation.bullet import connect
+from srdp_controller.simulation.faults import FaultInjector
 from srdp_controller.simulation.scenario import EpisodeLayout, Scenario, draw_layout
 from srdp_controller.simulation.sensors import Measurement, SensorStream
 
@@ -110,6 +111,8 @@ class PushingWorld:
         self.actuator = DelayedActuator(scenario.actuation, rng)
         self.joint_sensor = SensorStream(scenario.joint_states, len(self.arm.joints), rng)
         self.object_sensor = SensorStream(scenario.object_pose, 3, rng)
+        self._joint_faults = FaultInjector(scenario.faults, "joint_states")
+        self._object_faults = FaultInjector(scenario.faults, "object_pose")
         self._observe()
         return self.layout
 
@@ -173,13 +176,17 @@ class PushingWorld:
         _, quaternion = self._client.getBasePositionAndOrientation(self._box)
         return float(self._client.getEulerFromQuaternion(quaternion)[2])
 
-    def joint_measurement(self) -> Measurement | None:
-        """Newest joint positions (7,) [rad] published since the last call, or None."""
-        return self.joint_sensor.published(self.time_s)
+    def joint_measurements(self) -> list[Measurement]:
+        """Joint positions (7,) [rad] published since the last call: the newest, unless a fault adds to it."""
+        return self._publish(self.joint_sensor, self._joint_faults)
 
-    def object_measurement(self) -> Measurement | None:
-        """Newest box pose (x, y, yaw) published since the last call, or None."""
-        return self.object_sensor.published(self.time_s)
+    def object_measurements(self) -> list[Measurement]:
+        """Box poses (x, y, yaw) published since the last call: the newest, unless a fault adds to it."""
+        return self._publish(self.object_sensor, self._object_faults)
+
+    def _publish(self, sensor: SensorStream, faults: FaultInjector) -> list[Measurement]:
+        newest = sensor.published(self.time_s)
+        return [] if newest is None else faults.apply(newest, self.time_s)
 
     def pose(self, joint_positions: Sequence[float], box: tuple[float, float], box_yaw: float) -> None:
         """Put arm [rad] and box [m, rad] where a recording says, without dynamics."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import yaml
@@ -81,6 +82,26 @@ class Layout(_Model):
     tip: Rectangle = Rectangle(x=(-0.23, -0.21), y=(-0.05, 0.05))
 
 
+class Fault(_Model):
+    """What one sensor stream does wrong for a while, in every episode."""
+
+    stream: Literal["joint_states", "object_pose"]
+    kind: Literal[
+        "silent",
+        "frozen",
+        "nan",
+        "infinite",
+        "out_of_range",
+        "truncated",
+        "stale",
+        "future",
+        "duplicated",
+        "reordered",
+    ]
+    start_s: float = Field(ge=0.0, description="time of the episode")
+    duration_s: float = Field(gt=0.0)
+
+
 class Scenario(_Model):
     """All parameters of the simulated robot."""
 
@@ -92,6 +113,7 @@ class Scenario(_Model):
     object_pose: Sensor = Sensor(rate_hz=60.0, latency_s=0.03, noise=1e-3, quantisation=1e-4)
     payload: Payload = Payload()
     layout: Layout = Layout()
+    faults: tuple[Fault, ...] = Field(default=(), description="what the sensors do wrong, and when")
     time_limit_s: float = Field(default=20.0, gt=0.0)
     success_radius_m: float = Field(default=0.025, gt=0.0)
 

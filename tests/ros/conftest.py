@@ -32,15 +32,22 @@ NAMES = [f"lbr_iiwa_joint_{i}" for i in range(1, 8)]
 JOINTS = [0.11316, 0.94705, 0.36785, -1.34959, -0.37755, 0.91374, -0.99858]  # tip at (-0.21, 0.045)
 
 
+def _remappings(remaps: dict[str, str]) -> list[str]:
+    return [word for old, new in remaps.items() for word in ("--ros-args", "-r", f"{old}:={new}")]
+
+
 class Process:
     """A node in a process of its own, with its output in a file."""
 
-    def __init__(self, module: str, folder: Path, prefix=(), **parameters):
+    def __init__(self, module: str, folder: Path, prefix=(), remaps=None, **parameters):
         self.log = folder / f"{module}.log"
         parameters.setdefault("run_dir", str(folder))
         self._file = self.log.open("w")
         self.process = subprocess.Popen(
-            [*prefix, *node_command(module, parameters)], stdout=self._file, stderr=subprocess.STDOUT, cwd=ROOT
+            [*prefix, *node_command(module, parameters), *_remappings(remaps or {})],
+            stdout=self._file,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
         )
 
     @property
@@ -75,6 +82,8 @@ class Bench:
         self.joints = self.node.create_publisher(JointState, "/joint_states", 5)
         self.poses = {name: self.node.create_publisher(PoseStamped, f"/{name}_pose", 5) for name in ("object", "goal")}
         self.names = NAMES
+        self.positions = list(JOINTS)
+        self.frame = ""
         self.mode = ""
         self.modes = []
         self.commands = []
@@ -94,7 +103,7 @@ class Bench:
     def publish(self):
         stamp = self.node.get_clock().now().to_msg()
         if "joint_states" not in self.silent:
-            message = JointState(name=self.names, position=JOINTS[: len(self.names)])
+            message = JointState(name=self.names, position=self.positions[: len(self.names)])
             message.header.stamp = stamp
             self.joints.publish(message)
         for name in ("object", "goal"):
@@ -102,6 +111,7 @@ class Bench:
                 continue
             message = PoseStamped()
             message.header.stamp = stamp
+            message.header.frame_id = self.frame
             message.pose.position.x, message.pose.position.y = getattr(self, name)
             self.poses[name].publish(message)
 

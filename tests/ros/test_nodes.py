@@ -317,3 +317,61 @@ def test_an_unknown_fault_lists_those_there_are(model_dir):
 
     with pytest.raises(SrdpError, match="SIGKILL"):
         bench_faults(model_dir, only="earthquake", report=lambda *a: None)
+
+
+def test_a_teacher_that_outlasts_the_period_drives_by_planning_ahead(start, bench, read_json):
+    settings = {"engine": "teacher", "update_rate": 1000.0, "abstain.enabled": False}
+    refused = start("controller_node", **settings)
+    assert refused.wait() == 2 and "planning.mode:=auto" in refused.output
+    controller = start("controller_node", **settings, **{"planning.mode": "auto"})
+    assert bench.until("STUDENT"), controller.output
+    bench.run(2.0)
+    assert controller.end() == 0, controller.output
+    record = read_json("controller.json")
+    assert "planning ahead" in controller.output
+    assert record["commands"] > 1500 and record["limit_violations"] == 0
+    assert record["modes"]["STUDENT"] > 1000
+
+
+def test_commands_as_an_array_for_ros2_control(start, bench):
+    from std_msgs.msg import Float64MultiArray
+
+    arrays = []
+    bench.node.create_subscription(
+        Float64MultiArray, "/forward_velocity_controller/commands", lambda message: arrays.append(message), 100
+    )
+    controller = start(
+        "controller_node",
+        remaps={"/srdp_controller/command": "/forward_velocity_controller/commands"},
+        **{"command.type": "float64_multi_array"},
+    )
+    assert bench.until("STUDENT"), controller.output
+    bench.run(1.0)
+    assert controller.end() == 0, controller.output
+    assert arrays and all(len(message.data) == 2 for message in arrays)
+    assert any(abs(value) > 1e-3 for message in arrays for value in message.data)
+    assert [dimension.label for dimension in arrays[-1].layout.dim] == ["tip_velocity_x [m/s]", "tip_velocity_y [m/s]"]
+
+
+def test_a_pose_in_another_frame_and_angles_in_degrees_are_refused_by_name(start, bench):
+    bench.frame = "camera"
+    controller = start("controller_node")
+    bench.run(3.0)
+    assert bench.mode == "HOLD"
+    assert "its frame is 'camera'" in controller.output
+    assert bench.commands and not any(speed(command) for command in bench.commands)
+    bench.frame, bench.positions = "", [math.degrees(angle) for angle in bench.positions]
+    bench.run(2.0)
+    assert "are these degrees?" in controller.output and bench.mode in ("HOLD", "STOP")
+
+
+def test_every_sensor_fault_of_a_scenario_is_survived(start, read_json):
+    robot = start("sim_node", duration=13.0, scenario="faulty")
+    controller = start("controller_node")
+    assert robot.wait(90) == 0
+    assert controller.end() == 0, controller.output
+    record, seen = read_json("controller.json"), controller.output
+    assert record["commands"] == record["cycles"] and record["limit_violations"] == 0
+    assert record["modes"]["HOLD"] > 0 and record["modes"]["STUDENT"] > record["modes"]["HOLD"]
+    for reason in ("is not finite or outside", "in the future", "6 positions for 7 joints", "is older than 250 ms"):
+        assert reason in seen
