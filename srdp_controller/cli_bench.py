@@ -63,13 +63,13 @@ def _faults(arguments: argparse.Namespace) -> dict[str, Any]:
     except ModuleNotFoundError as error:
         raise missing_extra("ros", error) from None
     result = bench_faults(Path(arguments.bundle), only=arguments.only, report=ProgressPrinter())
-    print(f"{'fault':<46} {'mode':<8} {'after':>8} {'cycles':>7} {'commands':>8} {'unsafe':>6} {'recovered':>9}")
+    heads = f"{'cycles':>7} {'commands':>8} {'unsafe':>6} {'recovered':>9} {'unrecorded':>10}"
+    print(f"{'fault':<46} {'mode':<8} {'after':>8} {heads}")
     for row in result["faults"]:
         after = "-" if row["time_to_mode_ms"] is None else f"{row['time_to_mode_ms']:.0f} ms"
-        print(
-            f"{row['name']:<46} {row['mode']:<8} {after:>8} {row['cycles']:>7} {row['commands']:>8} "
-            f"{row['unsafe_commands']:>6} {'yes' if row['recovered'] else 'no':>9}{'' if row['passed'] else '  FAILED'}"
-        )
+        counts = f"{row['cycles']:>7} {row['commands']:>8} {row['unsafe_commands']:>6}"
+        end = f"{'yes' if row['recovered'] else 'no':>9} {row['recording_lost_ms']:>7.0f} ms"
+        print(f"{row['name']:<46} {row['mode']:<8} {after:>8} {counts} {end}{'' if row['passed'] else '  FAILED'}")
     return result
 
 

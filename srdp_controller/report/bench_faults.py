@@ -26,6 +26,7 @@ from srdp_controller.demo import end_process, node_command, private_environment
 from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.errors import SrdpError
 from srdp_controller.report.fault_bundles import SLOW_STEPS, misbehaving_bundle
+from srdp_controller.report.fault_clock_node import VARIABLE, set_offset
 
 Report = Callable[[str, int, int, str], None]
 JOINTS = [0.11316, 0.94705, 0.36785, -1.34959, -0.37755, 0.91374, -0.99858]  # tip at (-0.21, 0.045)
@@ -33,6 +34,7 @@ FAULT_S, RECOVERY_S = 1.0, 6.0
 CUE_GOAL, FAR_GOAL = (0.15, 0.21), (-0.2, 0.3)
 HELD = ("HOLD", "STOP")
 TOLERANCE = 1e-6
+LOST_MS = 1000.0  # of a recording, at most its last second
 
 
 class Robot:
@@ -136,15 +138,20 @@ class Rig:
     parameters: dict[str, Any]
     controller: subprocess.Popen[bytes] | None = None
     others: list[subprocess.Popen[bytes]] = field(default_factory=list)
-    restarted: bool = False
+    clock: Path | None = None  # says by what the controller's system clock is ahead
+    recording: Path | None = None  # that of a controller that was killed
+    killed_ns: int = 0
 
     def start(self) -> None:
         """Start the controller."""
         parameters = {"model_dir": str(self.bundle), "run_dir": str(self.folder), "record": True, **self.parameters}
+        module, environment = "controller_node", self.environment
+        if self.clock is not None:
+            module, environment = "report.fault_clock_node", {**environment, VARIABLE: str(self.clock)}
         with (self.folder / "log.txt").open("ab") as log:
             self.controller = subprocess.Popen(
-                node_command("controller_node", parameters),
-                env=self.environment,
+                node_command(module, parameters),
+                env=environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -170,6 +177,7 @@ class Fault:
     steps: int = SLOW_STEPS
     parameters: dict[str, Any] = field(default_factory=dict)
     ends: bool = False  # the controller's process ends in the fault
+    fake_clock: bool = False  # the controller reads a clock that the fault can step
 
 
 def _robot(**changes: Any) -> Callable[[Rig], None]:
@@ -183,16 +191,31 @@ def _robot(**changes: Any) -> Callable[[Rig], None]:
 def _kill(number: int) -> Callable[[Rig], None]:
     def inject(rig: Rig) -> None:
         assert rig.controller is not None
+        rig.killed_ns = time.time_ns()
         rig.controller.send_signal(number)
         rig.controller.wait(20)
+        rig.recording = rig.folder / "killed.mcap"
+        os.link(rig.folder / "recording.mcap", rig.recording)  # the recorder outlives the controller and ends it
 
     return inject
 
 
 def _restart(rig: Rig) -> None:
-    rig.restarted = True
+    (rig.folder / "recording.mcap").unlink()
     rig.robot.mode = ""
     rig.start()
+
+
+AN_HOUR_NS = 3_600_000_000_000
+
+
+def _step_clock(controller_ns: int, robot_ns: int) -> Callable[[Rig], None]:
+    def inject(rig: Rig) -> None:
+        assert rig.clock is not None
+        set_offset(rig.clock, controller_ns)
+        rig.robot.stamp_shift_ns = robot_ns
+
+    return inject
 
 
 def _hog(rig: Rig) -> None:
@@ -220,6 +243,7 @@ def _damaged_bundle(rig: Rig) -> None:
 def _parameter_flood(rig: Rig) -> None:
     for number in range(200):
         rig.set(engine=f"student_k{number + 100}")
+        rig.robot.publish()
 
 
 def _swap_flood(rig: Rig) -> None:
@@ -283,24 +307,56 @@ FAULTS = (
     Fault("200 wrong parameters in a row", _parameter_flood, ("STUDENT",)),
     Fault("engine swaps without a pause", _swap_flood, ("STUDENT",)),
     Fault("a busy process on every core", _hog, ("STUDENT",), _no_hog),
+    Fault(
+        "the controller's clock steps by an hour",
+        _step_clock(AN_HOUR_NS, 0),
+        HELD,
+        _step_clock(0, 0),
+        fake_clock=True,
+    ),
+    Fault(
+        "everybody's clock steps by an hour, and back",
+        _step_clock(AN_HOUR_NS, AN_HOUR_NS),
+        ("STUDENT",),
+        _step_clock(0, 0),
+        fake_clock=True,
+    ),
     Fault("the recording reaches its limit", lambda rig: None, ("STUDENT",), parameters={"record_limit": 0.02}),
     Fault("SIGTERM", _kill(signal.SIGTERM), ("ended",), _restart, ends=True),
     Fault("SIGKILL", _kill(signal.SIGKILL), ("ended",), _restart, ends=True),
 )
 
 
-def _entered(recording: Path, after_ns: int, expected: tuple[str, ...]) -> tuple[str, float | None]:
-    """The mode that the fault led to, and how long after it (ms), from the recording."""
+def _entered(recording: Path, after_ns: int, before_ns: int) -> list[tuple[str, float]]:
+    """Modes that were entered while the fault lasted, and how long after it began [ms], from the recording."""
     from mcap_ros2.reader import read_ros2_messages
 
-    modes = [
-        (entry.log_time_ns, entry.ros_msg.data)
+    return [
+        (entry.ros_msg.data, (entry.log_time_ns - after_ns) * 1e-6)
         for entry in read_ros2_messages(str(recording), topics=["/srdp_controller/mode"])
+        if after_ns <= entry.log_time_ns < before_ns
     ]
-    for stamp_ns, mode in modes:
-        if stamp_ns >= after_ns and mode != "STUDENT":
-            return mode, (stamp_ns - after_ns) * 1e-6
-    return "STUDENT", 0.0 if "STUDENT" in expected else None
+
+
+def _answer(entered: list[tuple[str, float]], expected: tuple[str, ...]) -> tuple[str, float]:
+    """The mode that a fault led to: the first that is a right answer, but for a student that should have gone on."""
+    others = [item for item in entered if item[0] != "STUDENT"]
+    if not others:
+        return "STUDENT", 0.0
+    if "STUDENT" in expected:
+        return others[0]
+    return next((item for item in others if item[0] in expected), others[0])
+
+
+def _lost_ms(rig: Rig, record: dict[str, Any]) -> float:
+    """What the recording lacks: of the last moments of a controller that was killed, or of the whole run."""
+    from mcap_ros2.reader import read_ros2_messages
+
+    path = rig.recording or rig.folder / "recording.mcap"
+    stamps = [entry.log_time_ns for entry in read_ros2_messages(str(path), topics=["/srdp_controller/cycle"])]
+    if rig.recording is not None:
+        return max(0.0, (rig.killed_ns - max(stamps)) * 1e-6)
+    return max(0.0, (record["cycles"] - len(stamps)) * 1e3 / record["update_rate_hz"])
 
 
 def _unsafe(commands: list[tuple[float, float]], limits: dict[str, Any]) -> int:
@@ -324,6 +380,9 @@ def _run(
         if fault.policy:
             used = misbehaving_bundle(bundle, folder / "bundle", fault.policy, fault.misbehaviour, fault.steps)  # type: ignore[arg-type]
         rig = Rig(robot, used, folder, environment, fault.parameters)
+        if fault.fake_clock:
+            rig.clock = folder / "clock"
+            set_offset(rig.clock, 0)
         robot.heal()
         robot.mode = ""
         robot.commands = []
@@ -352,27 +411,31 @@ def _run(
             robot.run(0.3)
             assert rig.controller is not None
             alive = rig.controller.poll() is None
+            ended_ns = time.time_ns()  # then the controller stops because it is told to
         finally:
             _no_hog(rig)
             status = end_process(rig.controller, 20.0) if rig.controller is not None else None
         record = json.loads((folder / "controller.json").read_text())
-        if fault.ends:
-            mode, taken = "ended", 0.0
-        else:
-            mode, taken = _entered(folder / "recording.mcap", injected_ns, fault.expected)  # type: ignore[assignment]
+        entered = [] if fault.ends else _entered(folder / "recording.mcap", injected_ns, ended_ns)
+        mode, taken = ("ended", 0.0) if fault.ends else _answer(entered, fault.expected)
         unsafe = _unsafe(robot.commands, limits) + record["limit_violations"]
+        lost_ms = _lost_ms(rig, record)
+        whole = lost_ms <= LOST_MS or "record_limit" in fault.parameters
         return {
             "name": fault.name,
             "mode": mode,
             "expected": list(fault.expected),
+            "modes": [name for name, _ in entered],
             "time_to_mode_ms": taken,
             "cycles": record["cycles"],
             "commands": record["commands"],
             "unsafe_commands": unsafe,
+            "recording_lost_ms": lost_ms,
             "recovered": bool(healthy and alive and status == 0),
             "passed": bool(
                 mode in fault.expected
                 and unsafe == 0
+                and whole
                 and record["commands"] == record["cycles"]
                 and healthy
                 and alive

@@ -71,6 +71,7 @@ from srdp_controller.ros.reporting import Diagnostics, Thresholds, run_record
 
 FUTURE_TOLERANCE_NS = 5_000_000
 TELEMETRY_ROWS = 120_000
+CREDIBLE_NS = 10_000_000_000
 COLLECTION_NS = 500_000  # slack that a collection of the youngest generation needs
 
 
@@ -363,7 +364,9 @@ class ControllerNode(LifecycleNode):
             if wrong is None:
                 component = assembler.update(source.topic, source.extract(message), now_ns - age_ns)
                 if component is None:
-                    newest = max(newest, received_ns - offset)
+                    received = received_ns - offset
+                    if abs(now_ns - received) < CREDIBLE_NS:  # the system clock may have been stepped since
+                        newest = max(newest, received)
                     continue
                 wrong = f"{component} is not finite or outside its limits"
             controller.state.rejected_messages += 1
