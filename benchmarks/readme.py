@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from real_time_tables import TABLES
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "models" / "pushing" / "results"
 DOCS = ROOT / "docs"
-DEMO, LATENCY, LOOP = DOCS / "demo.json", DOCS / "latency_success.json", DOCS / "bench_loop.json"
+DEMO, LATENCY = DOCS / "demo.json", DOCS / "latency_success.json"
 ABLATIONS, CHUNKING, COST = DOCS / "ablations.json", DOCS / "chunking.json", DOCS / "training_cost.json"
 CLOSED_LOOP, FIDELITY = RESULTS / "closed_loop.json", RESULTS / "fidelity_test.json"
 STEPS = (1, 2, 4, 8)
@@ -108,36 +110,6 @@ def latency() -> str:
                 f"{cell[policy, factor, 0.2, rate]:.0%} ({cell[policy, factor, 0.0, rate]:.0%})" for rate in rates
             ]
             lines.append(f"| {NAMES[policy]}, {machine} | " + " | ".join(values) + " |")
-    return "\n".join(lines)
-
-
-def loop() -> str:
-    """The controller's timing beside other loops."""
-    result = read(LOOP)
-    labels = {
-        "dedicated": "this controller",
-        "dedicated_unprivileged": "this controller, no privileges",
-        "rclpy_timer_single": "same cycle on an rclpy timer, SingleThreadedExecutor",
-        "rclpy_timer_multi": "same cycle on an rclpy timer, MultiThreadedExecutor",
-        "torch_eager": "this controller, policy in PyTorch eager",
-        "bare": "the loop with an empty cycle",
-        "cyclictest": "cyclictest",
-    }
-    lines = [
-        f"At {result['rate_hz']:.0f} Hz with {result['engine']}, the robot in another process, each loop for "
-        f"{result['duration_s']:.0f} s in {result['rounds']} turns (`srdp bench loop`, `docs/bench_loop.json`, "
-        f"commit {result['commit']}):",
-        "",
-        "| loop | cycles run | overruns | lateness p50 / p99 / p99.9 / max | all but inference, p50 |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for name, label in labels.items():
-        if name not in result["loops"]:
-            continue
-        entry = result["loops"][name]
-        late = " / ".join(f"{value:.0f}" for value in entry["lateness_us"].values())
-        overhead = f"{entry['overhead_us']['p50']:.0f} us" if "overhead_us" in entry else ""
-        lines.append(f"| {label} | {entry['cycles']} | {entry['overruns']} | {late} us | {overhead} |")
     return "\n".join(lines)
 
 
@@ -272,13 +244,15 @@ def cost() -> str:
     return "\n".join(lines)
 
 
-README = {"demo": demo, "results": results, "latency": latency, "loop": loop}
+README = {"demo": demo, "results": results, "latency": latency, "loop": TABLES["loop"]}
+REAL_TIME = {name: make for name, make in TABLES.items() if name != "loop"}
 DISTILLATION = {"ablations": ablations, "fidelity": fidelity, "chunking": chunking, "cost": cost}
 
 
 def main() -> None:
-    """Rewrite README and docs/distillation.md between their markers."""
-    for path, makers in ((ROOT / "README.md", README), (DOCS / "distillation.md", DISTILLATION)):
+    """Rewrite README and docs between their markers."""
+    files = (ROOT / "README.md", README), (DOCS / "distillation.md", DISTILLATION), (DOCS / "real_time.md", REAL_TIME)
+    for path, makers in files:
         text = path.read_text()
         for name, make in makers.items():
             begin, end = f"<!-- {name}: written by benchmarks/readme.py -->", f"<!-- end of {name} -->"

@@ -55,7 +55,8 @@ class ControllerState:
     age_by_mode: dict[Mode, Histogram] = field(default_factory=lambda: {mode: Histogram() for mode in Mode})
 
     def restart_statistics(self) -> None:
-        """Empty the histograms; the counters go on."""
+        """Empty the histograms and count the commands anew; the other counters go on."""
+        self.commands = 0
         for histogram in (
             self.inference,
             self.latency,

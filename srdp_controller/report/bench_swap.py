@@ -18,7 +18,7 @@ from typing import Any
 from srdp_controller.demo import end_process, node_command, private_environment
 from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.errors import SrdpError
-from srdp_controller.report.bench_loop import Totals
+from srdp_controller.report.bench_loop import WARM_UP_S, Totals
 
 Report = Callable[[str, int, int, str], None]
 COUNTS = ("commands", "swaps", "rollbacks", "engine_failures", "limit_violations")
@@ -153,6 +153,7 @@ def _drive(
 ) -> tuple[dict[str, Any], float]:
     with tempfile.TemporaryDirectory() as name, (Path(name) / "log.txt").open("wb") as log:
         parameters = {"engine": engine, "update_rate": rate, "model_dir": str(bundle.resolve()), "run_dir": name}
+        parameters["statistics.warm_up"] = WARM_UP_S
         commands = [
             node_command("sim_node", {"duration": 1e6, "run_dir": str(Path(name) / "robot")}),
             node_command("controller_node", parameters),
@@ -164,7 +165,7 @@ def _drive(
             swapper.driving = ""
             if not swapper.wait(60.0, lambda: bool(swapper.driving)):
                 raise SrdpError(f"no controller within a minute: {(Path(name) / 'log.txt').read_text()[-500:]}")
-            swapper.wait(2.0)  # the robot's first episode begins
+            swapper.wait(WARM_UP_S + 0.5)  # the robot's first episode begins
             seconds = drive()
         finally:
             status = end_process(processes[1])
