@@ -175,3 +175,52 @@ def test_jerk_is_the_same_at_every_rate_of_a_smooth_command():
     expected = (2 * np.pi * 0.5) ** 2 / np.sqrt(2)
     assert command_jerk(smooth) == pytest.approx(expected, rel=0.05)
     assert command_jerk(held) == pytest.approx(expected, rel=0.05)
+
+
+class CountingEngine:
+    """An engine that goes on counting from the actions that it is told are committed: any wrong one would show."""
+
+    name, provider, evaluations = "counting", "cpu", 1
+
+    def __init__(self, spec):
+        self.spec = spec
+        self.observation = np.zeros((1, spec.obs_dim), np.float32)
+        self.noise = np.zeros((1, 1, spec.horizon, spec.act_dim), np.float32)
+        self.action = np.zeros((1, spec.horizon, spec.act_dim), np.float32)
+        self.latent = self.teacher_latent = np.zeros((1, 4), np.float32)
+        self.told = []
+
+    def run(self):
+        spec = self.spec
+        count = round(float(self.observation[0, spec.prefix_length_index]))
+        columns = spec.prefix_columns()
+        prefix = [float(self.observation[0, columns[step, 0]]) for step in range(count)]
+        self.told.append(prefix)
+        following = prefix[-1] + 1e-3 if prefix else 0.0
+        values = [*prefix, *(following + 1e-3 * step for step in range(spec.horizon - count))]
+        self.action[0, :, 0] = values
+
+    def cancel(self):
+        """Nothing to cancel."""
+
+
+def test_a_policy_with_an_action_prefix_is_told_what_is_executed_until_its_plan_is_ready(bundle):
+    class Prefixed(Virtual):
+        @staticmethod
+        def load(bundle, name, provider):
+            return CountingEngine(bundle.spec)
+
+    class Bundle:
+        spec = bundle.spec.extended(prefix=3)
+
+    virtual = Prefixed(Bundle, took_ms=90.0)
+    wishes = []
+    for _ in range(120):
+        virtual.step()
+        if virtual.controller.schedule.plan is not None:
+            wishes.append(float(virtual.controller.schedule.action(virtual.now)[0]))
+    told = virtual.controller.slot.current.engine.told
+    assert len(told) >= 10 and all(len(prefix) == 2 for prefix in told[2:])  # 90 ms are two steps of 50
+    changes = np.diff(wishes[30:])  # the first plan does not know yet how long it takes
+    assert changes.min() >= -1e-6 and changes.max() <= 2.1e-3  # it counts on through every change of plan
+    assert not virtual.assembler.vector[bundle.spec.obs_dim :].any()  # nothing of it is left for who comes next

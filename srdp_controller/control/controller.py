@@ -279,30 +279,37 @@ class Controller:
 
     def _plan_ahead(self, now_ns: int, observed_ns: int) -> tuple[Event, str, int]:
         """Drive with an engine that takes longer than a period: the newest plan is executed meanwhile."""
-        state, settings = self.state, self.settings
-        deployment, planner, schedule = self.slot.current, self.ahead, self.schedule
         noise = self._ahead_noise
-        if noise.shape != deployment.engine.noise.shape:
-            noise = self._ahead_noise = np.zeros_like(deployment.engine.noise)
+        if noise.shape != self.slot.current.engine.noise.shape:
+            noise = self._ahead_noise = np.zeros_like(self.slot.current.engine.noise)
         self._noise.fill(noise, now_ns)
-        self._submit(planner, noise, now_ns, observed_ns)
+        event, reason = self._judge_plan(noise, now_ns, observed_ns)
+        self.ahead.expire(now_ns, self.settings.max_age_ns)
+        if self.slot.current.ahead:  # it may just have been rolled back to an engine that this thread runs itself
+            # only now: what is committed are the actions of the plan that has just been joined
+            self._submit(self.ahead, noise, now_ns, observed_ns)
+        return event, reason, 0
+
+    def _judge_plan(self, noise: np.ndarray, now_ns: int, observed_ns: int) -> tuple[Event, str]:
+        state, settings = self.state, self.settings
+        deployment, planner = self.slot.current, self.ahead
         if planner.error:
-            return self._engine_failed(planner.error, 0)
+            return self._engine_failed(planner.error, 0)[:2]
         plan = planner.newest(now_ns)
         if plan is None or plan.engine is not deployment.engine:
-            return Event.PLAN_LATE, f"the first plan of {deployment.name} is not ready", 0
+            return Event.PLAN_LATE, f"the first plan of {deployment.name} is not ready"
         if plan is not self._newest:
             self._newest = plan
             state.inference.record(plan.took_ns)
         if now_ns - plan.measured_ns > settings.max_age_ns:
-            return Event.PLAN_LATE, f"{deployment.name} takes longer than {settings.max_age_ns * 1e-6:.0f} ms", 0
+            return Event.PLAN_LATE, f"{deployment.name} takes longer than {settings.max_age_ns * 1e-6:.0f} ms"
         if settings.abstain_enabled and deployment.threshold < math.inf:
             state.score = plan.score
             if self.abstention.update(plan.score, deployment.threshold, now_ns):
-                return (*self._abstain(noise, now_ns, observed_ns, plan.score, deployment.threshold), 0)
-        if plan is not schedule.plan:
+                return self._abstain(noise, now_ns, observed_ns, plan.score, deployment.threshold)
+        if plan is not self.schedule.plan:
             self._join(plan, now_ns, teacher=False, follows=True)
-        return Event.TRUSTED, "", 0
+        return Event.TRUSTED, ""
 
     def _abstain(
         self, noise: np.ndarray, now_ns: int, observed_ns: int, score: float, threshold: float
@@ -310,16 +317,17 @@ class Controller:
         worker = self.teacher
         settings = self.settings
         worker.expire(now_ns, settings.teacher_deadline_ns)
-        self._submit(worker, noise, now_ns, observed_ns)
         plan = worker.newest(now_ns)
-        reason = f"latent distance {score:.3g} above {threshold:.3g}"
-        if (
+        due = (
             plan is not None
             and now_ns - plan.begun_ns <= settings.teacher_deadline_ns
             and now_ns - plan.measured_ns <= settings.max_age_ns
-        ):
-            if plan is not self.schedule.plan:
-                self._join(plan, now_ns, teacher=True, follows=True)
+        )
+        if plan is not None and due and plan is not self.schedule.plan:
+            self._join(plan, now_ns, teacher=True, follows=True)
+        self._submit(worker, noise, now_ns, observed_ns)
+        reason = f"latent distance {score:.3g} above {threshold:.3g}"
+        if due:
             return Event.ABSTAIN_TEACHER_READY, reason
         return Event.ABSTAIN_TEACHER_LATE, f"{reason}; teacher {worker.error or 'late'}"
 
