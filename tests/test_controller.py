@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from srdp_controller.control.controller import Controller, ControllerSettings
+from srdp_controller.control.loop import LoopState
 from srdp_controller.control.noise import HeldNoise
 from srdp_controller.control.planner import Plan, PlanWorker
 from srdp_controller.control.safety_filter import SafetyFilter, SafetyLimits
@@ -315,3 +316,17 @@ def test_a_bundle_for_another_robot_is_refused_by_field(bundle):
         require_same_robot(spec, spec.model_copy(update={"horizon": 4}), "there")
     with pytest.raises(EngineError, match="there: its observation differs"):
         require_same_robot(spec, spec.extended(commands=1), "there")
+
+
+def test_lateness_and_overruns_are_counted_in_the_mode_they_happened_in(rig):
+    loop = LoopState()
+    rig.controller.loop = loop
+    rig.nominal().step(3)
+    loop.last_lateness_ns, loop.overruns = 5_000, 2  # the loop counts an overrun when its cycle is over
+    rig.messages = {}
+    rig.now += MAX_AGE_NS
+    rig.step(1)
+    by_mode = rig.controller.state.by_mode
+    assert by_mode[Mode.STUDENT].overruns == 2 and by_mode[Mode.HOLD].overruns == 0
+    assert by_mode[Mode.HOLD].lateness.count == 1 and by_mode[Mode.HOLD].lateness.largest == 5_000
+    assert by_mode[Mode.STUDENT].inference.count == 3 and by_mode[Mode.HOLD].inference.count == 0

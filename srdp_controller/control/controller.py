@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from srdp_controller.control.histogram import Histogram
+from srdp_controller.control.loop import LoopState
 from srdp_controller.control.noise import HeldNoise
 from srdp_controller.control.planner import ChunkSchedule, Plan, Planner
 from srdp_controller.control.safety_filter import SafetyFilter
@@ -38,6 +39,22 @@ class ControllerSettings:
 
 
 @dataclass
+class ModeStatistics:
+    """Histograms [ns] and overruns of the cycles in one mode; ``age`` is that of what the command came from."""
+
+    lateness: Histogram = field(default_factory=Histogram)
+    execution: Histogram = field(default_factory=Histogram)
+    inference: Histogram = field(default_factory=Histogram)
+    latency: Histogram = field(default_factory=Histogram)
+    age: Histogram = field(default_factory=Histogram)
+    overruns: int = 0
+
+    def histograms(self) -> tuple[Histogram, ...]:
+        """All of them."""
+        return self.lateness, self.execution, self.inference, self.latency, self.age
+
+
+@dataclass
 class ControllerState:
     """Counters and histograms [ns] of a run."""
 
@@ -51,21 +68,17 @@ class ControllerState:
     observation_age: Histogram = field(default_factory=Histogram)
     score: float = math.nan
     modes: dict[Mode, int] = field(default_factory=lambda: dict.fromkeys(Mode, 0))
-    latency_by_mode: dict[Mode, Histogram] = field(default_factory=lambda: {mode: Histogram() for mode in Mode})
-    age_by_mode: dict[Mode, Histogram] = field(default_factory=lambda: {mode: Histogram() for mode in Mode})
+    by_mode: dict[Mode, ModeStatistics] = field(default_factory=lambda: {mode: ModeStatistics() for mode in Mode})
 
     def restart_statistics(self) -> None:
         """Empty the histograms and count the commands anew; the other counters go on."""
         self.commands = 0
-        for histogram in (
-            self.inference,
-            self.latency,
-            self.overhead,
-            self.observation_age,
-            *self.latency_by_mode.values(),
-            *self.age_by_mode.values(),
-        ):
+        for histogram in (self.inference, self.latency, self.overhead, self.observation_age):
             histogram.clear()
+        for statistics in self.by_mode.values():
+            statistics.overruns = 0
+            for histogram in statistics.histograms():
+                histogram.clear()
 
 
 # take(now_ns) updates the assembler and returns when the newest message was received [ns], or 0
@@ -103,6 +116,9 @@ class Controller:
         self.ahead = ahead
         self._assembler = assembler
         self._noise = noise
+        self.loop: LoopState | None = None  # of the loop that calls ``cycle``, for statistics by mode
+        self._overruns_seen = 0
+        self._last_mode = supervisor.mode
         self._take = take
         self._publish = publish
         spec = assembler.spec
@@ -171,11 +187,16 @@ class Controller:
         self._cycle += 1
         ended = time.monotonic_ns()
         latency_ns = ended - received_ns if received_ns else 0
+        statistics = state.by_mode[mode]
+        statistics.execution.record(ended - now_ns)
         if received_ns:
             state.latency.record(latency_ns)
-            state.latency_by_mode[mode].record(latency_ns)
+            statistics.latency.record(latency_ns)
         if observed_ns != NEVER_NS:
-            state.age_by_mode[mode].record(now_ns - measured_ns)
+            statistics.age.record(now_ns - measured_ns)
+        if inference_ns:
+            statistics.inference.record(inference_ns)
+        self._account_for_the_loop(mode, statistics)
         state.overhead.record(ended - now_ns - inference_ns)
         self.telemetry.record(
             (
@@ -190,6 +211,18 @@ class Controller:
             ),
             assembler.vector,
         )
+
+    def _account_for_the_loop(self, mode: Mode, statistics: ModeStatistics) -> None:
+        """The lateness of this cycle, and the overrun of the one before, which the loop has counted since."""
+        loop = self.loop
+        if loop is None:
+            return
+        statistics.lateness.record(loop.last_lateness_ns)
+        if loop.overruns != self._overruns_seen:
+            if loop.overruns > self._overruns_seen:
+                self.state.by_mode[self._last_mode].overruns += loop.overruns - self._overruns_seen
+            self._overruns_seen = loop.overruns
+        self._last_mode = mode
 
     def long_running_threads(self) -> list[int]:
         """Threads (the operating system's identifiers) that compute for long and must not be hurried."""

@@ -67,13 +67,13 @@ def run_loop(
         started = now()
         lateness = started - deadline
         state.lateness.record(lateness)
+        state.last_lateness_ns = lateness
         if previous:
             state.period_error.record(absolute(started - previous - period))
         previous = started
         cycle(started)
         ended = now()
         state.cycles += 1
-        state.last_lateness_ns = lateness
         state.last_execution_ns = ended - started
         state.execution.record(ended - started)
         deadline += period

@@ -208,6 +208,7 @@ class ControllerNode(LifecycleNode):
             self._take,
             self._publish,
         )
+        self._controller.loop = self._loop_state
         self._assembler = assembler
         self.get_logger().info(
             f"bundle {folder}: engine {first.name} on {first.engine.provider}, "

@@ -142,8 +142,12 @@ def run_record(
         "modes": {mode.value: count for mode, count in state.modes.items()},
         "by_mode": {
             mode.value: {
-                "latency_us": state.latency_by_mode[mode].percentiles(),
-                "observation_age_ms": state.age_by_mode[mode].percentiles(1e6),
+                "overruns": state.by_mode[mode].overruns,
+                "lateness_us": state.by_mode[mode].lateness.percentiles(),
+                "execution_us": state.by_mode[mode].execution.percentiles(),
+                "inference_us": state.by_mode[mode].inference.percentiles(),
+                "latency_us": state.by_mode[mode].latency.percentiles(),
+                "observation_age_ms": state.by_mode[mode].age.percentiles(1e6),
             }
             for mode, count in state.modes.items()
             if count

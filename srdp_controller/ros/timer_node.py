@@ -74,7 +74,8 @@ class TimerControllerNode(ControllerNode):
         loop.missed_cycles += missed
         loop.overruns += missed > 0
         self._deadline += missed * period
-        loop.lateness.record(started - self._deadline + missed * period)
+        loop.last_lateness_ns = started - self._deadline + missed * period
+        loop.lateness.record(loop.last_lateness_ns)
         if self._previous:
             loop.period_error.record(absolute(started - self._previous - period))
         self._previous = started
