@@ -11,6 +11,7 @@ RESULTS = ROOT / "docs" / "benchmarks"
 RATES = (100, 250, 500, 1000, 2000)
 LABELS = {
     "dedicated": "this controller",
+    "dedicated_ordinary_helpers": "this controller, its other threads without priority",
     "dedicated_unprivileged": "this controller, no privileges",
     "rclpy_timer_single": "same cycle on an rclpy timer, SingleThreadedExecutor",
     "rclpy_timer_multi": "same cycle on an rclpy timer, MultiThreadedExecutor",

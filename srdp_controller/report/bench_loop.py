@@ -145,6 +145,7 @@ def bench_loop(
         "dedicated": node("controller_node", {}, []),
         "rclpy_timer_single": node("timer_node", {}, ["--executor", "single"]),
         "rclpy_timer_multi": node("timer_node", {}, ["--executor", "multi"]),
+        "dedicated_ordinary_helpers": node("controller_node", {"helper_priority": 0}, []),
         "dedicated_unprivileged": node("controller_node", UNPRIVILEGED, []),
     }
     if importlib.util.find_spec("torch") is None:

@@ -281,9 +281,13 @@ def test_a_joint_that_is_missing_is_named(start, bench):
     assert "joint 'lbr_iiwa_joint_7' is not in the message" in controller.output
 
 
-def test_the_loop_benchmark_compares_the_loops(model_dir):
+def test_the_loop_benchmark_compares_the_loops(model_dir, monkeypatch):
+    from srdp_controller.report import bench_loop as module
     from srdp_controller.report.bench_loop import bench_loop
 
+    monkeypatch.setattr(module, "WARM_UP_S", 0.5)
+    with pytest.raises(SrdpError, match="there are: bare, dedicated"):
+        bench_loop(model_dir, rate=100.0, engine="student_k1", duration=1.5, rounds=1, report=print, only=["bear"])
     result = bench_loop(model_dir, rate=100.0, engine="student_k1", duration=1.5, rounds=1, report=lambda *a: None)
     loops = result["loops"]
     assert set(loops) >= {"dedicated", "bare", "rclpy_timer_single", "rclpy_timer_multi", "dedicated_unprivileged"}
@@ -375,3 +379,38 @@ def test_every_sensor_fault_of_a_scenario_is_survived(start, read_json):
     assert record["modes"]["HOLD"] > 0 and record["modes"]["STUDENT"] > record["modes"]["HOLD"]
     for reason in ("is not finite or outside", "in the future", "6 positions for 7 joints", "is older than 250 ms"):
         assert reason in seen
+
+
+def test_the_soak_measures_the_controllers_process(model_dir, monkeypatch):
+    from srdp_controller.report import bench_soak as module
+
+    monkeypatch.setattr(module, "SAMPLE_S", 0.5)
+    with pytest.raises(SrdpError, match="expected more than the warm-up"):
+        module.bench_soak(model_dir, rate=100.0, engine="student_k1", duration=2.0, warm_up=2.0, report=lambda *a: None)
+    result = module.bench_soak(
+        model_dir, rate=100.0, engine="student_k1", duration=8.0, warm_up=5.0, report=lambda *a: None
+    )
+    assert result["commands"] > 200 and result["resident_bytes"] > 50e6
+    assert all(threads > 3 and files > 10 for _, _, threads, files in result["samples"][3:])
+    assert result["growth"]["threads"] == result["growth"]["open_files"] == 0
+
+
+def test_the_deployment_benchmark_drives_every_way(model_dir, tmp_path):
+    from srdp_controller.report.bench_deployment import bench_deployment
+
+    result = bench_deployment(
+        model_dir,
+        scenario="nominal",
+        rates=[20.0, 100.0],
+        slower=[1.0],
+        episodes=1,
+        processes=2,
+        picture=tmp_path / "picture.png",
+        report=lambda *a: None,
+    )
+    ways = {row["way"] for row in result["table"]}
+    assert {"teacher in the loop", "teacher, real-time chunking", "student_k1 in the loop"} <= ways
+    assert len(result["table"]) == 6 * 2 + 2
+    assert all(row["age_ms"]["p50"] > 10 and row["command_jerk_m_s3"] > 0.0 for row in result["table"])
+    assert sum(row["successes"] for row in result["table"]) >= 10
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
