@@ -26,8 +26,13 @@ from launch_ros.parameter_descriptions import ParameterValue
 ARGUMENTS = {
     "engine": ("student_k4", "policy of the bundle: teacher, student_k1, student_k2, student_k4, student_k8"),
     "provider": ("cpu", "cpu, cuda, tensorrt or tensorrt_rtx"),
-    "scenario": ("nominal", "nominal, delayed, noisy, heavy, lossy, shifted, or a path to a scenario YAML"),
+    "scenario": ("nominal", "nominal, delayed, noisy, heavy, lossy, shifted, faulty, or a path to a scenario YAML"),
     "update_rate": ("100.0", "rate of the control loop [Hz]"),
+    "planning": (
+        "every_cycle",
+        "planning.mode: every_cycle, ahead or auto (ahead where the engine outlasts the period)",
+    ),
+    "params_file": ("", "YAML file with more parameters of the nodes"),
     "duration": ("0.0", "seconds of control, then end; 0: until interrupted"),
     "record": ("false", "write every cycle's telemetry into the run folder"),
     "gui": ("false", "open the PyBullet window"),
@@ -47,17 +52,23 @@ def setup(context):
         chosen = {name: ParameterValue(LaunchConfiguration(name), value_type=TYPES.get(name, str)) for name in names}
         return [{**chosen, "run_dir": run_dir}]
 
+    more = [values["params_file"]] if values["params_file"] else []
+    planning = {"planning.mode": ParameterValue(LaunchConfiguration("planning"), value_type=str)}
     robot = Node(
         package="srdp_controller",
         executable="sim_node",
         output="screen",
-        parameters=parameters("scenario", "gui", "duration", "seed"),
+        parameters=[*parameters("scenario", "gui", "duration", "seed"), *more],
     )
     controller = Node(
         package="srdp_controller",
         executable="controller_node",
         output="screen",
-        parameters=parameters("engine", "provider", "update_rate", "model_dir", "record", "seed"),
+        parameters=[
+            *parameters("engine", "provider", "update_rate", "model_dir", "record", "seed"),
+            planning,
+            *more,
+        ],
     )
     summary = ExecuteProcess(
         cmd=[sys.executable, "-m", "srdp_controller.cli", "summary", run_dir], output="screen", name="summary"

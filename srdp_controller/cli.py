@@ -241,6 +241,7 @@ def _demo(arguments: argparse.Namespace) -> dict[str, Any]:
         model=arguments.model,
         gui=arguments.gui,
         seed=arguments.seed,
+        planning=arguments.planning,
     )
 
 
@@ -328,6 +329,12 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--duration", type=float, default=30.0, help="seconds of control")
     demo.add_argument("--update-rate", type=float, default=100.0, metavar="HZ")
     demo.add_argument("--provider", default="cpu")
+    demo.add_argument(
+        "--planning",
+        default="every_cycle",
+        choices=["every_cycle", "ahead", "auto"],
+        help="run the engine in every cycle, or ahead of the loop (auto: where it outlasts the period)",
+    )
     demo.add_argument("--swap", action="store_true", help="swap the engine at half time")
     demo.add_argument("--run-folder", default="runs/latest")
     demo.add_argument("--model", default="", help="bundle folder (default: the shipped models/pushing)")

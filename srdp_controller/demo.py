@@ -60,6 +60,7 @@ def run_demo(
     model: str,
     gui: bool,
     seed: int,
+    planning: str = "every_cycle",
 ) -> dict[str, Any]:
     """Run robot and controller for ``duration`` seconds of control; summary as in the JSON contract.
 
@@ -82,6 +83,7 @@ def run_demo(
         "run_dir": folder,
         "seed": seed,
         "record": True,
+        "planning.mode": planning,
     }
     if model:
         control["model_dir"] = str(Path(model).resolve())

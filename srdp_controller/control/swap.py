@@ -108,7 +108,7 @@ def require_fit(name: str, run_time_ns: float, period_ns: int) -> None:
         raise EngineError(
             f"engine {name} takes {run_time_ns * 1e-3:.0f} us, more than {FITTING_SHARE:.0%} of the period of "
             f"{period_ns * 1e-3:.0f} us; lower update_rate to {FITTING_SHARE * 1e9 / run_time_ns:.0f} Hz, choose "
-            "fewer steps, or let it plan ahead with planning.mode:=auto"
+            "fewer steps, or let it plan ahead with planning.mode:=auto (launch files: planning:=auto)"
         )
 
 

@@ -53,6 +53,15 @@ def test_a_start_that_fails_gives_a_status_other_than_zero(tmp_path):
     assert "the bundle has: teacher" in ended.stdout + ended.stderr
 
 
+def test_a_teacher_plans_ahead_and_a_file_brings_more_parameters(tmp_path):
+    file = tmp_path / "more.yaml"
+    file.write_text("/srdp_controller:\n  ros__parameters:\n    observation.max_age: 0.2\n")
+    arguments = ["duration:=4.0", "engine:=teacher", "update_rate:=1000.0", "planning:=auto", f"params_file:={file}"]
+    ended = launch("pushing.launch.py", tmp_path / "run", *arguments)
+    assert "(planning ahead)" in ended.stdout + ended.stderr
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
 def test_latency_runs_faster_by_default(tmp_path):
     ended = launch("latency.launch.py", tmp_path, "duration:=4.0", "engine:=student_k1")
     assert ended.returncode == 0, ended.stdout + ended.stderr
