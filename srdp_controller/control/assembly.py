@@ -91,7 +91,7 @@ def build_controller(
             round(values["planning.blend_time"] * 1e9),
         ),
         assembler,
-        EngineSlot(first, prepare),
+        EngineSlot(first, prepare, values["helper_priority"] if values["thread_priority"] else 0),
         teacher,
         ahead,
         Supervisor(SupervisorTiming(round(values["fallback.hold_time"] * 1e9))),

@@ -27,7 +27,7 @@ def use_fifo(priority: int) -> Privilege:
     if priority == 0:
         return Privilege(name, False, "not asked for (thread_priority 0)")
     try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
         return Privilege(name, True, f"priority {priority}")
     except (OSError, AttributeError) as error:
         return Privilege(name, False, f"refused ({error}); other processes may delay a cycle by milliseconds")
@@ -43,7 +43,7 @@ def raise_helpers(priority: int, spare: Sequence[int]) -> Privilege:
     """
     name = "SCHED_FIFO of the helpers"
     if priority == 0:
-        return Privilege(name, False, "not asked for (helper_priority 0)")
+        return Privilege(name, False, "not asked for (helper_priority or thread_priority 0)")
     left = {threading.get_native_id(), *spare}
     raised = 0
     try:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from srdp_controller.control.histogram import Histogram
+from srdp_controller.control.privileges import use_fifo
 from srdp_controller.engines.engine import Engine
 from srdp_controller.errors import EngineError, SrdpError
 from srdp_controller.spec import PolicySpec
@@ -75,14 +76,19 @@ def require_same_robot(mine: PolicySpec, other: PolicySpec, where: str) -> None:
             raise EngineError(f"{where}: its {field} differs from that of the bundle that drives; restart the node")
 
 
-def measure(engine: Engine, runs: int = 200) -> float:
+PAUSE_S = 3e-4
+
+
+def measure(engine: Engine, runs: int = 100) -> float:
     """Run time [ns] that the loop has to expect of an engine, over ``runs`` runs.
 
-    The larger of the processor time's p99 and the wall time's median: this thread has no priority, so
-    the wall time's tail is what other processes took from it, which they cannot take from the loop.
+    Runs are ``PAUSE_S`` apart, as in a loop, and so that nobody waits for long for this thread's processor or
+    for the interpreter's lock. The larger of the processor time's p99 and the wall time's median: the wall
+    time's tail is what others took from this thread, which they cannot take from the loop.
     """
     wall, processor = Histogram(), Histogram()
     for _ in range(runs):
+        time.sleep(PAUSE_S)
         started, worked = time.perf_counter_ns(), time.thread_time_ns()
         engine.run()
         processor.record(time.thread_time_ns() - worked)
@@ -130,7 +136,10 @@ def require_chunk(name: str, run_time_ns: float, chunk_ns: int, max_age_ns: int)
 class EngineSlot:
     """Holds the deployment in force; ``take`` and ``roll_back`` are called by the loop between two cycles."""
 
-    def __init__(self, deployment: Deployment, prepare: Callable[[Wanted], Deployment]) -> None:
+    def __init__(self, deployment: Deployment, prepare: Callable[[Wanted], Deployment], priority: int = 0) -> None:
+        """``priority`` (SCHED_FIFO) is that of the thread that prepares: it holds the interpreter's lock at times."""
+        self._priority = priority
+        self._retired: list[Deployment] = []
         self.current = deployment
         self.previous: Deployment | None = None
         self.swaps = 0
@@ -151,6 +160,7 @@ class EngineSlot:
                 self._thread.start()
 
     def _work(self) -> None:
+        use_fifo(self._priority)
         while True:
             with self._lock:
                 wanted, self._wanted = self._wanted, None
@@ -174,6 +184,7 @@ class EngineSlot:
         if pending is None:
             return False
         self._pending = None
+        self._retire(self.previous)
         self.previous = self.current
         self.current = pending
         self.swaps += 1
@@ -184,10 +195,21 @@ class EngineSlot:
         if self.previous is None:
             return False
         failed, self.current, self.previous = self.current, self.previous, None
+        self._retire(failed)
         self.rollbacks += 1
         self.refusal = f"{failed.wanted} failed right after the swap ({reason})"
         return True
 
     def settle(self) -> None:
         """The new deployment has proved itself: forget the one before."""
+        self._retire(self.previous)
         self.previous = None
+
+    def _retire(self, deployment: Deployment | None) -> None:
+        if deployment is not None:
+            self._retired.append(deployment)
+
+    def sweep(self) -> None:
+        """Free what is no longer in use; the loop does not, since it takes some 100 us."""
+        while self._retired:
+            self._retired.pop()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from rclpy.executors import SingleThreadedExecutor
-
 from srdp_controller.report.torch_engine import load_torch_engine
-from srdp_controller.ros.controller_node import ControllerNode, run_node
+from srdp_controller.ros.controller_node import ControllerNode, light_executor, run_node
 
 
 class TorchControllerNode(ControllerNode):
@@ -17,4 +15,4 @@ class TorchControllerNode(ControllerNode):
 
 
 if __name__ == "__main__":
-    sys.exit(run_node(TorchControllerNode, SingleThreadedExecutor, None))
+    sys.exit(run_node(TorchControllerNode, light_executor, None))

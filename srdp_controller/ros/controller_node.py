@@ -116,6 +116,7 @@ class ControllerNode(LifecycleNode):
         self._mode_sent: Mode | None = None
         self._deployment_sent: Deployment | None = None
         self._privileges: list[Privilege] = []
+        self._privileges_said: list[Privilege] = []
         self._idle = ShallowIdle()
         self._recorder: subprocess.Popen[bytes] | None = None
         self.add_on_set_parameters_callback(self._on_parameters)
@@ -190,6 +191,11 @@ class ControllerNode(LifecycleNode):
             _, group, axis = component.field.split(".")
             self._targets.append((getattr(twist, group), axis))
         safety_limits(values, spec)  # before anything is started
+        if values["helper_priority"] >= values["thread_priority"] > 0:
+            raise SrdpError(
+                f"parameter helper_priority: {values['helper_priority']}: expected less than thread_priority "
+                f"({values['thread_priority']}), or others would delay the control thread"
+            )
         if values["record"]:
             require_mcap()
         telemetry = Telemetry(
@@ -258,7 +264,7 @@ class ControllerNode(LifecycleNode):
         require_same_robot(self._bundle.spec, bundle.spec, str(folder))
         name = wanted.engine
         engine = self.load(bundle, name, wanted.provider)
-        run_time = measure(engine, 200 if engine.evaluations <= 16 else 20)
+        run_time = measure(engine, 100 if engine.evaluations <= 16 else 20)
         planning, spec = self.values["planning.mode"], bundle.spec
         ahead = planning == "ahead" or (planning == "auto" and not fits(run_time, self._period_ns))
         if ahead:
@@ -284,7 +290,7 @@ class ControllerNode(LifecycleNode):
             self._controller.ahead.close()
             self._controller = self._diagnostics = None
             for source in self._inputs:
-                self.destroy_subscription(source.subscription.handle)
+                source.subscription.close()
             self.destroy_publisher(self._command_publisher)
 
     # --- the loop's thread -------------------------------------------------------------------
@@ -319,7 +325,8 @@ class ControllerNode(LifecycleNode):
 
     def _raise_helpers(self) -> Privilege:
         assert self._controller is not None
-        return raise_helpers(self.values["helper_priority"], self._controller.long_running_threads())
+        priority = self.values["helper_priority"] if self.values["thread_priority"] else 0
+        return raise_helpers(priority, self._controller.long_running_threads())
 
     def _counted_cycle(self) -> Callable[[int], None]:
         """The controller's cycle; before the first one after ``statistics.warm_up`` the statistics begin anew."""
@@ -450,6 +457,8 @@ class ControllerNode(LifecycleNode):
         controller = self._controller
         for privilege in self._privileges:
             self._say(privilege.name, f"{privilege.name}: {privilege.text}", warn="refused" in privilege.text)
+        self._privileges_said += self._privileges
+        self._privileges = []
         if controller is None:
             return
         ring = controller.telemetry.ring
@@ -458,6 +467,7 @@ class ControllerNode(LifecycleNode):
         if ring is not None and ring.header[LOST]:
             self._say("lost", "the recorder fell behind: the recording has gaps", warn=True)
         slot = controller.slot
+        slot.sweep()
         if slot.refusal:
             self.get_logger().error(f"swap refused: {slot.refusal}; {slot.current.name} goes on")
             slot.refusal = ""
@@ -469,7 +479,7 @@ class ControllerNode(LifecycleNode):
         if slot.current is not self._deployment_sent:
             self._deployment_sent = slot.current
             self._engine_publisher.publish(String(data=slot.current.name))
-        self._say("engine", f"engine {slot.current.wanted} drives")
+            self._say("engine", f"engine {slot.current.wanted} drives")
         mode = controller.supervisor.mode
         reason = "" if mode is Mode.STUDENT else f": {controller.supervisor.reason}"
         if mode is not self._mode_sent:
@@ -518,18 +528,35 @@ class ControllerNode(LifecycleNode):
         controller = self._controller
         if controller is None:
             return
-        record = run_record(controller, self._loop_state, self.values, self._privileges, self.failure)
+        record = run_record(
+            controller, self._loop_state, self.values, self._privileges_said + self._privileges, self.failure
+        )
         write_json(folder / "controller.json", {**describe_run("controller_node", self.values["seed"]), **record})
         if self.values["record"]:
             self.write_telemetry(folder)
 
 
+def light_executor() -> Executor:
+    """The executor that holds the interpreter's lock for the shortest time.
+
+    That driven by events (rclpy of ROS 2 Kilted and later) keeps its books in C++; an executor that waits on
+    sets builds them anew in Python whenever it wakes up, and the control thread waits for it now and then.
+    """
+    try:
+        from rclpy.experimental import EventsExecutor
+    except ImportError:
+        return SingleThreadedExecutor()
+    return EventsExecutor()
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM; 0 after a sound run, 2 when it could not start."""
-    return run_node(ControllerNode, SingleThreadedExecutor, arguments)
+    return run_node(ControllerNode, light_executor, arguments)
 
 
-def run_node(node_class: type[ControllerNode], executor_class: type[Executor], arguments: list[str] | None) -> int:
+def run_node(
+    node_class: type[ControllerNode], make_executor: Callable[[], Executor], arguments: list[str] | None
+) -> int:
     """Run a controller node on an executor; the exit status as in ``main``."""
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     stop = threading.Event()
@@ -541,7 +568,7 @@ def run_node(node_class: type[ControllerNode], executor_class: type[Executor], a
         print(f"srdp_controller: {error}", file=sys.stderr)
         rclpy.shutdown()
         return 2
-    executor = executor_class()
+    executor = make_executor()
     executor.add_node(node)
     status = 0
     if node.values["autostart"]:

@@ -54,6 +54,9 @@ class Subscription(Protocol):
     def take(self) -> tuple[Any, int] | None:
         """The newest message and when the middleware received it (system clock, ns), or None."""
 
+    def close(self) -> None:
+        """Leave the topic."""
+
 
 class DirectSubscription:
     """Newest message of a topic, taken on demand by the thread that needs it."""
@@ -63,7 +66,13 @@ class DirectSubscription:
         self.handle = node.create_subscription(
             message_type, topic, lambda message: None, qos, callback_group=NeverReady()
         )
+        # an executor that is driven by events takes messages without asking the group: it must not know of this one
+        node._subscriptions.remove(self.handle)
         self._taking = self.handle.handle
+
+    def close(self) -> None:
+        """Leave the topic."""
+        self.handle.destroy()
 
     def take(self) -> tuple[Any, int] | None:
         """The newest message and when the middleware received it (system clock, ns), or None."""

@@ -27,11 +27,16 @@ class CallbackSubscription:
 
     def __init__(self, node: Node, message_type: Any, topic: str, qos: QoSProfile = LATEST) -> None:
         self._newest: tuple[Any, int] | None = None
+        self._node = node
         group = ReentrantCallbackGroup()
         self.handle = node.create_subscription(message_type, topic, self._receive, qos, callback_group=group)
 
     def _receive(self, message: Any) -> None:
         self._newest = (message, time.time_ns())
+
+    def close(self) -> None:
+        """Leave the topic."""
+        self._node.destroy_subscription(self.handle)
 
     def take(self) -> tuple[Any, int] | None:
         """The newest message since the last call, or None."""

@@ -120,6 +120,12 @@ def test_a_keep_out_zone_that_is_none_is_refused(start):
     assert "safety.keep_out" in controller.output and "x, y, radius" in controller.output
 
 
+def test_helpers_above_the_control_thread_are_refused(start):
+    controller = start("controller_node", thread_priority=30)
+    assert controller.wait() == 2
+    assert "helper_priority: 40: expected less than thread_priority (30)" in controller.output
+
+
 def test_a_tool_is_kept_out_of_a_zone(start, bench, read_json):
     controller = start("controller_node", **{"safety.keep_out": [-0.17, 0.045, 0.03]})  # right before the tip
     assert bench.until("STUDENT"), controller.output
