@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 _SUB_BITS = 5  # 32 buckets per octave: quantiles are exact to 3 %
 _SUB = 1 << _SUB_BITS
 _BUCKETS = (42 - _SUB_BITS) * _SUB + _SUB
@@ -86,23 +88,22 @@ class Window:
 
     def __init__(self, histogram: Histogram) -> None:
         self._histogram = histogram
-        self._seen = [0] * _BUCKETS
+        self._seen = np.zeros(_BUCKETS, dtype=np.int64)
 
     def advance(self) -> Histogram:
         """The samples since the last call, as a histogram whose largest is exact to a bucket."""
-        counts = list(self._histogram._counts)
-        recent = Histogram()
-        if sum(counts) < sum(self._seen):  # it was cleared since
-            self._seen = [0] * _BUCKETS
-        for index, (now, before) in enumerate(zip(counts, self._seen, strict=True)):
-            if now > before:
-                recent._counts[index] = now - before
-                recent.count += now - before
-                recent.largest = index
+        counts = np.array(self._histogram._counts, dtype=np.int64)
+        if counts.sum() < self._seen.sum():  # it was cleared since
+            self._seen[:] = 0
+        change = np.maximum(counts - self._seen, 0)
         self._seen = counts
-        index = recent.largest
-        if index >= 2 * _SUB:
-            octave = (index >> _SUB_BITS) - 1
-            recent.largest = (((index - (octave << _SUB_BITS)) + 1) << octave) - 1
-        recent.largest = min(recent.largest, self._histogram.largest)
+        recent = Histogram()
+        recent._counts = change.tolist()
+        recent.count = int(change.sum())
+        if recent.count:
+            index = int(np.flatnonzero(change)[-1])
+            if index >= 2 * _SUB:
+                octave = (index >> _SUB_BITS) - 1
+                index = (((index - (octave << _SUB_BITS)) + 1) << octave) - 1
+            recent.largest = min(index, self._histogram.largest)
         return recent
