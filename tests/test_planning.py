@@ -1,5 +1,6 @@
 """Planning ahead of the loop: schedules with hand-made chunks, and the controller with real engines in virtual time."""
 
+import threading
 import time
 from dataclasses import replace
 
@@ -224,3 +225,24 @@ def test_a_policy_with_an_action_prefix_is_told_what_is_executed_until_its_plan_
     changes = np.diff(wishes[30:])  # the first plan does not know yet how long it takes
     assert changes.min() >= -1e-6 and changes.max() <= 2.1e-3  # it counts on through every change of plan
     assert not virtual.assembler.vector[bundle.spec.obs_dim :].any()  # nothing of it is left for who comes next
+
+
+def test_an_engine_does_not_answer_for_the_one_before_it(bundle):
+    first, second = (load_engine(bundle, "student_k1", "cpu") for _ in range(2))
+    gate = threading.Event()
+
+    def fail():
+        gate.wait(5.0)
+        raise EngineError("engine student_k1: broken")
+
+    first.run = fail
+    worker = PlanWorker(first)
+    try:
+        worker.submit(first.observation[0].copy(), np.zeros_like(first.noise), 0, 0)
+        worker.exchange(second)
+        gate.set()
+        while worker.busy:
+            time.sleep(0.001)
+        assert worker.error == ""
+    finally:
+        worker.close()

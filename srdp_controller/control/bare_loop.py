@@ -1,9 +1,14 @@
-"""The loop with an empty cycle: what this machine allows. `python -m srdp_controller.control.bare_loop HZ SECONDS`."""
+"""The loop without a controller, `python -m srdp_controller.control.bare_loop HZ SECONDS BUSY`: what a machine allows.
+
+Its cycle is empty, or spins for BUSY seconds: a machine that takes the processor away for a moment hits a
+cycle that computes more often than one that does not, whatever it computes.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 
 from srdp_controller.control.clock import sleep_then_spin
 from srdp_controller.control.loop import LoopState, LoopTiming, run_loop
@@ -14,7 +19,7 @@ SPIN_NS = 150_000
 
 def main() -> None:
     """Run and print the counters and the histogram of the lateness as JSON."""
-    rate, seconds = float(sys.argv[1]), float(sys.argv[2])
+    rate, seconds, busy_ns = float(sys.argv[1]), float(sys.argv[2]), round(float(sys.argv[3]) * 1e9)
     idle = ShallowIdle()
     use_fifo(50)
     lock_memory(True)
@@ -22,7 +27,12 @@ def main() -> None:
     state = LoopState()
     cycles = round(rate * seconds)
     timing = LoopTiming(round(1e9 / rate), sleep_then_spin(SPIN_NS))
-    run_loop(timing, state, lambda now_ns: None, lambda: state.cycles + state.missed_cycles < cycles)
+
+    def cycle(now_ns: int) -> None:
+        while time.monotonic_ns() - now_ns < busy_ns:
+            pass
+
+    run_loop(timing, state, cycle, lambda: state.cycles + state.missed_cycles < cycles)
     idle.close()
     lateness = state.lateness
     part = {"counts": lateness.sparse(), "largest": lateness.largest, "total": lateness.total}

@@ -202,13 +202,18 @@ class PlanWorker:
                         chunk, self._begun_ns, self._measured_ns, score, self._conditioned, engine, took_ns
                     )
                     self.plans += 1
-                    self.error = ""
+                    self._report(engine, "")
                 else:
-                    self.error = f"engine {engine.name} answered NaN"
+                    self._report(engine, f"engine {engine.name} answered NaN")
             except SrdpError as error:
-                self.error = str(error)
+                self._report(engine, str(error))
             finally:
                 self._busy = False
+
+    def _report(self, engine: Engine, error: str) -> None:
+        """Say how a plan ended, unless its engine has been exchanged since: its successor must not answer for it."""
+        if engine is self._next:
+            self.error = error
 
     def close(self) -> None:
         """Stop the thread; a plan under way is cancelled."""

@@ -296,7 +296,14 @@ def test_the_loop_benchmark_compares_the_loops(model_dir, monkeypatch):
         bench_loop(model_dir, rate=100.0, engine="student_k1", duration=1.5, rounds=1, report=print, only=["bear"])
     result = bench_loop(model_dir, rate=100.0, engine="student_k1", duration=1.5, rounds=1, report=lambda *a: None)
     loops = result["loops"]
-    assert set(loops) >= {"dedicated", "bare", "rclpy_timer_single", "rclpy_timer_multi", "dedicated_unprivileged"}
+    assert set(loops) >= {
+        "dedicated",
+        "bare",
+        "bare_busy",
+        "rclpy_timer_single",
+        "rclpy_timer_multi",
+        "dedicated_unprivileged",
+    }
     for name, loop in loops.items():
         assert loop["cycles"] > 20 and set(loop["lateness_us"]) == {"p50", "p99", "p999", "max"}, name
     assert loops["dedicated"]["inference_us"]["p50"] > 0 and loops["dedicated"]["overhead_us"]["p50"] > 0
