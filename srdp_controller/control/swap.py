@@ -76,7 +76,7 @@ def require_same_robot(mine: PolicySpec, other: PolicySpec, where: str) -> None:
             raise EngineError(f"{where}: its {field} differs from that of the bundle that drives; restart the node")
 
 
-PAUSE_S = 3e-4
+PAUSE_S = 1e-3
 
 
 def measure(engine: Engine, runs: int = 100) -> float:
