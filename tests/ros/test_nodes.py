@@ -371,15 +371,21 @@ def test_commands_as_an_array_for_ros2_control(start, bench):
 
 
 def test_a_pose_in_another_frame_and_angles_in_degrees_are_refused_by_name(start, bench):
+    def said(text):
+        end = time.monotonic() + 20.0
+        while text not in controller.output and time.monotonic() < end:
+            bench.run(0.2)
+        return text in controller.output
+
     bench.frame = "camera"
     controller = start("controller_node")
-    bench.run(3.0)
-    assert bench.mode == "HOLD"
-    assert "its frame is 'camera'" in controller.output
-    assert bench.commands and not any(speed(command) for command in bench.commands)
+    assert bench.until("HOLD", 20.0), controller.output
+    assert said("its frame is 'camera'"), controller.output
+    assert bench.mode == "HOLD" and bench.commands and not any(speed(command) for command in bench.commands)
     bench.frame, bench.positions = "", [math.degrees(angle) for angle in bench.positions]
-    bench.run(2.0)
-    assert "are these degrees?" in controller.output and bench.mode in ("HOLD", "STOP")
+    assert said("are these degrees?"), controller.output
+    bench.run(0.5)
+    assert bench.mode in ("HOLD", "STOP")
 
 
 def test_every_sensor_fault_of_a_scenario_is_survived(start, read_json):
