@@ -170,10 +170,15 @@ def deployment() -> str:
 
 def soak() -> str:
     """An hour."""
-    result = read("soak")
+    return "\n\n".join(soaked(name) for name in ("soak", "soak_short") if (RESULTS / f"{name}.json").exists())
+
+
+def soaked(name: str) -> str:
+    """One soak."""
+    result = read(name)
     growth = result["growth"]
     return (
-        f"`srdp bench soak` ({result['duration_s'] / 3600:.2g} h at {result['rate_hz']:.0f} Hz, `docs/benchmarks/soak.json`, "
+        f"`srdp bench soak` ({result['duration_s'] / 60:.0f} minutes at {result['rate_hz']:.0f} Hz, `docs/benchmarks/{name}.json`, "
         f"commit {result['commit']}): {result['cycles']} cycles, {result['commands']} commands, {result['limit_violations']} "
         f"limit violations. Resident memory {result['resident_bytes'] / 2**20:.0f} MiB, grown by "
         f"{growth['resident_bytes'] / 2**10:.0f} KiB after the first {result['warm_up_s']:.0f} s; threads "
