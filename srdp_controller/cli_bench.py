@@ -61,12 +61,12 @@ def _faults(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
         from srdp_controller.report.bench_faults import bench_faults
     except ModuleNotFoundError as error:
-        raise missing_extra("ros", error) from None
+        raise missing_extra("ros,sim", error) from None
     result = bench_faults(Path(arguments.bundle), only=arguments.only, report=ProgressPrinter())
     heads = f"{'cycles':>7} {'commands':>8} {'unsafe':>6} {'recovered':>9} {'unrecorded':>10}"
     print(f"{'fault':<46} {'mode':<8} {'after':>8} {heads}")
     for row in result["faults"]:
-        after = "-" if row["time_to_mode_ms"] is None else f"{row['time_to_mode_ms']:.0f} ms"
+        after = f"{row['time_to_mode_ms']:.0f} ms"
         counts = f"{row['cycles']:>7} {row['commands']:>8} {row['unsafe_commands']:>6}"
         end = f"{'yes' if row['recovered'] else 'no':>9} {row['recording_lost_ms']:>7.0f} ms"
         print(f"{row['name']:<46} {row['mode']:<8} {after:>8} {counts} {end}{'' if row['passed'] else '  FAILED'}")

@@ -11,7 +11,7 @@ from srdp_controller.simulation.expert import PushingExpert
 from srdp_controller.simulation.faults import FaultInjector
 from srdp_controller.simulation.pushing_env import ObservedWorld, PushingEnv
 from srdp_controller.simulation.pushing_world import PushingWorld
-from srdp_controller.simulation.scenario import Actuation, Fault, Sensor, draw_layout, load_scenario
+from srdp_controller.simulation.scenario import Actuation, Sensor, SensorFault, draw_layout, load_scenario
 from srdp_controller.simulation.sensors import Measurement, SensorStream
 
 SCENARIOS = ["nominal", "delayed", "noisy", "heavy", "lossy", "shifted", "symmetric"]
@@ -213,7 +213,7 @@ def test_noise_is_drawn_as_often_as_it_is_held():
 
 def test_each_fault_of_a_stream_does_what_it_says_and_only_in_its_time():
     def published(kind, now, values=(1.0, 2.0, 3.0)):
-        fault = Fault(stream="object_pose", kind=kind, start_s=1.0, duration_s=0.5)
+        fault = SensorFault(stream="object_pose", kind=kind, start_s=1.0, duration_s=0.5)
         injector = FaultInjector((fault,), "object_pose")
         injector.apply(Measurement(np.zeros(3), now - 0.1, now - 0.07), now - 0.1)
         return injector.apply(Measurement(np.array(values), now, now + 0.03), now)

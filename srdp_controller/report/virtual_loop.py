@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from srdp_controller.control.assembly import build_controller
-from srdp_controller.control.planner import Plan, latent_distance, prepare_inputs
-from srdp_controller.control.supervisor import Mode
+from srdp_controller.control.planner import Plan, RunTimes, latent_distance, prepare_inputs
 from srdp_controller.control.swap import Deployment, Wanted
 from srdp_controller.control.telemetry import Telemetry
 from srdp_controller.engines.engine import Engine
@@ -35,14 +34,14 @@ class VirtualPlanner:
         self._ready_ns = -1
         self._pending: Plan | None = None
         self._plan: Plan | None = None
-        self._longest = 0
+        self._times = RunTimes()
         self.error = ""
         self.plans = 0
 
     def _settle(self, now_ns: int) -> None:
         if self._pending is not None and now_ns >= self._ready_ns:
             self._plan, self._pending = self._pending, None
-            self._longest = max(self._longest, self._plan.took_ns)
+            self._times.record(self._plan.took_ns)
             self.plans += 1
 
     @property
@@ -57,12 +56,13 @@ class VirtualPlanner:
         return self._plan
 
     def delay_ns(self) -> int:
-        """The longest run time so far [ns]."""
-        return self._longest
+        """The longest of the recent run times [ns]."""
+        return self._times.longest()
 
     def exchange(self, engine: Engine) -> None:
         """Plan with another engine from the next plan on."""
         self._engine = engine
+        self.error = ""
 
     def submit(
         self, observation: np.ndarray, noise: np.ndarray, now_ns: int, measured_ns: int, conditioned: bool = False
@@ -110,7 +110,6 @@ class Drive:
         age_s: age of the observation behind the command in force, at every physics step [s].
         cycles: how many cycles ran.
         missed_cycles: cycles that an evaluation in the loop outlasted.
-        modes: cycles in each mode.
     """
 
     outcome: EpisodeOutcome
@@ -119,7 +118,6 @@ class Drive:
     age_s: np.ndarray
     cycles: int
     missed_cycles: int
-    modes: dict[Mode, int]
 
 
 def command_jerk(commands: np.ndarray) -> float:
@@ -215,5 +213,4 @@ def drive(
         np.array(ages),
         cycles,
         missed,
-        dict(controller.state.modes),
     )

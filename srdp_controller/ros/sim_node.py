@@ -60,7 +60,7 @@ class SimulationNode(Node):
         self._goal_publisher = self.create_publisher(PoseStamped, "/goal_pose", LATCHED)
         self._post_publisher = self.create_publisher(PoseStamped, "/post_pose", LATCHED)
         self._episode_publisher = self.create_publisher(String, "~/episode", LATCHED)
-        self._commands = DirectSubscription(self, TwistStamped, "/srdp_controller/command")
+        self.commands_source = DirectSubscription(self, TwistStamped, "/srdp_controller/command")
         self.create_service(Trigger, "~/reset_episode", self._on_reset)
         self._joint_message = JointState(name=self.world.arm.joint_names)
         self._pose_message = PoseStamped()
@@ -94,7 +94,7 @@ class SimulationNode(Node):
     def cycle(self, now_ns: int) -> None:
         """One physics step in real time."""
         world = self.world
-        taken = self._commands.take()
+        taken = self.commands_source.take()
         if taken is not None:
             self._command(taken[0].twist.linear)
         world.step()
@@ -219,6 +219,7 @@ def main(arguments: list[str] | None = None) -> int:
     if node.values["run_dir"]:
         node.write_run(Path(node.values["run_dir"]))
     node.world.close()
+    node.commands_source.close()
     executor.shutdown()
     node.destroy_node()
     rclpy.shutdown()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from srdp_controller.simulation.scenario import Fault
+from srdp_controller.simulation.scenario import SensorFault
 from srdp_controller.simulation.sensors import Measurement
 
 STAMP_ERROR_S = 0.5
@@ -16,7 +16,7 @@ FAR_OUT = 100.0  # beyond any limit of a joint [rad] or of the table [m]
 class FaultInjector:
     """Applies the faults of one stream to its measurements."""
 
-    def __init__(self, faults: tuple[Fault, ...], stream: str) -> None:
+    def __init__(self, faults: tuple[SensorFault, ...], stream: str) -> None:
         self._faults = [fault for fault in faults if fault.stream == stream]
         self._last: Measurement | None = None
         self._frozen: np.ndarray | None = None

@@ -82,7 +82,7 @@ class Layout(_Model):
     tip: Rectangle = Rectangle(x=(-0.23, -0.21), y=(-0.05, 0.05))
 
 
-class Fault(_Model):
+class SensorFault(_Model):
     """What one sensor stream does wrong for a while, in every episode."""
 
     stream: Literal["joint_states", "object_pose"]
@@ -113,7 +113,7 @@ class Scenario(_Model):
     object_pose: Sensor = Sensor(rate_hz=60.0, latency_s=0.03, noise=1e-3, quantisation=1e-4)
     payload: Payload = Payload()
     layout: Layout = Layout()
-    faults: tuple[Fault, ...] = Field(default=(), description="what the sensors do wrong, and when")
+    faults: tuple[SensorFault, ...] = Field(default=(), description="what the sensors do wrong, and when")
     time_limit_s: float = Field(default=20.0, gt=0.0)
     success_radius_m: float = Field(default=0.025, gt=0.0)
 
