@@ -106,6 +106,44 @@ def test_without_observations_it_holds_and_commands_nothing(rig):
     assert "/joint_states" in rig.controller.supervisor.reason
 
 
+def test_rehearsals_change_no_command_and_no_count(bundle):
+    plain, rehearsing = Rig(bundle), Rig(bundle)
+    try:
+        for made in (plain, rehearsing):
+            made.now = 10**12
+            made.nominal().controller._noise.hold_ns = 10**15
+        for _ in range(30):
+            for ahead_ns in (3_000_000, 5_000_000):
+                rehearsing.controller.rehearse(rehearsing.now + ahead_ns)
+            plain.step()
+            rehearsing.step()
+        assert [command for command, _ in rehearsing.published] == [command for command, _ in plain.published]
+        states = plain.controller.state, rehearsing.controller.state
+        assert states[0].modes == states[1].modes and states[1].inference.count == 30
+    finally:
+        plain.close()
+        rehearsing.close()
+
+
+def test_an_engine_that_fails_in_a_rehearsal_is_judged_in_the_cycle(rig):
+    rig.nominal().step(5)
+    rig.slot.current.engine.run = lambda: (_ for _ in ()).throw(EngineError("broken"))
+    rig.controller.rehearse(rig.now + 1)
+    assert rig.controller.state.engine_failures == 0
+    rig.step()
+    assert rig.controller.state.engine_failures == 1
+
+
+def test_what_a_rehearsal_received_counts_for_the_latency_of_the_next_cycle(rig):
+    rig.nominal()
+    received = iter([time.monotonic_ns(), 0, 0])
+    take = rig.controller._take
+    rig.controller._take = lambda now: take(now) or next(received)
+    rig.controller.rehearse(rig.now)
+    rig.step(2)
+    assert rig.controller.state.latency.count == 1
+
+
 def test_with_observations_the_student_drives(rig):
     assert rig.nominal().step(10) is Mode.STUDENT
     assert any(any(command) for command, _ in rig.published)

@@ -35,8 +35,9 @@ class Rig(Virtual):
 class AnySequence(RuleBasedStateMachine):
     """Faults, repairs, swaps, resets and time, in any order."""
 
-    @initialize(ahead=st.booleans(), rate=st.sampled_from([50.0, 100.0, 500.0]))
-    def start(self, ahead, rate):
+    @initialize(ahead=st.booleans(), rate=st.sampled_from([50.0, 100.0, 500.0]), rehearses=st.booleans())
+    def start(self, ahead, rate, rehearses):
+        self.rehearses = rehearses
         for name, engine in ENGINES.items():
             engine.run = HEALTHY[name]
         self.rig = Rig(BUNDLE, engine="student_k1", ahead=ahead, took_ms=15.0, update_rate=rate)
@@ -46,6 +47,11 @@ class AnySequence(RuleBasedStateMachine):
     def cycle(self):
         rig, controller = self.rig, self.rig.controller
         before, previous_ns = list(controller.safety.command), rig.now
+        if self.rehearses:
+            mode = controller.supervisor.mode
+            controller.rehearse(rig.now + rig.period_ns // 2)
+            assert (len(rig.published), controller.safety.command) == (self.cycles, before)
+            assert controller.supervisor.mode is mode
         rig.step()
         self.cycles += 1
         assert len(rig.published) == self.cycles

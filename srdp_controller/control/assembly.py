@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from srdp_controller.control.controller import Controller, ControllerSettings, Publish, Take
+from srdp_controller.control.controller import Controller, ControllerSettings, Publish, Take, nowhere
 from srdp_controller.control.noise import HeldNoise
 from srdp_controller.control.planner import Planner
 from srdp_controller.control.safety_filter import KeepOut, SafetyFilter, SafetyLimits
@@ -74,6 +74,7 @@ def build_controller(
     telemetry: Telemetry,
     take: Take,
     publish: Publish,
+    practise: Publish = nowhere,
 ) -> Controller:
     """A controller that drives with ``first``; ``values`` are the node's parameters by name.
 
@@ -101,4 +102,5 @@ def build_controller(
         telemetry,
         take,
         publish,
+        practise,
     )

@@ -22,6 +22,7 @@ from srdp_controller.control.safety_filter import SafetyFilter
 from srdp_controller.control.supervisor import Abstention, Event, Mode, Supervisor
 from srdp_controller.control.swap import EngineSlot
 from srdp_controller.control.telemetry import MODES, Telemetry
+from srdp_controller.engines.engine import Engine
 from srdp_controller.errors import SrdpError
 from srdp_controller.observation import NEVER_NS, ObservationAssembler
 
@@ -87,6 +88,10 @@ Take = Callable[[int], int]
 Publish = Callable[[list[float], int], None]
 
 
+def nowhere(command: list[float], measured_ns: int) -> None:
+    """Publishes nothing."""
+
+
 class Controller:
     """Runs ``cycle`` once a period; everything it needs is allocated before the first one."""
 
@@ -104,6 +109,7 @@ class Controller:
         telemetry: Telemetry,
         take: Take,
         publish: Publish,
+        practise: Publish = nowhere,
     ) -> None:
         self.settings = settings
         self.state = ControllerState()
@@ -138,6 +144,10 @@ class Controller:
         self._started_ns = 0
         self._last_publish_ns = 0
         self._position: tuple[float, float] | None = None
+        self._received_early_ns = 0
+        self._practise = practise  # publishes where nobody listens
+        self._understudy = SafetyFilter(safety.limits, safety.period_s)
+        self._discarded = ModeStatistics()
 
     def cycle(self, now_ns: int) -> None:
         """One period: exactly one command is published."""
@@ -152,7 +162,8 @@ class Controller:
             self._since_swap += 1
             if self._since_swap > settings.rollback_cycles:
                 self.slot.settle()
-        received_ns = self._take(now_ns)
+        received_ns = self._take(now_ns) or self._received_early_ns
+        self._received_early_ns = 0
         observed_ns = assembler.oldest_ns()
         age_ns = now_ns - observed_ns
         inference_ns = 0
@@ -212,6 +223,32 @@ class Controller:
             assembler.vector,
         )
 
+    def rehearse(self, now_ns: int) -> None:
+        """Take what has arrived so far, then run a cycle for practice, so that the next one finds warm caches.
+
+        Nothing comes of it but the observation: no command, no change of mode, no count. An engine that fails
+        here will fail in the cycle, where that is judged.
+        """
+        received_ns = self._take(now_ns)
+        if received_ns:
+            self._received_early_ns = received_ns
+        observed_ns = self._assembler.oldest_ns()
+        deployment = self.slot.current
+        if observed_ns == NEVER_NS or deployment.ahead:  # the planner's thread may be using the engine
+            return
+        try:
+            self._evaluate(deployment.engine, now_ns)
+        except SrdpError:
+            return
+        self._distance(deployment.engine)
+        vector = self._assembler.vector
+        position = (float(vector[self._tip[0]]), float(vector[self._tip[1]]))
+        desired: Any = self.schedule.action(now_ns)
+        command = self._understudy.apply(self._zero if desired is None else desired, position)
+        self._practise(command, observed_ns)
+        for histogram in self._discarded.histograms():
+            histogram.record(time.monotonic_ns() - now_ns)
+
     def _account_for_the_loop(self, mode: Mode, statistics: ModeStatistics) -> None:
         """The lateness of this cycle, and the overrun of the one before, which the loop has counted since."""
         loop = self.loop
@@ -263,27 +300,35 @@ class Controller:
             assembler.set_history({age: self._command_at(now_ns - age) for age in assembler.history_ages_ns})
         if deployment.ahead:
             return self._plan_ahead(now_ns, observed_ns)
-        np.copyto(engine.observation[0], assembler.vector)
-        self._noise.fill(engine.noise, now_ns)
         started = time.monotonic_ns()
         try:
-            engine.run()
+            inference_ns = self._evaluate(engine, now_ns)
         except SrdpError as error:
             return self._engine_failed(str(error), time.monotonic_ns() - started)
-        inference_ns = time.monotonic_ns() - started
         state.inference.record(inference_ns)
         chunk = engine.action[0]
         if not math.isfinite(float(chunk.sum())):
             return self._engine_failed(f"engine {deployment.name} answered NaN", inference_ns)
         if self.settings.abstain_enabled and deployment.threshold < math.inf:
-            np.subtract(engine.teacher_latent[0], engine.latent[0], out=self._scores)
-            score = math.sqrt(float(self._scores.dot(self._scores)))
-            state.score = score
+            state.score = score = self._distance(engine)
             if self.abstention.update(score, deployment.threshold, now_ns):
                 return (*self._abstain(engine.noise, now_ns, observed_ns, score, deployment.threshold), inference_ns)
         # this chunk's clock starts now, as the evaluated closed loop's does
         self._join(Plan(chunk.copy(), now_ns, observed_ns), now_ns, teacher=False)
         return Event.TRUSTED, "", inference_ns
+
+    def _evaluate(self, engine: Engine, now_ns: int) -> int:
+        """Run the engine on the present observation; returns how long that took [ns]."""
+        np.copyto(engine.observation[0], self._assembler.vector)
+        self._noise.fill(engine.noise, now_ns)
+        started = time.monotonic_ns()
+        engine.run()
+        return time.monotonic_ns() - started
+
+    def _distance(self, engine: Engine) -> float:
+        """The latent distance between student and teacher, which the certificate is about."""
+        np.subtract(engine.teacher_latent[0], engine.latent[0], out=self._scores)
+        return math.sqrt(float(self._scores.dot(self._scores)))
 
     def _join(self, plan: Plan, now_ns: int, teacher: bool, follows: bool = False) -> None:
         """Put a plan in force; it is blended in where the source changes, or where it ``follows`` unconditioned.

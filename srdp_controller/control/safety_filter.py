@@ -86,7 +86,7 @@ class SafetyFilter:
                     bounded = min(max(bounded, -toward_lower), toward_upper)
             changed = changed or abs(bounded - value) > self.TOLERANCE
             target[i] = bounded
-        speed = math.sqrt(sum(value * value for value in target[:3]))
+        speed = math.hypot(*target[:3])
         if speed > limits.max_speed:
             ratio = limits.max_speed / speed
             target = [value * ratio if i < 3 else value for i, value in enumerate(target)]
@@ -99,7 +99,7 @@ class SafetyFilter:
         target = self._approach(previous, wished, step)
         if limits.max_jerk > 0.0 and elapsed > 0.0:
             target = self._limit_jerk(previous, target, position, elapsed, step)
-        changed = changed or any(abs(a - b) > self.TOLERANCE for a, b in zip(target, wished, strict=True))
+        changed = changed or (target is not wished and math.dist(target, wished) > self.TOLERANCE)
         self.interventions += changed
         self.violations += not self.within_limits(target, previous, step)
         self.command = target
@@ -108,12 +108,11 @@ class SafetyFilter:
     @staticmethod
     def _approach(previous: list[float], target: list[float], step: float) -> list[float]:
         """``target``, or the point on the way to it that is ``step`` from ``previous``."""
-        difference = [a - b for a, b in zip(target, previous, strict=True)]
-        size = math.sqrt(sum(value * value for value in difference))
+        size = math.dist(target, previous)
         if size <= step:
             return target
         ratio = step / size
-        return [a + b * ratio for a, b in zip(previous, difference, strict=True)]
+        return [b + (a - b) * ratio for a, b in zip(target, previous, strict=True)]
 
     def _limit_jerk(
         self, previous: list[float], target: list[float], position: Sequence[float] | None, elapsed: float, step: float
@@ -193,12 +192,8 @@ class SafetyFilter:
         """Whether a command is finite, inside its limits and no further than ``step`` from the last."""
         limits = self.limits
         tolerance = self.TOLERANCE
-        if not all(math.isfinite(value) for value in command):
-            return False
-        inside = all(
-            low - tolerance <= value <= high + tolerance
-            for value, low, high in zip(command, limits.lower, limits.upper, strict=True)
-        )
-        speed = math.sqrt(sum(value * value for value in command[:3]))
-        change = math.sqrt(sum((a - b) ** 2 for a, b in zip(command, previous, strict=True)))
-        return inside and speed <= limits.max_speed + tolerance and change <= step + tolerance
+        for value, low, high in zip(command, limits.lower, limits.upper, strict=True):
+            if not low - tolerance <= value <= high + tolerance:  # also where it is not finite
+                return False
+        speed, change = math.hypot(*command[:3]), math.dist(command, previous)
+        return speed <= limits.max_speed + tolerance and change <= step + tolerance

@@ -34,8 +34,8 @@ from std_srvs.srv import Trigger
 
 from srdp_controller.control.assembly import build_controller, safety_limits
 from srdp_controller.control.clock import sleep_then_spin, sleep_until
-from srdp_controller.control.controller import Controller
-from srdp_controller.control.loop import LoopState, LoopTiming, run_loop
+from srdp_controller.control.controller import Controller, nowhere
+from srdp_controller.control.loop import LoopState, LoopTiming, rehearsal_before, run_loop
 from srdp_controller.control.planner import PlanWorker
 from srdp_controller.control.privileges import (
     Privilege,
@@ -178,6 +178,11 @@ class ControllerNode(LifecycleNode):
         self._as_array = values["command.type"] == "float64_multi_array"
         command_type = Float64MultiArray if self._as_array else TwistStamped
         self._command_publisher = self.create_publisher(command_type, "~/command", 1)
+        self._rehearsal_ns = rehearsal_before(round(values["rehearsal_time"] * 1e9), self._period_ns)
+        # nobody listens to it, so publishing warms the middleware's code and sends nothing
+        self._practice_publisher = (
+            self.create_publisher(command_type, "~/_rehearsal", 1) if self._rehearsal_ns else None
+        )
         self._array = Float64MultiArray()
         self._array.layout.dim = [
             MultiArrayDimension(label=f"{component.name} [{component.unit}]", size=1, stride=1)
@@ -213,6 +218,7 @@ class ControllerNode(LifecycleNode):
             telemetry,
             self._take,
             self._publish,
+            self._practise if self._rehearsal_ns else nowhere,
         )
         self._controller.loop = self._loop_state
         self._assembler = assembler
@@ -292,6 +298,8 @@ class ControllerNode(LifecycleNode):
             for source in self._inputs:
                 source.subscription.close()
             self.destroy_publisher(self._command_publisher)
+            if self._practice_publisher is not None:
+                self.destroy_publisher(self._practice_publisher)
 
     # --- the loop's thread -------------------------------------------------------------------
 
@@ -312,10 +320,14 @@ class ControllerNode(LifecycleNode):
         gc.disable()
         spin_ns = round(values["spin_time"] * 1e9)
         timing = LoopTiming(
-            self._period_ns, sleep_then_spin(spin_ns) if spin_ns else sleep_until, values["overruns.manage"]
+            self._period_ns,
+            sleep_then_spin(spin_ns) if spin_ns else sleep_until,
+            values["overruns.manage"],
+            self._rehearsal_ns,
         )
+        cycle, running = self._counted_cycle(), lambda: self._running
         try:
-            run_loop(timing, self._loop_state, self._counted_cycle(), lambda: self._running, self._collect_garbage)
+            run_loop(timing, self._loop_state, cycle, running, self._collect_garbage, controller.rehearse)
         except Exception as error:  # the loop's thread must say why it died, whatever it was
             self.failure = f"the control loop failed: {type(error).__name__}: {error}"
             self.get_logger().fatal(self.failure)
@@ -382,16 +394,22 @@ class ControllerNode(LifecycleNode):
         return newest
 
     def _publish(self, command: list[float], observed_ns: int) -> None:
+        self._command_publisher.publish(self._command_message(command, observed_ns))
+
+    def _practise(self, command: list[float], observed_ns: int) -> None:
+        assert self._practice_publisher is not None
+        self._practice_publisher.publish(self._command_message(command, observed_ns))
+
+    def _command_message(self, command: list[float], observed_ns: int) -> Float64MultiArray | TwistStamped:
         if self._as_array:
             self._array.data = command
-            self._command_publisher.publish(self._array)
-            return
+            return self._array
         stamp_ns = 0 if observed_ns == NEVER_NS else time.time_ns() - (time.monotonic_ns() - observed_ns)
         stamp = self._message.header.stamp
         stamp.sec, stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
         for (vector, axis), value in zip(self._targets, command, strict=True):
             setattr(vector, axis, value)
-        self._command_publisher.publish(self._message)
+        return self._message
 
     def stop_loop(self) -> None:
         """Bring the tool to rest through the safety filter, then end the loop's thread."""
