@@ -96,15 +96,26 @@ def _inspect(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _verify(arguments: argparse.Namespace) -> dict[str, Any]:
+    from srdp_controller.engines.providers import EngineOptions
     from srdp_controller.engines.verify import verify_bundle
 
-    result = verify_bundle(arguments.bundle)
+    options = EngineOptions(arguments.cache, arguments.precision)
+    others: dict[str, Any] = {}
+    try:
+        from srdp_controller.report.torch_engine import TorchEngine
+    except ModuleNotFoundError:
+        print("PyTorch is not installed here: it is left out")
+    else:
+        others["torch_eager"] = TorchEngine
+    result = verify_bundle(arguments.bundle, providers=arguments.provider, options=options, others=others)
     for name, engines in result["policies"].items():
         for engine, entry in engines.items():
             print(
-                f"{name:<12} {engine:<8} max abs error {entry['max_abs_error']:.2e} "
+                f"{name:<12} {engine:<12} max abs error {entry['max_abs_error']:.2e} "
                 f"(tolerance {entry['tolerance']:.0e}) {'ok' if entry['passed'] else 'FAILED'}"
             )
+    for provider, reason in result["left_out"].items():
+        print(f"{provider} is left out: {reason}")
     result["failed"] = not all(entry["passed"] for engines in result["policies"].values() for entry in engines.values())
     return {"seed": 0, **result}
 
@@ -317,6 +328,12 @@ def build_parser() -> argparse.ArgumentParser:
         inspect = commands.add_parser(name, help=text)
         inspect.add_argument("bundle", help="bundle folder, e.g. models/pushing")
         inspect.set_defaults(run=run)
+        if name == "verify":
+            choices = ("cpu", "cuda", "tensorrt", "tensorrt_rtx")
+            text = "providers that must work; default: those that can be used here"
+            inspect.add_argument("--provider", nargs="+", choices=choices, help=text)
+            inspect.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="of TensorRT engines")
+            inspect.add_argument("--cache", default="", metavar="FOLDER", help="of TensorRT engines")
     parameters = commands.add_parser("parameters", help="print every parameter of the nodes as Markdown")
     parameters.set_defaults(run=_parameters)
     _add_eval(commands)

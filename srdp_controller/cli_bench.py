@@ -124,9 +124,36 @@ def _deployment(arguments: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
+def _latency(arguments: argparse.Namespace) -> dict[str, Any]:
+    try:
+        import matplotlib  # noqa: F401
+        import onnx  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise missing_extra("sim", error) from None
+    from srdp_controller.report.bench_latency import bench_latency, print_tables
+
+    try:
+        sizes = [float(text) for text in arguments.sizes.split(",") if text]
+    except ValueError:
+        raise SrdpError(f"--sizes {arguments.sizes}: expected millions of parameters, e.g. 0.2,1,5") from None
+    if arguments.rounds < 1 or arguments.starts < 1:
+        raise SrdpError(f"--rounds {arguments.rounds} --starts {arguments.starts}: expected at least 1")
+    result = bench_latency(
+        Path(arguments.bundle),
+        rounds=arguments.rounds,
+        compile_torch=not arguments.no_compile,
+        sizes=sizes,
+        starts=arguments.starts,
+        picture=arguments.picture,
+        report=ProgressPrinter(),
+    )
+    print_tables(result)
+    return result
+
+
 def add_commands(commands: Any) -> None:
     """Add ``bench`` and what it can measure."""
-    bench = commands.add_parser("bench", help="measure: loop, swap, faults, soak, deployment").add_subparsers(
+    bench = commands.add_parser("bench", help="measure: latency, loop, swap, faults, soak, deployment").add_subparsers(
         dest="what", required=True, metavar="WHAT"
     )
 
@@ -137,6 +164,13 @@ def add_commands(commands: Any) -> None:
         parser.set_defaults(run=run)
         return parser
 
+    latency = add("latency", "every policy against its floor and against the same network elsewhere", _latency)
+    latency.add_argument("--rounds", type=int, default=30, help="turns in which everything is measured")
+    latency.add_argument("--no-compile", action="store_true", help="without torch.compile (it takes minutes)")
+    sizes = "0.2,0.5,1,2,5,10,20"
+    latency.add_argument("--sizes", default=sizes, help="networks of so many million parameters; empty: none")
+    latency.add_argument("--starts", type=int, default=5, help="fresh processes for each cold start")
+    latency.add_argument("--picture", type=Path, default=None, help="draw it")
     loop = add("loop", "the controller's timing beside other loops", _loop)
     loop.add_argument("--rate", type=float, default=1000.0, metavar="HZ")
     loop.add_argument("--engine", default="student_k4")

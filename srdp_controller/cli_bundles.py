@@ -1,8 +1,9 @@
-"""``srdp pack``, ``install``, ``keygen`` and ``sign``: bundles on their way to a robot."""
+"""``srdp pack``, ``install``, ``keygen``, ``sign`` and ``build-engine``: bundles on their way to a robot."""
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,70 @@ def _sign(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"seed": None, "public_key": public}
 
 
+def _build_engine(arguments: argparse.Namespace) -> dict[str, Any]:
+    from srdp_controller.engines.bundle import load_bundle
+    from srdp_controller.engines.engine_cache import cache_folder, store, sweep
+    from srdp_controller.engines.tensorrt_build import build, key_of
+    from srdp_controller.progress import ProgressPrinter
+
+    bundle = load_bundle(arguments.bundle)
+    folder = cache_folder(bundle, arguments.cache)
+    flavour, precisions = arguments.flavour, arguments.precision or ["fp32"]
+    policies = arguments.policy or list(bundle.content.policies)
+    capabilities = arguments.compute_capability or [_own_capability()]
+    jobs = [(name, target, kind) for target in capabilities for kind in precisions for name in policies]
+    report, engines = ProgressPrinter(), []
+    for done, (name, capability, precision) in enumerate(jobs):
+        entry = bundle.policy(name)
+        graph = bundle.read(entry)
+        if precision != "fp32":
+            from srdp_controller.engines.precision import convert
+
+            graph = convert(graph, precision)
+        target = capability if arguments.compute_capability else ""
+        built = build(graph, flavour, target, str(bundle.folder / entry.file))
+        key = key_of(bundle, name, flavour, capability, precision)
+        path = store(folder, key, built.plan, {"build_s": built.seconds})
+        facts = {"file": path.name, "bytes": len(built.plan), "build_s": built.seconds}
+        engines.append({**asdict(key), **facts})
+        report("build", done + 1, len(jobs), f"{name} {precision} for {capability}: {built.seconds:.2f} s")
+    for path in sweep(folder, bundle):
+        print(f"deleted {path.name}, whose graph the bundle no longer has")
+    print(f"{len(engines)} engines in {folder}")
+    return {"seed": None, "cache": str(folder), "engines": engines}
+
+
+def _own_capability() -> str:
+    from srdp_controller.engines.cuda import Cuda
+    from srdp_controller.errors import EngineError
+
+    try:
+        cuda = Cuda()
+    except EngineError as error:
+        raise EngineError(
+            f"{error} To build for another GPU: --compute-capability, e.g. 8.7 for a Jetson Orin"
+        ) from None
+    try:
+        return cuda.compute_capability()
+    finally:
+        cuda.close()
+
+
 def add_commands(commands: Any) -> None:
-    """Add the four commands to the parser's."""
+    """Add the five commands to the parser's."""
+    engine = commands.add_parser("build-engine", help="build TensorRT engines of a bundle's policies")
+    engine.add_argument("bundle", nargs="?", default="models/pushing", help="bundle folder")
+    engine.add_argument("--flavour", choices=("tensorrt", "tensorrt_rtx"), default="tensorrt")
+    engine.add_argument(
+        "--compute-capability",
+        nargs="+",
+        metavar="C",
+        help="GPUs to build for, e.g. 8.6 8.9 12.0 (tensorrt_rtx needs no GPU for that); default: this machine's",
+    )
+    engine.add_argument("--precision", nargs="+", choices=("fp32", "fp16"), help="default: fp32")
+    engine.add_argument("--policy", nargs="+", metavar="NAME", help="default: all")
+    engine.add_argument("--cache", default="", metavar="FOLDER", help="default: .engines in the bundle's folder")
+    engine.set_defaults(run=_build_engine)
     pack = commands.add_parser("pack", help="write a bundle as one file")
     pack.add_argument("bundle", help="bundle folder, e.g. models/pushing")
     pack.add_argument("archive", help="a name that ends in .zip or .tar.zst")

@@ -2,8 +2,9 @@ import json
 
 import pytest
 
+from srdp_controller.engines import bundle as bundle_module
 from srdp_controller.engines.bundle import Calibration, PolicyCalibration, load_bundle
-from srdp_controller.engines.onnx_engine import load_engine
+from srdp_controller.engines.providers import load_engine
 from srdp_controller.errors import BundleError
 
 
@@ -99,3 +100,34 @@ def test_the_threshold_is_the_calibrated_one_at_or_below_alpha():
         calibration.threshold("student_k1", 0.01)
     with pytest.raises(BundleError, match="no calibration"):
         calibration.threshold("student_k2", 0.1)
+
+
+def test_an_older_schema_is_migrated_after_its_hashes_were_checked(bundle_copy, monkeypatch):
+    seen = []
+
+    def migrate(content):
+        seen.append(content["task"])
+        return {**content, "task": content["task"] + " migrated"}
+
+    monkeypatch.setattr(bundle_module, "SCHEMA_VERSION", 2)
+    monkeypatch.setattr(bundle_module, "MIGRATIONS", {1: migrate})
+    loaded = load_bundle(bundle_copy)
+    assert (loaded.content.task, loaded.content.schema_version) == ("pushing migrated", 2)
+    assert load_engine(loaded, "student_k1", "cpu")
+    manifest = bundle_copy / "bundle.json"
+    manifest.write_text(manifest.read_text().replace('"pushing"', '"pushinh"', 1))
+    with pytest.raises(BundleError, match="damaged"):
+        load_bundle(bundle_copy)
+    assert seen == ["pushing"]
+
+
+def test_every_schema_from_the_oldest_on_has_its_migration():
+    assert set(bundle_module.MIGRATIONS) == set(range(bundle_module.OLDEST_SCHEMA, bundle_module.SCHEMA_VERSION))
+
+
+@pytest.mark.parametrize(("version", "remedy"), [("2", "update srdp_controller"), ("0", "re-export"), ("true", "re-")])
+def test_a_schema_that_cannot_be_read_names_the_remedy(bundle_copy, version, remedy):
+    path = bundle_copy / "bundle.json"
+    path.write_text(path.read_text().replace('"schema_version": 1', f'"schema_version": {version}', 1))
+    with pytest.raises(BundleError, match=remedy):
+        load_bundle(bundle_copy)

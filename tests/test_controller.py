@@ -15,7 +15,7 @@ from srdp_controller.control.safety_filter import SafetyFilter, SafetyLimits
 from srdp_controller.control.supervisor import Abstention, Mode, Supervisor, SupervisorTiming
 from srdp_controller.control.swap import Deployment, EngineSlot, Wanted, measure, require_fit, require_same_robot
 from srdp_controller.control.telemetry import Telemetry
-from srdp_controller.engines.onnx_engine import load_engine
+from srdp_controller.engines.providers import load_engine
 from srdp_controller.errors import EngineError
 from srdp_controller.observation import ObservationAssembler
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from srdp_controller.engines.bundle import LoadedBundle
-from srdp_controller.engines.onnx_engine import BatchedPolicy, OnnxEngine, load_engine
+from srdp_controller.engines.onnx_engine import BatchedPolicy, OnnxEngine
+from srdp_controller.engines.providers import load_engine
 from srdp_controller.engines.verify import verify_bundle
 from srdp_controller.errors import BundleError, EngineError
 
@@ -103,3 +104,13 @@ def test_the_torch_baseline_computes_what_onnx_runtime_computes(bundle, name):
         np.testing.assert_allclose(theirs.action, mine.action, atol=2e-4)
         np.testing.assert_allclose(theirs.latent, mine.latent, atol=1e-4)
         np.testing.assert_allclose(theirs.teacher_latent, mine.teacher_latent, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["student_k1", "teacher"])
+def test_a_cancelled_run_raises_and_the_next_one_answers(bundle, name):
+    engine = load_engine(bundle, name, "cpu")
+    engine.cancel()
+    with pytest.raises(EngineError, match="cancelled"):
+        engine.run()
+    engine.run()
+    assert np.isfinite(engine.action).all()

@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch", reason="the offline side needs torch: make 
 pytest.importorskip("minari", reason="the offline side needs minari: make setup-train")
 
 from srdp_controller.engines.bundle import load_bundle  # noqa: E402
-from srdp_controller.engines.onnx_engine import load_engine  # noqa: E402
+from srdp_controller.engines.providers import load_engine  # noqa: E402
 from srdp_controller.errors import DatasetError, SrdpError  # noqa: E402
 from srdp_controller.offline import pipeline  # noqa: E402
 from srdp_controller.offline.dataset import (  # noqa: E402

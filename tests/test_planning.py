@@ -11,7 +11,7 @@ from virtual_rig import MS, Virtual
 from srdp_controller.control.planner import ChunkSchedule, Plan, PlanWorker
 from srdp_controller.control.supervisor import Mode
 from srdp_controller.control.swap import fits, require_chunk
-from srdp_controller.engines.onnx_engine import load_engine
+from srdp_controller.engines.providers import load_engine
 from srdp_controller.errors import EngineError
 from srdp_controller.report.virtual_loop import command_jerk
 

@@ -13,7 +13,7 @@ from virtual_rig import MS, NOMINAL, Virtual
 
 from srdp_controller.control.supervisor import Mode
 from srdp_controller.engines.bundle import load_bundle
-from srdp_controller.engines.onnx_engine import load_engine
+from srdp_controller.engines.providers import load_engine
 from srdp_controller.errors import EngineError
 from srdp_controller.resources import find_resource
 

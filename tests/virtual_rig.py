@@ -3,7 +3,7 @@
 from srdp_controller.control.assembly import build_controller, default_values
 from srdp_controller.control.swap import Deployment, Wanted
 from srdp_controller.control.telemetry import Telemetry
-from srdp_controller.engines.onnx_engine import load_engine
+from srdp_controller.engines.providers import load_engine
 from srdp_controller.observation import ObservationAssembler
 from srdp_controller.report.virtual_loop import VirtualPlanner
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,6 +19,10 @@ from srdp_controller.errors import BundleError
 from srdp_controller.spec import PolicySpec
 
 SCHEMA_VERSION = 1
+OLDEST_SCHEMA = 1
+# version -> what turns a verified manifest of that version into one of the next. A field that may be left out
+# needs no new version; anything else does, with its migration here. Bundles on disk are never rewritten.
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 MANIFEST = "bundle.json"
 MAX_MANIFEST_BYTES = 4 * 2**20
 MAX_FILE_BYTES = 256 * 2**20
@@ -211,12 +216,18 @@ def load_bundle(folder: str | Path) -> LoadedBundle:
     if not isinstance(content, dict):
         raise BundleError(f"{path}: expected a JSON object")
     version = content.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise BundleError(f"{path}: schema version {version!r}, this controller reads {SCHEMA_VERSION}; re-export it")
+    if type(version) is not int or not OLDEST_SCHEMA <= version <= SCHEMA_VERSION:
+        newer = type(version) is int and version > SCHEMA_VERSION
+        remedy = "update srdp_controller" if newer else "re-export it"
+        raise BundleError(
+            f"{path}: schema version {version!r}, this controller reads {OLDEST_SCHEMA} to {SCHEMA_VERSION}; {remedy}"
+        )
     claimed = content.pop("content_sha256", None)
     if claimed != sha256(_canonical(content)):
         raise BundleError(f"{path}: damaged: its content does not match content_sha256; copy the bundle again")
     try:
+        for earlier in range(version, SCHEMA_VERSION):
+            content = {**MIGRATIONS[earlier](content), "schema_version": earlier + 1}
         return LoadedBundle(folder, Bundle.model_validate(content), raw)
     except ValidationError as error:
         first = error.errors()[0]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnxruntime
 
-from srdp_controller.engines.bundle import LoadedBundle
+from srdp_controller.engines.bundle import LoadedBundle, PolicyEntry
 from srdp_controller.errors import EngineError
 
 PROVIDERS = {
@@ -14,7 +16,31 @@ PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
     "tensorrt_rtx": "NvTensorRTRTXExecutionProvider",
 }
+LONG_EVALUATIONS, LONG_BYTES = 16, 16 * 2**20
 onnxruntime.set_default_logger_severity(3)
+
+
+def session_options(
+    threads: int = 1,
+    spinning: bool = False,
+    memory_pattern: bool = True,
+    arena: bool = True,
+    optimisation: Any = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+) -> onnxruntime.SessionOptions:
+    """ONNX Runtime's settings for one short evaluation at a time.
+
+    The defaults are what measured best (``srdp bench latency``, "settings"): one thread that computes and
+    never spins, since these layers are too small to share.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.enable_mem_pattern = memory_pattern
+    options.enable_cpu_mem_arena = arena
+    options.graph_optimization_level = optimisation
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+    return options
 
 
 def create_session(graph: bytes, provider: str, where: str) -> onnxruntime.InferenceSession:
@@ -33,13 +59,8 @@ def create_session(graph: bytes, provider: str, where: str) -> onnxruntime.Infer
             f"provider {provider!r} ({wanted}) is not in this ONNX Runtime {onnxruntime.__version__}; "
             f"here: {', '.join(usable)}. Install onnxruntime-gpu, or set provider:=cpu"
         )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = onnxruntime.InferenceSession(graph, options, providers=[wanted])
+        session = onnxruntime.InferenceSession(graph, session_options(), providers=[wanted])
     except Exception as error:  # ONNX Runtime raises its own unexported exception types
         raise EngineError(f"{where}: ONNX Runtime refuses the graph: {str(error).splitlines()[0]}") from None
     if session.get_providers()[0] != wanted:
@@ -55,7 +76,8 @@ class OnnxEngine:
     def __init__(self, bundle: LoadedBundle, name: str, provider: str = "cpu") -> None:
         entry = bundle.policy(name)
         where = str(bundle.folder / entry.file)
-        session = create_session(bundle.read(entry), provider, where)
+        graph = bundle.read(entry)
+        session = create_session(graph, provider, where)
         self.name = name
         self.provider = provider
         self.evaluations = entry.evaluations
@@ -85,7 +107,8 @@ class OnnxEngine:
             np.zeros(shape, dtype=np.float32) for shape in expected.values()
         )
         self._session = session
-        self._options = onnxruntime.RunOptions()
+        self._options = onnxruntime.RunOptions() if _is_long(entry, graph) else None
+        self._cancelled = False
         self._binding = session.io_binding()
         self._values = []
         for key in expected:
@@ -98,33 +121,35 @@ class OnnxEngine:
 
     def run(self) -> None:
         """Evaluate the policy once on the buffers."""
+        options = self._options
         try:
-            self._session.run_with_iobinding(self._binding, self._options)
+            if options is None:
+                self._session.run_with_iobinding(self._binding)
+            else:
+                self._session.run_with_iobinding(self._binding, options)
         except Exception as error:  # ONNX Runtime raises its own unexported exception types
-            cancelled = self._options.terminate
-            self._options.terminate = False
-            reason = "cancelled" if cancelled else str(error).splitlines()[0]
+            reason = "cancelled" if self._cancelled else str(error).splitlines()[0]
+            self._forget_cancel()
             raise EngineError(f"engine {self.name}: {reason}") from None
+        if self._cancelled:
+            self._forget_cancel()
+            raise EngineError(f"engine {self.name}: cancelled")
 
     def cancel(self) -> None:
-        """Make a ``run`` under way in another thread stop before its next node."""
-        self._options.terminate = True
+        """Make a ``run`` under way in another thread raise: a long one before its next node, a short one at its end."""
+        self._cancelled = True
+        if self._options is not None:
+            self._options.terminate = True
+
+    def _forget_cancel(self) -> None:
+        self._cancelled = False
+        if self._options is not None:
+            self._options.terminate = False
 
 
-def load_engine(bundle: LoadedBundle, name: str, provider: str, warmup: int = 20) -> OnnxEngine:
-    """Load, verify and warm up a policy; what it answers must be finite.
-
-    Raises:
-        BundleError, EngineError: with the reason.
-    """
-    engine = OnnxEngine(bundle, name, provider)
-    centre, _ = bundle.spec.observation_normalisation()
-    engine.observation[0] = centre
-    for _ in range(warmup if engine.evaluations <= 16 else max(2, warmup // 10)):
-        engine.run()
-    if not np.isfinite(engine.action).all():
-        raise EngineError(f"engine {name}: answers NaN or infinity to a nominal observation; rebuild the bundle")
-    return engine
+def _is_long(entry: PolicyEntry, graph: bytes) -> bool:
+    """Whether a run is worth cancelling between two nodes, for which ONNX Runtime takes 25 us more (measured)."""
+    return entry.evaluations > LONG_EVALUATIONS or len(graph) > LONG_BYTES
 
 
 class BatchedPolicy:

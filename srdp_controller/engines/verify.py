@@ -1,50 +1,84 @@
-"""Checks a bundle where it is: hashes, and each engine against an independent float64 evaluation.
+"""Checks a bundle where it is: hashes, and each engine against an evaluation of its own.
 
-The reference runs the same graph node by node in numpy (onnx's reference evaluator when installed),
-so a robot without torch can tell whether its runtime computes what was exported.
+The reference runs the same graph node by node in numpy (onnx's reference evaluator), so a robot without
+torch can tell whether its run times compute what was exported. PyTorch against the graph is part of the export.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from srdp_controller.engines.bundle import load_bundle
-from srdp_controller.engines.onnx_engine import OnnxEngine
-from srdp_controller.errors import SrdpError
+from srdp_controller.engines.bundle import LoadedBundle, load_bundle
+from srdp_controller.engines.engine import Engine
+from srdp_controller.engines.providers import EngineOptions, create_engine, usable_providers
+from srdp_controller.errors import EngineError, SrdpError
 
-TOLERANCE = 5e-4
+# largest difference of an action [SI] or latent; half precision keeps about three digits
+TOLERANCES = {"fp32": 5e-4, "fp16": 2e-2}
 
 
-def verify_bundle(folder: str | Path, samples: int = 8) -> dict[str, Any]:
-    """Verify hashes and the CPU engine of every policy; keys as in the JSON contract.
+def _create(provider: str, options: EngineOptions, bundle: LoadedBundle, name: str) -> Engine:
+    return create_engine(bundle, name, provider, options)
+
+
+def verify_bundle(
+    folder: str | Path,
+    samples: int = 8,
+    providers: list[str] | None = None,
+    options: EngineOptions | None = None,
+    others: Mapping[str, Callable[[LoadedBundle, str], Engine]] | None = None,
+) -> dict[str, Any]:
+    """Verify hashes and every policy's engines; keys as in the JSON contract, and ``left_out``.
+
+    ``providers`` must work where they are named; by default those that can be used here are checked, and
+    ``others``, by name.
 
     Raises:
-        SrdpError: damaged bundle, or the ``onnx`` package is not installed.
+        SrdpError: damaged bundle, a named provider cannot be used, or the ``onnx`` package is not installed.
     """
     try:
         import onnx
         from onnx.reference import ReferenceEvaluator
     except ImportError:
         raise SrdpError("verify needs the onnx package: pip install 'srdp_controller[sim]'") from None
+    options = options or EngineOptions()
+    tolerance = TOLERANCES[options.precision]
     bundle = load_bundle(folder)
     bundle.calibration()
-    rng = np.random.default_rng(0)
     centre, scale = bundle.spec.observation_normalisation()
     policies: dict[str, Any] = {}
+    left_out: dict[str, str] = {}
     for name, entry in bundle.content.policies.items():
-        engine = OnnxEngine(bundle, name, "cpu")
+        rng = np.random.default_rng(0)
+        states = (centre + scale * rng.standard_normal((samples, len(centre)))).astype(np.float32)
+        noise = rng.standard_normal((samples, *entry.noise_shape)).astype(np.float32)
         reference = ReferenceEvaluator(onnx.load_from_string(bundle.read(entry)))
-        worst = 0.0
-        for _ in range(samples):
-            engine.observation[0] = centre + scale * rng.standard_normal(len(centre)).astype(np.float32)
-            engine.noise[:] = rng.standard_normal(engine.noise.shape)
-            engine.run()
-            action, latent, _ = reference.run(
-                ["action", "latent", "teacher_latent"], {"observation": engine.observation, "noise": engine.noise}
-            )
-            worst = max(worst, float(np.abs(action - engine.action).max()), float(np.abs(latent - engine.latent).max()))
-        policies[name] = {"cpu": {"max_abs_error": worst, "tolerance": TOLERANCE, "passed": worst <= TOLERANCE}}
-    return {"policies": policies, "hashes_ok": True}
+        wanted = [
+            reference.run(["action", "latent"], {"observation": states[i : i + 1], "noise": noise[i : i + 1]})
+            for i in range(samples)
+        ]
+        policies[name] = {}
+        loaders: dict[str, Callable[[LoadedBundle, str], Engine]] = {
+            provider: partial(_create, provider, options) for provider in providers or usable_providers()
+        }
+        for provider, load in {**loaders, **(others or {})}.items():
+            try:
+                engine = load(bundle, name)
+            except EngineError as error:
+                if providers:
+                    raise
+                left_out[provider] = str(error)
+                continue
+            worst = 0.0
+            for i in range(samples):
+                engine.observation[0], engine.noise[0] = states[i], noise[i]
+                engine.run()
+                for found, expected in zip((engine.action, engine.latent), wanted[i], strict=True):
+                    worst = max(worst, float(np.abs(found - expected).max()))
+            policies[name][provider] = {"max_abs_error": worst, "tolerance": tolerance, "passed": worst <= tolerance}
+    return {"policies": policies, "hashes_ok": True, "left_out": left_out}

@@ -20,7 +20,7 @@ import numpy as np
 from srdp_controller.certify.conformal import wilson_interval
 from srdp_controller.control.assembly import default_values
 from srdp_controller.engines.bundle import load_bundle
-from srdp_controller.engines.onnx_engine import load_engine
+from srdp_controller.engines.providers import load_engine
 from srdp_controller.errors import SrdpError
 from srdp_controller.report.latency_success import measure_inference
 from srdp_controller.report.virtual_loop import Drive, drive

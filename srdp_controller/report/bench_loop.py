@@ -68,8 +68,8 @@ def _with_robot(command: list[str], folder: Path, environment: dict[str, str], s
     return record
 
 
-def _bare(rate: float, seconds: float, busy_s: float = 0.0) -> dict[str, Any]:
-    command = [sys.executable, "-m", "srdp_controller.control.bare_loop", str(rate), str(seconds), str(busy_s)]
+def _bare(rate: float, seconds: float, busy_s: float = 0.0, *engine: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "srdp_controller.control.bare_loop", str(rate), str(seconds), str(busy_s), *engine]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30.0, check=True)
     record: dict[str, Any] = json.loads(answer.stdout)
     return record
@@ -142,14 +142,21 @@ def bench_loop(
 
     def bare_busy(seconds: float) -> dict[str, Any]:
         """As long a cycle as the controller's median one, with nothing else in it."""
+        return _bare(rate, seconds, median_cycle_s())
+
+    def bare_work(seconds: float) -> dict[str, Any]:
+        """As much work as the controller's median cycle, all of it the engine's."""
+        return _bare(rate, seconds, median_cycle_s(), str(bundle), engine)
+
+    def median_cycle_s() -> float:
         so_far = totals["dedicated"].histograms
-        busy_ns = so_far["inference_us"].quantile(0.5) + so_far["overhead_us"].quantile(0.5)
-        return _bare(rate, seconds, busy_ns * 1e-9)
+        return (so_far["inference_us"].quantile(0.5) + so_far["overhead_us"].quantile(0.5)) * 1e-9
 
     loops: dict[str, Callable[[float], dict[str, Any]]] = {
         "bare": lambda seconds: _bare(rate, seconds),
         "dedicated": node("controller_node", {}, []),
         "bare_busy": bare_busy,
+        "bare_work": bare_work,
         "rclpy_timer_single": node("timer_node", {}, ["--executor", "single"]),
         "rclpy_timer_multi": node("timer_node", {}, ["--executor", "multi"]),
         "dedicated_ordinary_helpers": node("controller_node", {"helper_priority": 0}, []),
@@ -164,8 +171,9 @@ def bench_loop(
     unknown = [name for name in only if name not in loops]
     if unknown:
         raise SrdpError(f"--loops: no loop {unknown[0]!r} here; there are: {', '.join(loops)}")
-    if "bare_busy" in only and "dedicated" not in only:
-        raise SrdpError("--loops: bare_busy is as busy as dedicated, which is not among them")
+    for name in ("bare_busy", "bare_work"):
+        if name in only and "dedicated" not in only:
+            raise SrdpError(f"--loops: {name} is as busy as dedicated, which is not among them")
     loops = {name: run for name, run in loops.items() if not only or name in only}
     totals = {name: Totals() for name in loops}
     done = 0

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from srdp_controller.engines.bundle import POLICY_NAMES, load_bundle
-from srdp_controller.engines.onnx_engine import load_engine
+from srdp_controller.engines.providers import load_engine
 from srdp_controller.report.closed_loop import evaluate
 
 Report = Callable[[str, int, int, str], None]

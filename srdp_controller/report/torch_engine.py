@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from srdp_controller.engines.bundle import LoadedBundle
+from srdp_controller.engines.providers import DEFAULT, EngineOptions
 from srdp_controller.errors import EngineError
 
 Call = tuple[Callable[..., Tensor], tuple[str, ...], str]
@@ -29,14 +30,6 @@ def _gemm(a: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.nn.functional.linear(a, weight, bias)
 
 
-def _reshape(a: Tensor, shape: Tensor) -> Tensor:
-    return a.reshape(shape.tolist())
-
-
-def _gather(a: Tensor, index: Tensor) -> Tensor:
-    return a[int(index)]
-
-
 _SIMPLE: dict[str, Callable[..., Tensor]] = {
     "Add": torch.add,
     "Sub": torch.sub,
@@ -44,10 +37,16 @@ _SIMPLE: dict[str, Callable[..., Tensor]] = {
     "Div": torch.div,
     "Gemm": _gemm,
     "Clip": torch.clamp,
-    "Reshape": _reshape,
-    "Gather": _gather,
     "Identity": lambda a: a,
 }
+
+
+def _reshape_to(sizes: list[int]) -> Callable[[Tensor], Tensor]:
+    return lambda a: a.reshape(sizes)
+
+
+def _gather_at(index: int) -> Callable[[Tensor], Tensor]:
+    return lambda a: a[index]
 
 
 def _calls(graph: Any, constants: dict[str, Tensor]) -> list[Call]:
@@ -65,7 +64,14 @@ def _calls(graph: Any, constants: dict[str, Tensor]) -> list[Call]:
         if node.op_type == "Mul" and sigmoids.get(inputs[1]) == inputs[0]:
             calls.append((torch.nn.functional.silu, inputs[:1], node.output[0]))
         elif node.op_type == "Loop":
-            calls.append((_loop(_attributes(node)["body"], constants), (inputs[0], inputs[2]), node.output[0]))
+            body = _attributes(node)["body"]
+            calls.append((_loop(body, constants, int(constants[inputs[0]])), (inputs[2], "condition"), node.output[0]))
+        elif node.op_type == "Reshape":
+            calls.append((_reshape_to(constants[inputs[1]].tolist()), inputs[:1], node.output[0]))
+        elif node.op_type == "Gather" and inputs[1] in constants:
+            calls.append((_gather_at(int(constants[inputs[1]])), inputs[:1], node.output[0]))
+        elif node.op_type == "Gather":
+            calls.append((lambda a, index: a[int(index)], inputs, node.output[0]))
         elif node.op_type in _SIMPLE:
             calls.append((_SIMPLE[node.op_type], inputs, node.output[0]))
         else:
@@ -73,62 +79,96 @@ def _calls(graph: Any, constants: dict[str, Tensor]) -> list[Call]:
     return calls
 
 
-def _loop(body: Any, constants: dict[str, Tensor]) -> Callable[..., Tensor]:
-    step, _, state = (value.name for value in body.input)
-    answer = body.output[1].name
-    calls: list[Call] = []
-    values = constants
+class Step:
+    """The body of an exported teacher's loop: a_t, step number and condition -> a_{t-1}."""
 
-    def run(trips: Tensor, a: Tensor) -> Tensor:
-        if not calls:
-            calls.extend(call for call in _calls(body, constants) if call[2] != body.output[0].name)
-        for index in range(int(trips)):
-            values[step], values[state] = torch.tensor(index), a
-            for function, inputs, output in calls:
-                values[output] = function(*[values[name] for name in inputs])
-            a = values[answer]
+    def __init__(self, body: Any, constants: dict[str, Tensor]) -> None:
+        self._index, _, self._state = (value.name for value in body.input)
+        done, self._answer = (value.name for value in body.output)
+        self._constants = constants
+        self._calls = [call for call in _calls(body, constants) if call[2] != done]
+
+    def __call__(self, index: int, a: Tensor, condition: Tensor) -> Tensor:
+        """One step on a (B, A) with condition (B, width)."""
+        values = {**self._constants, self._index: torch.tensor(index), self._state: a, "condition": condition}
+        for function, inputs, output in self._calls:
+            values[output] = function(*[values[name] for name in inputs])
+        return values[self._answer]
+
+
+def _loop(body: Any, constants: dict[str, Tensor], trips: int) -> Callable[..., Tensor]:
+    step = Step(body, constants)
+
+    def run(a: Tensor, condition: Tensor) -> Tensor:
+        for index in range(trips):
+            a = step(index, a, condition)
         return a
 
     return run
+
+
+class TorchGraph:
+    """An exported graph in PyTorch: observation (B, obs_dim) and noise to action, latent and teacher latent."""
+
+    def __init__(self, graph: bytes) -> None:
+        import onnx
+
+        self.constants: dict[str, Tensor] = {}
+        self._calls = _calls(onnx.load_from_string(graph).graph, self.constants)
+
+    def __call__(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
+        """Evaluate the graph."""
+        return self.evaluate(self.constants, observation, noise)
+
+    def evaluate(self, constants: dict[str, Tensor], observation: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
+        """Evaluate it with other tensors in the place of its constants."""
+        values = {**constants, "observation": observation, "noise": noise}
+        for function, inputs, output in self._calls:
+            values[output] = function(*[values[name] for name in inputs])
+        return values["action"], values["latent"], values["teacher_latent"]
+
+    def until(self, wanted: str, observation: Tensor) -> Tensor:
+        """A value that depends on the observation alone, without computing what comes after it."""
+        values = {**self.constants, "observation": observation}
+        for function, inputs, output in self._calls:
+            if all(name in values for name in inputs):
+                values[output] = function(*[values[name] for name in inputs])
+                if output == wanted:
+                    break
+        return values[wanted]
 
 
 class TorchEngine:
     """``engines.engine.Engine`` on PyTorch eager."""
 
     def __init__(self, bundle: LoadedBundle, name: str) -> None:
-        import onnx
-
         entry = bundle.policy(name)
         spec = bundle.spec
         self.name, self.provider, self.evaluations = name, "torch_eager", entry.evaluations
-        graph = onnx.load_from_string(bundle.read(entry)).graph
-        self._values: dict[str, Tensor] = {}
-        self._calls = _calls(graph, self._values)
+        self._graph = TorchGraph(bundle.read(entry))
         self.observation = np.zeros((1, spec.obs_dim), np.float32)
         self.noise = np.zeros((1, *entry.noise_shape), np.float32)
         self.action = np.zeros((1, spec.horizon, spec.act_dim), np.float32)
         self.latent = np.zeros((1, entry.latent_dim), np.float32)
         self.teacher_latent = np.zeros((1, entry.latent_dim), np.float32)
         # views of the buffers: what the caller writes is what the graph reads
-        self._values["observation"] = torch.from_numpy(self.observation)
-        self._values["noise"] = torch.from_numpy(self.noise)
-        self._outputs = [(key, torch.from_numpy(getattr(self, key))) for key in ("action", "latent", "teacher_latent")]
+        self._inputs = torch.from_numpy(self.observation), torch.from_numpy(self.noise)
+        self._outputs = [torch.from_numpy(buffer) for buffer in (self.action, self.latent, self.teacher_latent)]
 
     @torch.inference_mode()
     def run(self) -> None:
         """Evaluate the policy once on the buffers."""
-        values = self._values
-        for function, inputs, output in self._calls:
-            values[output] = function(*[values[name] for name in inputs])
-        for key, buffer in self._outputs:
-            buffer.copy_(values[key])
+        for buffer, value in zip(self._outputs, self._graph(*self._inputs), strict=True):
+            buffer.copy_(value)
 
     def cancel(self) -> None:
         """A run under way is not cancelled; it is short."""
 
 
-def load_torch_engine(bundle: LoadedBundle, name: str, provider: str, warmup: int = 20) -> TorchEngine:
-    """Like ``load_engine``, whatever the provider."""
+def load_torch_engine(
+    bundle: LoadedBundle, name: str, provider: str, options: EngineOptions = DEFAULT, warmup: int = 20
+) -> TorchEngine:
+    """Like ``load_engine``, whatever the provider and its options."""
     torch.set_num_threads(1)
     engine = TorchEngine(bundle, name)
     engine.observation[0] = bundle.spec.observation_normalisation()[0]

@@ -58,7 +58,7 @@ from srdp_controller.control.swap import (
 from srdp_controller.control.telemetry import CLOSED, FAILED, LOST, STATUS, Telemetry
 from srdp_controller.engines.bundle import LoadedBundle, load_bundle
 from srdp_controller.engines.engine import Engine
-from srdp_controller.engines.onnx_engine import load_engine
+from srdp_controller.engines.providers import EngineOptions, load_engine
 from srdp_controller.engines.signature import require_signature
 from srdp_controller.errors import SrdpError
 from srdp_controller.observation import NEVER_NS, ObservationAssembler
@@ -97,7 +97,7 @@ class ControllerNode(LifecycleNode):
     """Lifecycle node around ``Controller``; parameters are those of config/controller_parameters.yaml."""
 
     subscription_class: type[Subscription] = DirectSubscription
-    load: Callable[[LoadedBundle, str, str], Engine] = staticmethod(load_engine)
+    load: Callable[[LoadedBundle, str, str, EngineOptions], Engine] = staticmethod(load_engine)
 
     def __init__(self) -> None:
         super().__init__("srdp_controller")
@@ -262,6 +262,14 @@ class ControllerNode(LifecycleNode):
             require_signature(bundle, list(self.values["trusted_keys"]))
         return bundle
 
+    def _load_engine(self, bundle: LoadedBundle, name: str, provider: str) -> Engine:
+        values = self.values
+        options = EngineOptions(values["engine_cache"], values["precision"], values["provider_fallback"])
+        engine = self.load(bundle, name, provider, options)
+        if options.fall_back and engine.provider != provider:
+            self.get_logger().warning(f"{name} runs on {engine.provider}: provider {provider} cannot be used here")
+        return engine
+
     def _prepare(self, wanted: Wanted) -> Deployment:
         """Load, verify, warm up and measure an engine; refuse one that does not fit period or robot."""
         assert self._bundle is not None
@@ -269,7 +277,7 @@ class ControllerNode(LifecycleNode):
         bundle = self._bundle if folder == self._bundle.folder else self._load_bundle(folder)
         require_same_robot(self._bundle.spec, bundle.spec, str(folder))
         name = wanted.engine
-        engine = self.load(bundle, name, wanted.provider)
+        engine = self._load_engine(bundle, name, wanted.provider)
         run_time = measure(engine, 100 if engine.evaluations <= 16 else 20)
         planning, spec = self.values["planning.mode"], bundle.spec
         ahead = planning == "ahead" or (planning == "auto" and not fits(run_time, self._period_ns))
@@ -285,7 +293,7 @@ class ControllerNode(LifecycleNode):
         if last is not None and (last.wanted.model_dir, last.wanted.provider) == (wanted.model_dir, wanted.provider):
             teacher = last.teacher
         else:
-            teacher = self.load(bundle, "teacher", wanted.provider)
+            teacher = self._load_engine(bundle, "teacher", wanted.provider)
         self._latest = Deployment(wanted, engine, threshold, run_time, teacher, ahead)
         return self._latest
 

@@ -4,7 +4,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from srdp_controller.engines.onnx_engine import PROVIDERS, load_engine
+from srdp_controller.engines.onnx_engine import PROVIDERS
+from srdp_controller.engines.providers import load_engine
 
 pytestmark = pytest.mark.gpu
 

@@ -300,6 +300,7 @@ def test_the_loop_benchmark_compares_the_loops(model_dir, monkeypatch):
         "dedicated",
         "bare",
         "bare_busy",
+        "bare_work",
         "rclpy_timer_single",
         "rclpy_timer_multi",
         "dedicated_unprivileged",

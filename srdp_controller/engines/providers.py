@@ -1,0 +1,73 @@
+"""Which engine runs a policy: ONNX Runtime on a processor or GPU, or TensorRT's own run time."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime
+
+from srdp_controller.engines.bundle import LoadedBundle
+from srdp_controller.engines.engine import Engine
+from srdp_controller.engines.onnx_engine import PROVIDERS, OnnxEngine
+from srdp_controller.errors import EngineError
+
+NATIVE = ("tensorrt", "tensorrt_rtx")  # preferred to ONNX Runtime's providers of these names where installed
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What an operator may say about engines beside the provider."""
+
+    cache: str = ""  # folder of built TensorRT engines; empty: beside the bundle
+    precision: str = "fp32"  # of TensorRT engines; others than fp32 must have been built before
+    fall_back: bool = False  # use the CPU where the provider cannot be used
+
+
+DEFAULT = EngineOptions()
+
+
+def usable_providers() -> list[str]:
+    """Providers that are installed here; whether there is a GPU shows when an engine is loaded."""
+    available = onnxruntime.get_available_providers()
+    native = [name for name in NATIVE if importlib.util.find_spec(name) is not None]
+    return [name for name, full in PROVIDERS.items() if full in available or name in native]
+
+
+def create_engine(bundle: LoadedBundle, name: str, provider: str, options: EngineOptions = DEFAULT) -> Engine:
+    """The engine of a policy on a provider, not warmed up.
+
+    Raises:
+        BundleError, EngineError: with the reason; never another provider unless ``options.fall_back``.
+    """
+    try:
+        if provider in NATIVE and importlib.util.find_spec(provider) is not None:
+            from srdp_controller.engines.tensorrt_engine import TensorRtEngine
+
+            return TensorRtEngine(bundle, name, provider, options.precision, options.cache)
+        if options.precision != "fp32":
+            raise EngineError(f"precision {options.precision} is for tensorrt and tensorrt_rtx; provider is {provider}")
+        return OnnxEngine(bundle, name, provider)
+    except EngineError:
+        if not options.fall_back or provider == "cpu" or provider not in PROVIDERS:
+            raise
+        return OnnxEngine(bundle, name, "cpu")
+
+
+def load_engine(
+    bundle: LoadedBundle, name: str, provider: str, options: EngineOptions = DEFAULT, warmup: int = 20
+) -> Engine:
+    """Load, verify and warm up a policy; what it answers must be finite.
+
+    Raises:
+        BundleError, EngineError: with the reason.
+    """
+    engine = create_engine(bundle, name, provider, options)
+    centre, _ = bundle.spec.observation_normalisation()
+    engine.observation[0] = centre
+    for _ in range(warmup if engine.evaluations <= 16 else max(2, warmup // 10)):
+        engine.run()
+    if not np.isfinite(engine.action).all():
+        raise EngineError(f"engine {name}: answers NaN or infinity to a nominal observation; rebuild the bundle")
+    return engine
