@@ -131,3 +131,15 @@ def test_a_schema_that_cannot_be_read_names_the_remedy(bundle_copy, version, rem
     path.write_text(path.read_text().replace('"schema_version": 1', f'"schema_version": {version}', 1))
     with pytest.raises(BundleError, match=remedy):
         load_bundle(bundle_copy)
+
+
+@pytest.mark.parametrize("name", ["../outside.onnx", "/etc/passwd", "a\\b.onnx", "nul\0.onnx", ""])
+def test_a_manifest_that_names_a_file_outside_the_bundle_is_refused(bundle_copy, name):
+    path = bundle_copy / "bundle.json"
+    content = json.loads(path.read_text())
+    content["policies"]["student_k1"]["file"] = name
+    content.pop("content_sha256")
+    content["content_sha256"] = bundle_module.sha256(bundle_module._canonical(content))
+    path.write_text(json.dumps(content))
+    with pytest.raises(BundleError, match=r"bundle\.json: field policies\.student_k1\.file"):
+        load_bundle(bundle_copy)

@@ -43,7 +43,7 @@ class FileEntry(_Model):
     @classmethod
     def _inside(cls, value: str) -> str:
         path = PurePosixPath(value)
-        if path.is_absolute() or ".." in path.parts or "\\" in value or not path.parts:
+        if path.is_absolute() or ".." in path.parts or "\\" in value or "\0" in value or not path.parts:
             raise ValueError("must be a path inside the bundle")
         return value
 

@@ -1,8 +1,9 @@
 """Exports teacher and students as ONNX graphs of the bundle contract (torch; off line only).
 
-Normalisation, noise schedule and the timesteps' share of the first layer are constants of the graph,
-and the trunk is evaluated once per action. A student's K steps are unrolled; the teacher's T steps
-are an ONNX ``Loop``, because each unrolled step would keep its own packed copy of the weights.
+Normalisation, noise schedule and the timesteps' share of the first layer are constants of the graph, folded
+into its matrices where the student allows it, and the trunk is evaluated once per action. A student's K steps
+are unrolled; the teacher's T steps are an ONNX ``Loop``, because each unrolled step would keep its own packed
+copy of the weights.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from srdp_controller.engines.folded_student import FoldedStudentGraph, can_fold
 from srdp_controller.engines.teacher_graph import STEPS, step_table
 from srdp_controller.policy.denoiser import DiffusionTeacher
 from srdp_controller.policy.networks import SrdpNetwork
@@ -148,8 +150,9 @@ def export_student(student: Student, teacher: DiffusionTeacher, spec: PolicySpec
     """ONNX bytes of a student, batch dimension free."""
     batch = torch.export.Dim("batch", min=1, max=65536)
     example = (torch.zeros(2, spec.obs_dim), torch.zeros(2, student.draws, spec.horizon, spec.act_dim))
+    graph = FoldedStudentGraph if can_fold(student) else StudentGraph
     model = _to_onnx(
-        StudentGraph(student, teacher, spec),
+        graph(student, teacher, spec),
         example,
         ["observation", "noise"],
         ["action", "latent", "teacher_latent"],

@@ -278,7 +278,7 @@ def _sizes(bundle: LoadedBundle, millions: list[float], rounds: int, report: Pro
     import torch
 
     from srdp_controller.engines.export import export_student
-    from srdp_controller.policy.student import Student
+    from srdp_controller.policy.student import Student, fresh_trunk
     from srdp_controller.policy.teacher import SrdpTeacher
     from srdp_controller.report.latency_baselines import torch_eager
 
@@ -297,7 +297,9 @@ def _sizes(bundle: LoadedBundle, millions: list[float], rounds: int, report: Pro
             width += max(16, width // 16 // 16 * 16)
         torch.manual_seed(0)
         teacher = SrdpTeacher(*arguments, "cosine", 100).requires_grad_(False)
-        graph = export_student(Student(teacher, 4), teacher, spec)
+        student = Student(teacher, 4)
+        fresh_trunk(student)  # one like the teacher's would be evaluated once for both
+        graph = export_student(student.requires_grad_(False), teacher, spec)
         observation = spec.observation_normalisation()[0][None].astype(np.float32)
         noise = np.zeros((1, 1, spec.horizon, spec.act_dim), np.float32)
         floor = Floor(graph)

@@ -26,8 +26,15 @@ def _attributes(node: Any) -> dict[str, Any]:
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
-def _gemm(a: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    return torch.nn.functional.linear(a, weight, bias)
+def _gemm(transposed: bool, alpha: float, beta: float) -> Callable[..., Tensor]:
+    if transposed and alpha == beta == 1.0:
+        return torch.nn.functional.linear
+
+    def call(a: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        weight = weight.t() if transposed else weight
+        return alpha * (a @ weight) if bias is None else torch.addmm(bias, a, weight, beta=beta, alpha=alpha)
+
+    return call
 
 
 _SIMPLE: dict[str, Callable[..., Tensor]] = {
@@ -35,7 +42,6 @@ _SIMPLE: dict[str, Callable[..., Tensor]] = {
     "Sub": torch.sub,
     "Mul": torch.mul,
     "Div": torch.div,
-    "Gemm": _gemm,
     "Clip": torch.clamp,
     "Identity": lambda a: a,
 }
@@ -66,6 +72,10 @@ def _calls(graph: Any, constants: dict[str, Tensor]) -> list[Call]:
         elif node.op_type == "Loop":
             body = _attributes(node)["body"]
             calls.append((_loop(body, constants, int(constants[inputs[0]])), (inputs[2], "condition"), node.output[0]))
+        elif node.op_type == "Gemm":
+            how = _attributes(node)
+            function = _gemm(bool(how.get("transB", 0)), how.get("alpha", 1.0), how.get("beta", 1.0))
+            calls.append((function, inputs, node.output[0]))
         elif node.op_type == "Reshape":
             calls.append((_reshape_to(constants[inputs[1]].tolist()), inputs[:1], node.output[0]))
         elif node.op_type == "Gather" and inputs[1] in constants:
