@@ -31,9 +31,13 @@ def measure(folder: Path, episodes: int, seed: int, processes: int) -> dict[str,
     graphs = {name: entry.sha256 for name, entry in bundle.content.policies.items()}
     path = folder / "results" / "closed_loop.json"
     old = json.loads(path.read_text()) if path.exists() else {}
-    same = old.get("graphs") == graphs and old.get("seed") == seed and old.get("episodes") == episodes
-    rows: list[dict[str, Any]] = old["rows"] if same else []
+    same = old.get("seed") == seed and old.get("episodes") == episodes
+    # a row stays as long as the graph that it was measured on does; plain DDIM runs on the teacher's
+    rows = [row for row in old["rows"] if _graph(row, old["graphs"]) == _graph(row, graphs)] if same else []
+    for row in rows:
+        row.setdefault("commit", old["commit"])
     done = {(row["policy"], row["scenario"]) for row in rows}
+    commit = describe_run("", seed)["commit"]
     report = ProgressPrinter()
     for scenario in SCENARIOS:
         for policy in POLICIES if scenario in ONLY_STUDENTS else (*POLICIES, *BASELINES):
@@ -42,11 +46,16 @@ def measure(folder: Path, episodes: int, seed: int, processes: int) -> dict[str,
             share = BASELINE_SHARE if policy in BASELINES else FEWER.get(scenario, 1.0)
             count = max(1, round(share * episodes))
             row = evaluate(folder, policy, scenario, count, seed=seed, processes=processes, report=report)
-            rows.append({key: value for key, value in row.items() if key != "bundle"})
+            rows.append({**{key: value for key, value in row.items() if key != "bundle"}, "commit": commit})
+            rows.sort(key=lambda row: (SCENARIOS.index(row["scenario"]), (*POLICIES, *BASELINES).index(row["policy"])))
             command = f"benchmarks/model_card.py {folder} --episodes {episodes} --seed {seed}"
             result = {**describe_run(command, seed), "graphs": graphs, "episodes": episodes, "rows": rows}
             write_json(path, result)
     return json.loads(path.read_text())
+
+
+def _graph(row: dict[str, Any], graphs: dict[str, str]) -> str | None:
+    return graphs.get("teacher" if row["policy"] in BASELINES else row["policy"])
 
 
 def table(rows: list[dict[str, Any]], scenario: str) -> list[str]:

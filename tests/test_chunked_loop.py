@@ -7,6 +7,7 @@ pytest.importorskip("pybullet", reason="needs the simulation: make setup")
 
 from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.engines.onnx_engine import BatchedPolicy
+from srdp_controller.report.virtual_loop import command_jerk
 from srdp_controller.simulation.chunked_loop import run_chunked
 from srdp_controller.simulation.pushing_env import ObservedWorld
 from srdp_controller.simulation.pushing_task import pushing_spec
@@ -107,3 +108,12 @@ def test_the_observation_carries_the_commands_that_were_in_force():
             observed.step()
     np.testing.assert_allclose(observed.observation[8:], [0.03, 0, 0.02, 0], atol=1e-6)
     observed.world.close()
+
+
+def test_jerk_is_the_same_at_every_rate_of_a_smooth_command():
+    seconds = np.arange(0, 4, 1 / 240)
+    smooth = np.stack([np.sin(2 * np.pi * 0.5 * seconds), 0 * seconds], axis=1)
+    held = smooth[(np.arange(len(seconds)) // 12) * 12]  # a command sent at 20 Hz
+    expected = (2 * np.pi * 0.5) ** 2 / np.sqrt(2)
+    assert command_jerk(smooth) == pytest.approx(expected, rel=0.05)
+    assert command_jerk(held) == pytest.approx(expected, rel=0.05)

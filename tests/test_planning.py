@@ -13,7 +13,6 @@ from srdp_controller.control.supervisor import Mode
 from srdp_controller.control.swap import fits, require_chunk
 from srdp_controller.engines.providers import load_engine
 from srdp_controller.errors import EngineError
-from srdp_controller.report.virtual_loop import command_jerk
 
 STEP = 50
 
@@ -167,15 +166,6 @@ def test_an_engine_too_slow_for_its_own_chunks_is_refused_with_the_time_it_would
     require_chunk("teacher", 30 * MS, 400 * MS, 250 * MS)
     with pytest.raises(EngineError, match="at most 125 ms are possible"):
         require_chunk("teacher", 130 * MS, 400 * MS, 250 * MS)
-
-
-def test_jerk_is_the_same_at_every_rate_of_a_smooth_command():
-    seconds = np.arange(0, 4, 1 / 240)
-    smooth = np.stack([np.sin(2 * np.pi * 0.5 * seconds), 0 * seconds], axis=1)
-    held = smooth[(np.arange(len(seconds)) // 12) * 12]  # a command sent at 20 Hz
-    expected = (2 * np.pi * 0.5) ** 2 / np.sqrt(2)
-    assert command_jerk(smooth) == pytest.approx(expected, rel=0.05)
-    assert command_jerk(held) == pytest.approx(expected, rel=0.05)
 
 
 class CountingEngine:

@@ -5,7 +5,7 @@ from srdp_controller.control.swap import Deployment, Wanted
 from srdp_controller.control.telemetry import Telemetry
 from srdp_controller.engines.providers import load_engine
 from srdp_controller.observation import ObservationAssembler
-from srdp_controller.report.virtual_loop import VirtualPlanner
+from srdp_controller.report.virtual_planner import VirtualPlanner
 
 MS = 1_000_000
 JOINTS = [0.11316, 0.94705, 0.36785, -1.34959, -0.37755, 0.91374, -0.99858]  # tip at (-0.21, 0.045)

@@ -7,96 +7,21 @@ supervisor, safety filter); only time is simulated, so that one machine can show
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from srdp_controller.control.assembly import build_controller
-from srdp_controller.control.planner import Plan, RunTimes, latent_distance, prepare_inputs
 from srdp_controller.control.swap import Deployment, Wanted
 from srdp_controller.control.telemetry import Telemetry
 from srdp_controller.engines.engine import Engine
 from srdp_controller.errors import SrdpError
+from srdp_controller.report.virtual_planner import Latency, VirtualPlanner
 from srdp_controller.simulation.pushing_env import ObservedWorld
 from srdp_controller.simulation.pushing_world import PHYSICS_RATE_HZ, EpisodeOutcome
 
 WINDOW_S = 0.05  # commands are averaged over it before their jerk is taken, so that all rates compare
-Latency = Callable[[], int]
-
-
-class VirtualPlanner:
-    """A ``Planner`` whose plans are ready ``latency()`` nanoseconds after they were submitted."""
-
-    def __init__(self, engine: Engine, clock: Callable[[], int], latency: Latency) -> None:
-        self._engine, self._clock, self._latency = engine, clock, latency
-        self._ready_ns = -1
-        self._pending: Plan | None = None
-        self._plan: Plan | None = None
-        self._times = RunTimes()
-        self.error = ""
-        self.plans = 0
-
-    def _settle(self, now_ns: int) -> None:
-        if self._pending is not None and now_ns >= self._ready_ns:
-            self._plan, self._pending = self._pending, None
-            self._times.record(self._plan.took_ns)
-            self.plans += 1
-
-    @property
-    def busy(self) -> bool:
-        """Whether a plan is being made."""
-        self._settle(self._clock())
-        return self._pending is not None
-
-    def newest(self, now_ns: int) -> Plan | None:
-        """The newest plan that is ready by now."""
-        self._settle(now_ns)
-        return self._plan
-
-    def delay_ns(self) -> int:
-        """The longest of the recent run times [ns]."""
-        return self._times.longest()
-
-    def exchange(self, engine: Engine) -> None:
-        """Plan with another engine from the next plan on."""
-        self._engine = engine
-        self.error = ""
-
-    def submit(
-        self, observation: np.ndarray, noise: np.ndarray, now_ns: int, measured_ns: int, conditioned: bool = False
-    ) -> bool:
-        """Evaluate at once, and keep the plan back until it would be ready."""
-        if self.busy:
-            return False
-        engine, took_ns = self._engine, self._latency()
-        prepare_inputs(engine, observation, noise)
-        try:
-            engine.run()
-        except SrdpError as error:
-            self.error = str(error)
-            return True
-        self.error = ""
-        chunk = engine.action[0].copy()
-        if not np.isfinite(chunk).all():
-            self.error = f"engine {engine.name} answered NaN"
-            return True
-        self._pending = Plan(chunk, now_ns, measured_ns, latent_distance(engine), conditioned, engine, took_ns)
-        self._ready_ns = now_ns + took_ns
-        return True
-
-    def expire(self, now_ns: int, deadline_ns: int) -> None:
-        """Give up a plan that has been under way for too long."""
-        if self._pending is not None and now_ns - self._pending.begun_ns > deadline_ns:
-            self._pending = None
-
-    def threads(self) -> list[int]:
-        """None."""
-        return []
-
-    def close(self) -> None:
-        """Nothing to end."""
 
 
 @dataclass(frozen=True)
