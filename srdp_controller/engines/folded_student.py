@@ -1,6 +1,6 @@
 """A student's graph with every constant folded into its matrices (torch; off line only).
 
-Two identities leave nothing of the sampler's arithmetic but matrix products and activations:
+Three identities leave nothing of the sampler's arithmetic but matrix products and activations:
 
 - The observation's normalisation is linear, and so is the first layer after it: W ((s - c) / d) + b is
   (W / d) s + (b - W (c / d)).
@@ -8,11 +8,13 @@ Two identities leave nothing of the sampler's arithmetic but matrix products and
   a' = p a + q (W u + b). Measured from a constant path m that takes the bias along, m' = p m + q b, this is
   (a' - m') = p (a - m) + q W u, which is one ``Gemm`` with its two factors. What the path adds to the next
   evaluation's first layer is a constant of that evaluation.
+- The action's scaling is linear and follows the last layer; the bounds that samples are clipped to are scaled too.
 """
 
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +43,19 @@ def fold_normalisation(trunk: Trunk, centre: Tensor, scale: Tensor) -> nn.Sequen
     return layers
 
 
+def fold_action(last: nn.Linear, centre: Tensor, scale: Tensor, horizon: int) -> tuple[nn.Linear, tuple[Any, Any]]:
+    """A last layer that answers in SI units, and the bounds of its answers: numbers where all are alike."""
+    layer = copy.deepcopy(last)
+    centres, scales = centre.repeat(horizon).double(), scale.repeat(horizon).double()
+    with torch.no_grad():
+        layer.weight.copy_(layer.weight.double() * scales[:, None])
+        layer.bias.copy_(layer.bias.double() * scales + centres)
+    low, high = (centres - CLIP * scales).float(), (centres + CLIP * scales).float()
+    if bool((low == low[0]).all() and (high == high[0]).all()):
+        return layer, (float(low[0]), float(high[0]))
+    return layer, (low, high)
+
+
 class FoldedStudentGraph(nn.Module):
     """``StudentGraph`` for students that ``can_fold``: the same function in fewer operations."""
 
@@ -50,18 +65,15 @@ class FoldedStudentGraph(nn.Module):
         action_centre, action_scale = (torch.from_numpy(part) for part in spec.action_normalisation())
         self.register_buffer("centre", centre)
         self.register_buffer("inverse_scale", 1.0 / scale)
-        self.register_buffer("action_centre", action_centre)
-        self.register_buffer("action_scale", action_scale)
         self.shape = (-1, spec.horizon, spec.act_dim)
         assert isinstance(student.trunk, Trunk)
         self.student_trunk = fold_normalisation(student.trunk, centre, scale)
         self.alignment = student.alignment
-        self.from_latent = student.head.from_latent
         stack = student.head.layers[1]
         assert isinstance(stack, nn.Sequential)
         self.hidden, last = stack[:-1], stack[-1]
         assert isinstance(last, nn.Linear)
-        self.last = last
+        self.last, self.bounds = fold_action(last, action_centre, action_scale, spec.horizon)
         folds = isinstance(teacher, SrdpNetwork) and isinstance(teacher.trunk, Trunk)
         self.teacher_trunk = fold_normalisation(teacher.trunk, centre, scale) if folds else None  # type: ignore[arg-type]
         self.teacher = teacher
@@ -82,23 +94,26 @@ class FoldedStudentGraph(nn.Module):
             gain = following**0.5 - keep * rate**0.5
             self.factors.append((keep, gain))
             path = keep * path + gain * last.bias.double()
-        self.register_buffer("shares", torch.stack(shares).float())
+        from_latent = student.head.from_latent
+        self.condition = nn.Linear(from_latent.in_features, from_latent.out_features)
+        self.condition.weight.copy_(from_latent.weight)
+        self.condition.bias.copy_(shares[0])  # the first evaluation's; the others are measured from it
+        self.register_buffer("differences", torch.stack([share - shares[0] for share in shares]).float())
         self.register_buffer("from_action", from_action.float().t().contiguous())
         self.register_buffer("last_weight", last.weight.detach().t().contiguous())
 
     def forward(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The contract's inputs (B, obs_dim), (B, 1, horizon, act_dim) and outputs."""
         latent = self.student_trunk(observation)
-        context = self.from_latent(latent)
+        context = self.condition(latent)
         a = noise.reshape(noise.shape[0], -1)
         for number, (keep, gain) in enumerate(self.factors):
-            condition = context + self.shares[number]  # type: ignore[index]
+            condition = context + self.differences[number] if number else context  # type: ignore[index]
             u = self.hidden(nn.functional.silu(torch.addmm(condition, a, self.from_action)))  # type: ignore[arg-type]
             if number < self.steps - 1:
                 a = torch.addmm(a, u, self.last_weight, beta=keep, alpha=gain)  # type: ignore[arg-type]
         # the last level is no noise at all, so its answer is the head's own output
-        chunk = self.last(u).clamp(-CLIP, CLIP).reshape(self.shape)
-        chunk = chunk * self.action_scale + self.action_centre  # type: ignore[operator]
+        chunk = self.last(u).clamp(*self.bounds).reshape(self.shape)
         return chunk, self.alignment(latent), self._teacher_latent(observation)
 
     def _teacher_latent(self, observation: Tensor) -> Tensor:
