@@ -218,7 +218,11 @@ def _draw_baselines(axis: Any, result: dict[str, Any]) -> None:
         "floor": [result["policies"][name]["floor_us"] for name in names],
         "this project (ONNX Runtime)": [result["policies"][name]["cpu"]["latency_us"]["p50"] for name in names],
     }
-    for kind, label in (("torch_compile", "torch.compile, best mode"), ("torch_eager", "PyTorch eager")):
+    for kind, label in (
+        ("torch_compile", "torch.compile, best mode"),
+        ("torch_eager_folded", "exported operations in eager"),
+        ("torch_eager", "PyTorch eager"),
+    ):
         entries = result["baselines"].get(kind, {})
         if all(name in entries for name in names):
             series[label] = [entries[name]["latency_us"]["p50"] for name in names]

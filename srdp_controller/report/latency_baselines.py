@@ -8,16 +8,79 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from srdp_controller.engines.bundle import LoadedBundle
 from srdp_controller.engines.teacher_graph import TABLE, read_process
+from srdp_controller.errors import EngineError
+from srdp_controller.policy.student import Student, fresh_trunk
+from srdp_controller.policy.teacher import SrdpTeacher
 from srdp_controller.report.torch_engine import Step, TorchGraph
 
 Run = Callable[[], None]
+TIME_FEATURES = 32
 # the ways of torch.compile that are tried; the best one counts
 COMPILE_MODES = ("default", "max-autotune", "default, frozen weights", "max-autotune, frozen weights")
 
 
+def torch_modules(bundle: LoadedBundle, name: str, observation: np.ndarray, noise: np.ndarray) -> Run:
+    """The policy's own modules, as training code evaluates them, between normalisation and its inverse.
+
+    The network is built anew with the sizes of the bundle's graphs; its weights are random, on which time does
+    not depend.
+
+    Raises:
+        EngineError: the teacher's graph is not of this project's own network.
+    """
+    teacher = _network_like(bundle)
+    spec = bundle.spec
+    centre, scale = (torch.from_numpy(part) for part in spec.observation_normalisation())
+    action_centre, action_scale = (torch.from_numpy(part) for part in spec.action_normalisation())
+    state, draw = torch.from_numpy(observation), torch.from_numpy(noise).reshape(len(noise), -1)
+    student = None
+    if name != "teacher":
+        student = Student(teacher, bundle.policy(name).steps).eval()
+        fresh_trunk(student)
+
+    def run() -> None:
+        with torch.inference_mode():
+            normalised = (state - centre) / scale
+            if student is None:
+                a = teacher.sample(normalised, draw)[0]
+            else:
+                a = student(normalised, draw)[0]
+                teacher.latent(normalised)
+            a.reshape(len(noise), spec.horizon, spec.act_dim) * action_scale + action_centre
+
+    return run
+
+
+def _network_like(bundle: LoadedBundle) -> SrdpTeacher:
+    """A teacher with the layers of the bundle's, as the names and sizes in its graph tell."""
+    import onnx
+
+    model = onnx.load_from_string(bundle.read(bundle.policy("teacher")))
+    sizes = {item.name.removeprefix("step_"): tuple(item.dims) for item in model.graph.initializer}
+
+    def widths(prefix: str) -> list[int]:
+        return [sizes[key][0] for key in sorted(sizes) if key.startswith(prefix) and key.endswith(".weight")]
+
+    trunk, head = widths("teacher.trunk.layers."), widths("teacher.head.layers.1.")
+    if len(trunk) < 2 or len(head) < 1 or "teacher.head.from_action.weight" not in sizes:
+        raise EngineError("the teacher's graph is not of this project's own network; its modules are left out")
+    first = sizes["teacher.head.from_action.weight"]
+    return SrdpTeacher(
+        bundle.spec.obs_dim,
+        first[1],
+        trunk[:-1],
+        trunk[-1],
+        [first[0], *head[:-1]],
+        TIME_FEATURES,
+        "cosine",
+        bundle.policy("teacher").steps,
+    ).eval()
+
+
 def torch_eager(graph: bytes, observation: np.ndarray, noise: np.ndarray) -> Run:
-    """One torch operation after the other, under ``inference_mode``."""
+    """The exported graph's operations in PyTorch, one after the other: constants folded, no module's overhead."""
     policy = TorchGraph(graph)
     inputs = torch.from_numpy(observation), torch.from_numpy(noise)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import sys
 import time
 import warnings
@@ -128,7 +129,7 @@ def _policies(bundle: LoadedBundle, options: dict[str, Any], report: ProgressPri
     baselines: dict[str, Any] = {}
     for key in runs:
         kind, _, rest = key.partition("/")
-        if kind in ("torch_eager", "diffusers"):
+        if kind in ("torch_eager", "torch_eager_folded", "diffusers"):
             baselines.setdefault(kind, {})[rest] = {"latency_us": turns.percentiles(key)}
         elif kind == "torch_compile":
             mode, _, name = rest.partition("/")
@@ -145,16 +146,27 @@ def _torch_runs(
 ) -> dict[str, Run]:
     import torch
 
-    from srdp_controller.report.latency_baselines import COMPILE_MODES, diffusers_sampler, torch_compiled, torch_eager
+    from srdp_controller.report.latency_baselines import (
+        COMPILE_MODES,
+        diffusers_sampler,
+        torch_compiled,
+        torch_eager,
+        torch_modules,
+    )
 
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
     runs: dict[str, Run] = {}
     teacher = bundle.read(bundle.policy("teacher"))
     students = [name for name in names if name != "teacher"]
     done, total = 0, len(students) * (len(COMPILE_MODES) if compiled else 0)
     for name in names:
-        runs[f"torch_eager/{name}"] = torch_eager(bundle.read(bundle.policy(name)), *_inputs(bundle, name))
+        runs[f"torch_eager_folded/{name}"] = torch_eager(bundle.read(bundle.policy(name)), *_inputs(bundle, name))
+        try:
+            runs[f"torch_eager/{name}"] = torch_modules(bundle, name, *_inputs(bundle, name))
+        except EngineError as error:
+            failures[f"torch_eager/{name}"] = str(error)
     for name in students:
         steps = bundle.policy(name).evaluations
         for kind in ("ddim", "dpm"):
