@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from engine_tables import TABLES as ENGINES
 from real_time_tables import TABLES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -251,7 +252,12 @@ DISTILLATION = {"ablations": ablations, "fidelity": fidelity, "chunking": chunki
 
 def main() -> None:
     """Rewrite README and docs between their markers."""
-    files = (ROOT / "README.md", README), (DOCS / "distillation.md", DISTILLATION), (DOCS / "real_time.md", REAL_TIME)
+    files = (
+        (ROOT / "README.md", README),
+        (DOCS / "distillation.md", DISTILLATION),
+        (DOCS / "real_time.md", REAL_TIME),
+        (DOCS / "engines.md", ENGINES),
+    )
     for path, makers in files:
         text = path.read_text()
         for name, make in makers.items():
