@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import shutil
 
@@ -47,6 +48,12 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path, key):
     (tmp_path / "file").write_text("")
     with pytest.raises(EngineError, match=r"choose another folder.*engine_cache"):
         engine_cache.store(tmp_path / "file" / "folder", key, b"plan", {})
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorrt") is not None, reason="TensorRT is installed here")
+def test_a_flavour_that_is_not_installed_says_where_it_comes_from(bundle):
+    with pytest.raises(EngineError, match=r"tensorrt cannot be imported.*JetPack"):
+        create_engine(bundle, "student_k1", "tensorrt")
 
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt", "tensorrt_rtx"])

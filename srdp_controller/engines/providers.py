@@ -30,9 +30,16 @@ DEFAULT = EngineOptions()
 
 def usable_providers() -> list[str]:
     """Providers that are installed here; whether there is a GPU shows when an engine is loaded."""
-    available = onnxruntime.get_available_providers()
-    native = [name for name in NATIVE if importlib.util.find_spec(name) is not None]
-    return [name for name, full in PROVIDERS.items() if full in available or name in native]
+    available = _onnx_providers()
+    return [name for name, full in PROVIDERS.items() if full in available or (name in NATIVE and _installed(name))]
+
+
+def _installed(flavour: str) -> bool:
+    return importlib.util.find_spec(flavour) is not None
+
+
+def _onnx_providers() -> list[str]:
+    return list(onnxruntime.get_available_providers())
 
 
 def create_engine(bundle: LoadedBundle, name: str, provider: str, options: EngineOptions = DEFAULT) -> Engine:
@@ -42,7 +49,7 @@ def create_engine(bundle: LoadedBundle, name: str, provider: str, options: Engin
         BundleError, EngineError: with the reason; never another provider unless ``options.fall_back``.
     """
     try:
-        if provider in NATIVE and importlib.util.find_spec(provider) is not None:
+        if provider in NATIVE and (_installed(provider) or PROVIDERS[provider] not in _onnx_providers()):
             from srdp_controller.engines.tensorrt_engine import TensorRtEngine
 
             return TensorRtEngine(bundle, name, provider, options.precision, options.cache)

@@ -58,6 +58,8 @@ class TensorRtEngine:
             if self._engine is None:
                 raise EngineError(f"engine {name}: {flavour} refuses its own cached engine: {messages.last()}")
             self._context = self._engine.create_execution_context()
+            if self._context is None:
+                raise EngineError(f"engine {name}: {flavour} cannot run it: {messages.last()}")
             shapes = {
                 "observation": (1, spec.obs_dim),
                 "noise": (1, *entry.noise_shape),

@@ -58,7 +58,8 @@ from srdp_controller.control.swap import (
 from srdp_controller.control.telemetry import CLOSED, FAILED, LOST, STATUS, Telemetry
 from srdp_controller.engines.bundle import LoadedBundle, load_bundle
 from srdp_controller.engines.engine import Engine
-from srdp_controller.engines.providers import EngineOptions, load_engine
+from srdp_controller.engines.engine_cache import cache_folder
+from srdp_controller.engines.providers import NATIVE, EngineOptions, load_engine
 from srdp_controller.engines.signature import require_signature
 from srdp_controller.errors import SrdpError
 from srdp_controller.observation import NEVER_NS, ObservationAssembler
@@ -265,6 +266,9 @@ class ControllerNode(LifecycleNode):
     def _load_engine(self, bundle: LoadedBundle, name: str, provider: str) -> Engine:
         values = self.values
         options = EngineOptions(values["engine_cache"], values["precision"], values["provider_fallback"])
+        if provider in NATIVE:
+            folder = cache_folder(bundle, options.cache)
+            self.get_logger().info(f"{name}: {provider} engine from {folder}; it is built now where it is not there")
         engine = self.load(bundle, name, provider, options)
         if options.fall_back and engine.provider != provider:
             self.get_logger().warning(f"{name} runs on {engine.provider}: provider {provider} cannot be used here")

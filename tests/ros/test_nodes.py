@@ -205,7 +205,7 @@ def test_a_command_carries_the_stamp_of_its_observation(start, bench):
     ("parameters", "message"),
     [
         ({"engine": "student_k3"}, "the bundle has: teacher, student_k1"),
-        ({"provider": "tensorrt"}, "is not in this ONNX Runtime"),
+        ({"provider": "cuda"}, "is not in this ONNX Runtime"),
         ({"provider": "tpu"}, "is not one of"),
         ({"model_dir": "/nowhere"}, "expected a bundle folder"),
         ({"update_rate": 50_000.0}, "update_rate"),
