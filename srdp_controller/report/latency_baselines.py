@@ -109,7 +109,7 @@ class _Compilable(torch.nn.Module):
 def torch_compiled(graph: bytes, observation: np.ndarray, noise: np.ndarray, mode: str) -> Run:
     """``torch.compile`` in one of ``COMPILE_MODES``; compiles before it returns (needs a C++ compiler)."""
     name, _, frozen = mode.partition(", ")
-    torch._dynamo.reset()
+    torch._dynamo.config.recompile_limit = 64  # every policy and mode compiles the same method once
     with torch._inductor.config.patch(freezing=bool(frozen)), torch.no_grad():
         compiled = torch.compile(_Compilable(graph).eval(), mode=name, fullgraph=True, dynamic=False)
         inputs = torch.from_numpy(observation), torch.from_numpy(noise)
