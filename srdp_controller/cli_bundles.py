@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from srdp_controller.errors import missing_extra
+
 
 def _pack(arguments: argparse.Namespace) -> dict[str, Any]:
     from srdp_controller.engines.package import pack_bundle
@@ -58,8 +60,10 @@ def _build_engine(arguments: argparse.Namespace) -> dict[str, Any]:
         entry = bundle.policy(name)
         graph = bundle.read(entry)
         if precision != "fp32":
-            from srdp_controller.engines.precision import convert
-
+            try:
+                from srdp_controller.engines.precision import convert
+            except ModuleNotFoundError as error:
+                raise missing_extra("sim", error) from None
             graph = convert(graph, precision)
         target = capability if arguments.compute_capability else ""
         built = build(graph, flavour, target, str(bundle.folder / entry.file))
@@ -68,7 +72,8 @@ def _build_engine(arguments: argparse.Namespace) -> dict[str, Any]:
         facts = {"file": path.name, "bytes": len(built.plan), "build_s": built.seconds}
         engines.append({**asdict(key), **facts})
         report("build", done + 1, len(jobs), f"{name} {precision} for {capability}: {built.seconds:.2f} s")
-    for path in sweep(folder, bundle):
+    # another folder may hold the engines of other bundles too
+    for path in [] if arguments.cache else sweep(folder, bundle):
         print(f"deleted {path.name}, whose graph the bundle no longer has")
     print(f"{len(engines)} engines in {folder}")
     return {"seed": None, "cache": str(folder), "engines": engines}

@@ -159,6 +159,7 @@ def bench_loop(
         "bare_work": bare_work,
         "rclpy_timer_single": node("timer_node", {}, ["--executor", "single"]),
         "rclpy_timer_multi": node("timer_node", {}, ["--executor", "multi"]),
+        "dedicated_unrehearsed": node("controller_node", {"rehearsal_time": 0.0}, []),
         "dedicated_ordinary_helpers": node("controller_node", {"helper_priority": 0}, []),
         "dedicated_unprivileged": node("controller_node", UNPRIVILEGED, []),
     }

@@ -61,7 +61,8 @@ def _network_like(bundle: LoadedBundle) -> SrdpTeacher:
     sizes = {item.name.removeprefix("step_"): tuple(item.dims) for item in model.graph.initializer}
 
     def widths(prefix: str) -> list[int]:
-        return [sizes[key][0] for key in sorted(sizes) if key.startswith(prefix) and key.endswith(".weight")]
+        keys = [key for key in sizes if key.startswith(prefix) and key.endswith(".weight")]
+        return [sizes[key][0] for key in sorted(keys, key=lambda key: int(key.split(".")[-2]))]
 
     trunk, head = widths("teacher.trunk.layers."), widths("teacher.head.layers.1.")
     if len(trunk) < 2 or len(head) < 1 or "teacher.head.from_action.weight" not in sizes:

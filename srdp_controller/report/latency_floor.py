@@ -14,6 +14,13 @@ TINY = np.ones((1, 1), np.float32), np.ones(1, np.float32), np.zeros(1, np.float
 Product = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
+def attributes_of(node: Any) -> dict[str, Any]:
+    """A node's attributes by name."""
+    from onnx import helper
+
+    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
 class Floor:
     """The products of one graph, in its order; a loop's body counts as often as it runs."""
 
@@ -32,11 +39,11 @@ class Floor:
         return sum(weight.nbytes for weight, _, _ in self._buffers.values())
 
     def _collect(self, graph: Any, constants: dict[str, Any]) -> None:
-        from onnx import helper, numpy_helper
+        from onnx import numpy_helper
 
         constants = constants | {initializer.name: initializer for initializer in graph.initializer}
         for node in graph.node:
-            attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+            attributes = attributes_of(node)
             if node.op_type == "Loop":
                 before = len(self.products)
                 self._collect(attributes["body"], constants)

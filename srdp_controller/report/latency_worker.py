@@ -76,7 +76,18 @@ class Turns:
         return float(np.median(self.times[name])) * 1e-3
 
 
-def bound(graph: bytes, observation: np.ndarray, noise: np.ndarray, **settings: Any) -> Run:
+def _of_batch_one(graph: bytes) -> bytes:
+    import onnx
+    from onnxruntime.tools.onnx_model_utils import make_dim_param_fixed
+
+    model = onnx.load_from_string(graph)
+    values = [*model.graph.input, *model.graph.output]
+    for name in {size.dim_param for value in values for size in value.type.tensor_type.shape.dim if size.dim_param}:
+        make_dim_param_fixed(model.graph, name, 1)
+    return bytes(model.SerializeToString())
+
+
+def bound(graph: bytes, observation: np.ndarray, noise: np.ndarray, run_options: Any = None, **settings: Any) -> Run:
     """A graph on ONNX Runtime's CPU provider, bound to buffers, as ``OnnxEngine`` runs it but for ``settings``."""
     session = onnxruntime.InferenceSession(graph, session_options(**settings), providers=["CPUExecutionProvider"])
     binding = session.io_binding()
@@ -87,7 +98,7 @@ def bound(graph: bytes, observation: np.ndarray, noise: np.ndarray, **settings: 
         kept = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32))
         binding.bind_ortvalue_output(output.name, kept)
     run = session.run_with_iobinding
-    return lambda: run(binding)
+    return lambda: run(binding, run_options)
 
 
 def _inputs(bundle: LoadedBundle, name: str, batch: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -243,6 +254,8 @@ def _settings(bundle: LoadedBundle, rounds: int, report: ProgressPrinter) -> dic
     session = onnxruntime.InferenceSession(graph, session_options(), providers=["CPUExecutionProvider"])
     feed = dict(zip(("observation", "noise"), inputs, strict=True))
     runs["without I/O binding"] = lambda: session.run(None, feed)
+    runs["with run options, which cancelling needs"] = bound(graph, *inputs, run_options=onnxruntime.RunOptions())
+    runs["a graph of batch one"] = bound(_of_batch_one(graph), *inputs)
     turns = Turns(runs, rounds)
     turns.measure("settings", report)
     return {label: turns.percentiles(label) for label in runs}

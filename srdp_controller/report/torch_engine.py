@@ -16,14 +16,9 @@ from torch import Tensor
 from srdp_controller.engines.bundle import LoadedBundle
 from srdp_controller.engines.providers import DEFAULT, EngineOptions
 from srdp_controller.errors import EngineError
+from srdp_controller.report.latency_floor import attributes_of
 
 Call = tuple[Callable[..., Tensor], tuple[str, ...], str]
-
-
-def _attributes(node: Any) -> dict[str, Any]:
-    from onnx import helper
-
-    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
 def _gemm(transposed: bool, alpha: float, beta: float) -> Callable[..., Tensor]:
@@ -70,10 +65,10 @@ def _calls(graph: Any, constants: dict[str, Tensor]) -> list[Call]:
         if node.op_type == "Mul" and sigmoids.get(inputs[1]) == inputs[0]:
             calls.append((torch.nn.functional.silu, inputs[:1], node.output[0]))
         elif node.op_type == "Loop":
-            body = _attributes(node)["body"]
+            body = attributes_of(node)["body"]
             calls.append((_loop(body, constants, int(constants[inputs[0]])), (inputs[2], "condition"), node.output[0]))
         elif node.op_type == "Gemm":
-            how = _attributes(node)
+            how = attributes_of(node)
             function = _gemm(bool(how.get("transB", 0)), how.get("alpha", 1.0), how.get("beta", 1.0))
             calls.append((function, inputs, node.output[0]))
         elif node.op_type == "Reshape":

@@ -301,12 +301,15 @@ def test_the_loop_benchmark_compares_the_loops(model_dir, monkeypatch):
         "bare",
         "bare_busy",
         "bare_work",
+        "dedicated_unrehearsed",
         "rclpy_timer_single",
         "rclpy_timer_multi",
         "dedicated_unprivileged",
     }
     for name, loop in loops.items():
-        assert loop["cycles"] > 20 and set(loop["lateness_us"]) == {"p50", "p99", "p999", "max"}, name
+        assert loop["cycles"] > 0 and set(loop["lateness_us"]) == {"p50", "p99", "p999", "max"}, name
+    # not asked of all: on a crowded machine rclpy's executors fall behind, which the benchmark is there to show
+    assert loops["dedicated"]["cycles"] > 20
     assert loops["dedicated"]["inference_us"]["p50"] > 0 and loops["dedicated"]["overhead_us"]["p50"] > 0
 
 
