@@ -1,7 +1,7 @@
 """``srdp bench loop``: the whole controller at a fixed rate, beside the loops that people write instead.
 
-Every loop runs the simulated robot in another process, over DDS. The loops take turns in short rounds,
-so that a noisy host hits all alike, and their histograms are added up.
+Every loop but ``bare_alone`` runs beside the simulated robot in another process, the controllers with DDS between.
+The loops take turns in short rounds, so that a noisy host hits all alike, and their histograms are added up.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,21 @@ def _with_robot(command: list[str], folder: Path, environment: dict[str, str], s
         raise SrdpError(f"the controller ended with status {status}: {(folder / 'log.txt').read_text()[-500:]}")
     record: dict[str, Any] = json.loads((folder / "controller.json").read_text())
     return record
+
+
+@contextlib.contextmanager
+def _robot(environment: dict[str, str]) -> Iterator[None]:
+    """The load that the controller's machine bears anyway: the simulated robot, which nobody commands."""
+    robot = subprocess.Popen(
+        node_command("sim_node", {}), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        time.sleep(WARM_UP_S)
+        if robot.poll() is not None:
+            raise SrdpError(f"the simulated robot ended with status {robot.returncode}; srdp doctor tells more")
+        yield
+    finally:
+        end_process(robot)
 
 
 def _bare(rate: float, seconds: float, busy_s: float = 0.0, *engine: str) -> dict[str, Any]:
@@ -140,6 +156,13 @@ def bench_loop(
 
         return run
 
+    def beside_robot(run: Callable[[float], dict[str, Any]]) -> Callable[[float], dict[str, Any]]:
+        def both(seconds: float) -> dict[str, Any]:
+            with _robot(environment):
+                return run(seconds)
+
+        return both
+
     def bare_busy(seconds: float) -> dict[str, Any]:
         """As long a cycle as the controller's median one, with nothing else in it."""
         return _bare(rate, seconds, median_cycle_s())
@@ -153,10 +176,11 @@ def bench_loop(
         return (so_far["inference_us"].quantile(0.5) + so_far["overhead_us"].quantile(0.5)) * 1e-9
 
     loops: dict[str, Callable[[float], dict[str, Any]]] = {
-        "bare": lambda seconds: _bare(rate, seconds),
+        "bare_alone": lambda seconds: _bare(rate, seconds),
+        "bare": beside_robot(lambda seconds: _bare(rate, seconds)),
         "dedicated": node("controller_node", {}, []),
-        "bare_busy": bare_busy,
-        "bare_work": bare_work,
+        "bare_busy": beside_robot(bare_busy),
+        "bare_work": beside_robot(bare_work),
         "rclpy_timer_single": node("timer_node", {}, ["--executor", "single"]),
         "rclpy_timer_multi": node("timer_node", {}, ["--executor", "multi"]),
         "dedicated_unrehearsed": node("controller_node", {"rehearsal_time": 0.0}, []),
@@ -168,7 +192,7 @@ def bench_loop(
     else:
         loops["torch_eager"] = node("report.torch_loop_node", {}, [])
     if shutil.which("cyclictest"):
-        loops["cyclictest"] = lambda seconds: _cyclictest(rate, seconds)
+        loops["cyclictest"] = beside_robot(lambda seconds: _cyclictest(rate, seconds))
     unknown = [name for name in only if name not in loops]
     if unknown:
         raise SrdpError(f"--loops: no loop {unknown[0]!r} here; there are: {', '.join(loops)}")
