@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from array import array
+
 import numpy as np
 
 _SUB_BITS = 5  # 32 buckets per octave: quantiles are exact to 3 %
 _SUB = 1 << _SUB_BITS
 _BUCKETS = (42 - _SUB_BITS) * _SUB + _SUB
+
+
+def _upper(index: int) -> int:
+    """Largest duration [ns] that a bucket counts."""
+    if index < 2 * _SUB:
+        return index
+    octave = (index >> _SUB_BITS) - 1
+    return (((index - (octave << _SUB_BITS)) + 1) << octave) - 1
 
 
 class Histogram:
@@ -18,7 +28,7 @@ class Histogram:
     __slots__ = ("_counts", "count", "largest", "total")
 
     def __init__(self) -> None:
-        self._counts = [0] * _BUCKETS
+        self._counts = array("q", bytes(8 * _BUCKETS))
         self.count = 0
         self.total = 0
         self.largest = 0
@@ -37,24 +47,16 @@ class Histogram:
 
     def clear(self) -> None:
         """Forget every sample."""
-        self._counts = [0] * _BUCKETS
+        self._counts = array("q", bytes(8 * _BUCKETS))
         self.count = self.total = self.largest = 0
 
     def quantile(self, share: float) -> float:
         """Upper edge [ns] of the bucket in which the given share of all samples is reached."""
         if self.count == 0:
             return 0.0
-        wanted = share * self.count
-        seen = 0
-        for index, count in enumerate(self._counts):
-            seen += count
-            if count and seen >= wanted:
-                if index < 2 * _SUB:
-                    return float(min(index, self.largest))
-                octave = (index >> _SUB_BITS) - 1
-                upper = ((index - (octave << _SUB_BITS)) + 1) << octave
-                return float(min(upper - 1, self.largest))
-        return float(self.largest)
+        reached = np.frombuffer(self._counts, np.int64).cumsum()
+        index = int(reached.searchsorted(max(share * self.count, 1)))
+        return float(min(_upper(index), self.largest)) if index < _BUCKETS else float(self.largest)
 
     def sparse(self) -> dict[str, int]:
         """Counts of the buckets that are not empty, for a file; ``add_sparse`` reads them back."""
@@ -92,18 +94,15 @@ class Window:
 
     def advance(self) -> Histogram:
         """The samples since the last call, as a histogram whose largest is exact to a bucket."""
-        counts = np.array(self._histogram._counts, dtype=np.int64)
+        counts = np.frombuffer(self._histogram._counts, np.int64).copy()
         if counts.sum() < self._seen.sum():  # it was cleared since
             self._seen[:] = 0
         change = np.maximum(counts - self._seen, 0)
         self._seen = counts
         recent = Histogram()
-        recent._counts = change.tolist()
+        recent._counts = array("q", change.tobytes())
         recent.count = int(change.sum())
         if recent.count:
             index = int(np.flatnonzero(change)[-1])
-            if index >= 2 * _SUB:
-                octave = (index >> _SUB_BITS) - 1
-                index = (((index - (octave << _SUB_BITS)) + 1) << octave) - 1
-            recent.largest = min(index, self._histogram.largest)
+            recent.largest = min(_upper(index), self._histogram.largest)
         return recent

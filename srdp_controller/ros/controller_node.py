@@ -23,13 +23,12 @@ from typing import Any
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from geometry_msgs.msg import TwistStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
-from std_msgs.msg import Float64MultiArray, MultiArrayDimension, String
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from srdp_controller.control.assembly import build_controller, safety_limits
@@ -65,10 +64,12 @@ from srdp_controller.errors import SrdpError
 from srdp_controller.observation import NEVER_NS, ObservationAssembler
 from srdp_controller.provenance import describe_run, write_json
 from srdp_controller.resources import find_resource
-from srdp_controller.ros.direct_take import LATCHED, LATEST, DirectSubscription, Subscription, extractor
+from srdp_controller.ros.command import CommandMessage
+from srdp_controller.ros.direct_take import LATCHED, LATEST, SerializedSubscription, Subscription, extractor
 from srdp_controller.ros.parameters import declare, load_schema, refuse
 from srdp_controller.ros.recorder import require_mcap
 from srdp_controller.ros.reporting import Diagnostics, Thresholds, run_record
+from srdp_controller.ros.serialized import MessageReader, SerializedReader
 
 FUTURE_TOLERANCE_NS = 5_000_000
 TELEMETRY_ROWS = 120_000
@@ -88,7 +89,9 @@ class _Input:
         plan = assembler.plans[topic]
         joints = {name for kinematics, _, _ in plan.kinematics for name in kinematics.joint_names}
         frame = assembler.spec.workspace.frame
-        message_type, self.extract, self.check = extractor(plan.type, plan.fields, frame, joints)
+        message_type, extract, check = extractor(plan.type, plan.fields, frame, joints)
+        plain = MessageReader(extract, check)
+        self.reader = SerializedReader(message_type, extract, plain) if node.serialized else plain
         self.subscription = node.subscription_class(node, message_type, topic, LATCHED if plan.optional else LATEST)
         self.topic = topic
         self.checked: object = None
@@ -97,7 +100,8 @@ class _Input:
 class ControllerNode(LifecycleNode):
     """Lifecycle node around ``Controller``; parameters are those of config/controller_parameters.yaml."""
 
-    subscription_class: type[Subscription] = DirectSubscription
+    subscription_class: type[Subscription] = SerializedSubscription
+    serialized = True  # what is taken and published are bytes
     load: Callable[[LoadedBundle, str, str, EngineOptions], Engine] = staticmethod(load_engine)
 
     def __init__(self) -> None:
@@ -176,26 +180,13 @@ class ControllerNode(LifecycleNode):
         first = self._prepare(wanted)
         assembler = ObservationAssembler(spec)
         self._inputs = [_Input(self, assembler, topic) for topic in assembler.plans]
-        self._as_array = values["command.type"] == "float64_multi_array"
-        command_type = Float64MultiArray if self._as_array else TwistStamped
-        self._command_publisher = self.create_publisher(command_type, "~/command", 1)
+        self._command = CommandMessage(spec, values["command.type"] == "float64_multi_array", self.serialized)
+        self._command_publisher = self.create_publisher(self._command.type, "~/command", 1)
         self._rehearsal_ns = rehearsal_before(round(values["rehearsal_time"] * 1e9), self._period_ns)
         # nobody listens to it, so publishing warms the middleware's code and sends nothing
         self._practice_publisher = (
-            self.create_publisher(command_type, "~/_rehearsal", 1) if self._rehearsal_ns else None
+            self.create_publisher(self._command.type, "~/_rehearsal", 1) if self._rehearsal_ns else None
         )
-        self._array = Float64MultiArray()
-        self._array.layout.dim = [
-            MultiArrayDimension(label=f"{component.name} [{component.unit}]", size=1, stride=1)
-            for component in spec.action
-        ]
-        self._message = TwistStamped()
-        self._message.header.frame_id = spec.workspace.frame
-        twist = self._message.twist
-        self._targets = []
-        for component in spec.action:
-            _, group, axis = component.field.split(".")
-            self._targets.append((getattr(twist, group), axis))
         safety_limits(values, spec)  # before anything is started
         if values["helper_priority"] >= values["thread_priority"] > 0:
             raise SrdpError(
@@ -388,13 +379,12 @@ class ControllerNode(LifecycleNode):
             if taken is None:
                 continue
             message, received_ns = taken
-            stamp = message.header.stamp
-            age_ns = system_ns - (stamp.sec * 1_000_000_000 + stamp.nanosec)
-            wrong = source.check(message)
+            stamp_ns, values, wrong = source.reader.read(message)
+            age_ns = system_ns - stamp_ns
             if wrong is None and age_ns < -FUTURE_TOLERANCE_NS:
                 wrong = f"its stamp is {-age_ns * 1e-6:.1f} ms in the future; synchronise the clocks"
             if wrong is None:
-                component = assembler.update(source.topic, source.extract(message), now_ns - age_ns)
+                component = assembler.update(source.topic, values, now_ns - age_ns)
                 if component is None:
                     received = received_ns - offset
                     if abs(now_ns - received) < CREDIBLE_NS:  # the system clock may have been stepped since
@@ -406,22 +396,16 @@ class ControllerNode(LifecycleNode):
         return newest
 
     def _publish(self, command: list[float], observed_ns: int) -> None:
-        self._command_publisher.publish(self._command_message(command, observed_ns))
+        self._command_publisher.publish(self._command.of(command, self._stamp_ns(observed_ns)))
 
     def _practise(self, command: list[float], observed_ns: int) -> None:
         assert self._practice_publisher is not None
-        self._practice_publisher.publish(self._command_message(command, observed_ns))
+        self._practice_publisher.publish(self._command.of(command, self._stamp_ns(observed_ns)))
 
-    def _command_message(self, command: list[float], observed_ns: int) -> Float64MultiArray | TwistStamped:
-        if self._as_array:
-            self._array.data = command
-            return self._array
-        stamp_ns = 0 if observed_ns == NEVER_NS else time.time_ns() - (time.monotonic_ns() - observed_ns)
-        stamp = self._message.header.stamp
-        stamp.sec, stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
-        for (vector, axis), value in zip(self._targets, command, strict=True):
-            setattr(vector, axis, value)
-        return self._message
+    @staticmethod
+    def _stamp_ns(observed_ns: int) -> int:
+        """The observation's time on the system clock, for a stamp [ns]; 0 where there is none."""
+        return 0 if observed_ns == NEVER_NS else time.time_ns() - (time.monotonic_ns() - observed_ns)
 
     def stop_loop(self) -> None:
         """Bring the tool to rest through the safety filter, then end the loop's thread."""

@@ -61,6 +61,8 @@ class Subscription(Protocol):
 class DirectSubscription:
     """Newest message of a topic, taken on demand by the thread that needs it."""
 
+    _serialized = False
+
     def __init__(self, node: Node, message_type: Any, topic: str, qos: QoSProfile = LATEST) -> None:
         self._type = message_type
         self.handle = node.create_subscription(
@@ -78,11 +80,17 @@ class DirectSubscription:
         """The newest message and when the middleware received it (system clock, ns), or None."""
         newest = None
         while True:
-            taken = self._taking.take_message(self._type, False)
+            taken = self._taking.take_message(self._type, self._serialized)
             if taken is None:
                 return newest
             message, info = taken
             newest = (message, info["received_timestamp"])
+
+
+class SerializedSubscription(DirectSubscription):
+    """As ``DirectSubscription``, but its messages stay the bytes that came."""
+
+    _serialized = True
 
 
 Extract = Callable[[Any], list[float]]

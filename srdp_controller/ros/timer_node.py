@@ -48,6 +48,7 @@ class TimerControllerNode(ControllerNode):
     """``ControllerNode`` whose cycle is an rclpy timer's callback."""
 
     subscription_class = CallbackSubscription
+    serialized = False  # messages, as people write it
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
         """Start the timer instead of a thread."""

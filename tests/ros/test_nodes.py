@@ -292,12 +292,13 @@ def test_the_loop_benchmark_compares_the_loops(model_dir, monkeypatch):
     from srdp_controller.report.bench_loop import bench_loop
 
     monkeypatch.setattr(module, "WARM_UP_S", 0.5)
-    with pytest.raises(SrdpError, match="there are: bare, dedicated"):
+    with pytest.raises(SrdpError, match="there are: bare_alone, bare, dedicated"):
         bench_loop(model_dir, rate=100.0, engine="student_k1", duration=1.5, rounds=1, report=print, only=["bear"])
     result = bench_loop(model_dir, rate=100.0, engine="student_k1", duration=1.5, rounds=1, report=lambda *a: None)
     loops = result["loops"]
     assert set(loops) >= {
         "dedicated",
+        "bare_alone",
         "bare",
         "bare_busy",
         "bare_work",
