@@ -1,7 +1,7 @@
 import pytest
 
 from srdp_controller.control import loop as loop_module
-from srdp_controller.control.loop import LoopState, LoopTiming, rehearsal_before, run_loop
+from srdp_controller.control.loop import LoopState, LoopTiming, rehearsal_before, run_loop, wait_for_slack
 
 PERIOD = 1_000_000
 
@@ -110,3 +110,49 @@ def test_a_cycle_that_fills_the_period_is_not_rehearsed(clock, monkeypatch):
 @pytest.mark.parametrize(("rate", "before"), [(50, 2_000_000), (250, 1_000_000), (500, 500_000), (1000, 0)])
 def test_a_rehearsal_fills_at_most_a_quarter_of_the_period(rate, before):
     assert rehearsal_before(2_000_000, 1_000_000_000 // rate) == before
+
+
+@pytest.fixture
+def sleeping_clock(clock, monkeypatch):
+    clock.sleep = lambda seconds: setattr(clock, "now", clock.now + round(seconds * 1e9))
+    monkeypatch.setattr(loop_module, "sleep_until", clock.wait)
+    return clock
+
+
+def test_others_wait_until_the_cycle_that_is_due_has_ended(sleeping_clock):
+    state = LoopState(deadline_ns=PERIOD, last_execution_ns=100_000)
+    sleeping_clock.now = PERIOD // 2
+    ended = PERIOD + 150_000
+
+    def monotonic_ns():
+        if sleeping_clock.now >= ended:
+            state.deadline_ns = 2 * PERIOD
+        return sleeping_clock.now
+
+    sleeping_clock.monotonic_ns = monotonic_ns
+    wait_for_slack(state, PERIOD)
+    assert ended <= sleeping_clock.now < ended + 50_000
+
+
+def test_others_need_not_wait_while_most_of_the_period_is_ahead_or_no_loop_runs(sleeping_clock):
+    for deadline in (0, PERIOD):
+        sleeping_clock.now = 1_000
+        wait_for_slack(LoopState(deadline_ns=deadline), PERIOD)
+        assert sleeping_clock.now == 1_000
+
+
+def test_others_do_not_wait_for_a_cycle_that_hangs(sleeping_clock):
+    sleeping_clock.now = PERIOD // 2
+    wait_for_slack(LoopState(deadline_ns=PERIOD, last_execution_ns=100_000), PERIOD)
+    assert 2 * PERIOD <= sleeping_clock.now < 2.1 * PERIOD
+
+
+def test_the_loop_says_its_next_deadline_while_it_runs(clock):
+    state, deadlines = LoopState(), []
+
+    def cycle(now):
+        deadlines.append(state.deadline_ns)
+        clock.now += 100
+
+    run_loop(LoopTiming(PERIOD, clock.wait), state, cycle, lambda: len(deadlines) < 3)
+    assert deadlines == [PERIOD, 2 * PERIOD, 3 * PERIOD] and state.deadline_ns == 0

@@ -15,6 +15,7 @@ from srdp_controller.control.clock import Sleep, sleep_until
 from srdp_controller.control.histogram import Histogram
 
 SHORTEST_REHEARSAL_NS = 400_000
+SLACK_POLL_S = 20e-6
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class LoopState:
     missed_cycles: int = 0
     last_lateness_ns: int = 0
     last_execution_ns: int = 0
+    deadline_ns: int = 0  # the next one; 0 while no loop runs
     lateness: Histogram = field(default_factory=Histogram)
     period_error: Histogram = field(default_factory=Histogram)
     execution: Histogram = field(default_factory=Histogram)
@@ -104,7 +106,7 @@ def run_loop(
     now = time.monotonic_ns
     period = timing.period_ns
     wait = timing.wait
-    deadline = now() + period
+    state.deadline_ns = deadline = now() + period
     previous = 0
     rehearsal = Rehearsal(timing.rehearsal_ns, rehearse) if rehearse is not None and timing.rehearsal_ns else None
     while running():
@@ -131,5 +133,22 @@ def run_loop(
                 state.missed_cycles += missed
                 deadline += missed * period
                 previous = 0
-        elif slack is not None:
+        state.deadline_ns = deadline
+        if ended <= deadline and slack is not None:
             slack(deadline)
+    state.deadline_ns = 0
+
+
+def wait_for_slack(state: LoopState, period_ns: int) -> None:
+    """Return when a loop of another thread has just ended a cycle and needs the interpreter for longest not.
+
+    At once while no loop runs, or where most of the period is still ahead; in any case within two periods.
+    """
+    now = time.monotonic_ns
+    deadline = state.deadline_ns
+    if not deadline or deadline - now() > period_ns * 3 // 5:
+        return
+    sleep_until(deadline + state.last_execution_ns)
+    give_up = deadline + period_ns
+    while state.deadline_ns == deadline and now() < give_up:
+        time.sleep(SLACK_POLL_S)

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from std_srvs.srv import Trigger
 from srdp_controller.control.assembly import build_controller, safety_limits
 from srdp_controller.control.clock import sleep_then_spin, sleep_until
 from srdp_controller.control.controller import Controller, nowhere
-from srdp_controller.control.loop import LoopState, LoopTiming, rehearsal_before, run_loop
+from srdp_controller.control.loop import LoopState, LoopTiming, rehearsal_before, run_loop, wait_for_slack
 from srdp_controller.control.planner import PlanWorker
 from srdp_controller.control.privileges import (
     Privilege,
@@ -73,6 +73,7 @@ from srdp_controller.ros.serialized import MessageReader, SerializedReader
 
 FUTURE_TOLERANCE_NS = 5_000_000
 TELEMETRY_ROWS = 120_000
+REPORT_EVERY_S = 0.05
 CREDIBLE_NS = 10_000_000_000
 COLLECTION_NS = 500_000  # slack that a collection of the youngest generation needs
 
@@ -111,6 +112,7 @@ class ControllerNode(LifecycleNode):
         self._controller: Controller | None = None
         self._bundle: LoadedBundle | None = None
         self._loop_state = LoopState()
+        self._period_ns = 0
         self._diagnostics: Diagnostics | None = None
         self._thread: threading.Thread | None = None
         self._running = False
@@ -130,8 +132,8 @@ class ControllerNode(LifecycleNode):
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(Trigger, "~/dump_telemetry", self._on_dump)
-        self.create_timer(1.0, self._diagnose)
-        self.create_timer(0.05, self._report_changes)
+        self._report_due = 0.0
+        self._reports = self._report_in_steps()
 
     # --- lifecycle ---------------------------------------------------------------------------
 
@@ -513,7 +515,29 @@ class ControllerNode(LifecycleNode):
             self._rejected_said = state.rejected_messages
             self._rejected_at = time.monotonic()
 
-    def _diagnose(self) -> None:
+    def report(self) -> float:
+        """Say what there is to say, a little at a time and while the loop rests; returns when more is due [s from now].
+
+        For the thread that spins the node's executor. A timer would interrupt the loop wherever that is.
+        """
+        left = self._report_due - time.monotonic()
+        if left > 0.0:
+            return left
+        self._report_due = time.monotonic() + REPORT_EVERY_S
+        wait_for_slack(self._loop_state, self._period_ns)
+        next(self._reports)
+        return REPORT_EVERY_S
+
+    def _report_in_steps(self) -> Iterator[None]:
+        """Changes as they come, and diagnostics once a second."""
+        while True:
+            diagnosis = self._diagnose()
+            for _ in range(round(1.0 / REPORT_EVERY_S)):
+                self._report_changes()
+                next(diagnosis, None)
+                yield
+
+    def _diagnose(self) -> Iterator[None]:
         controller = self._controller
         if controller is None:
             status = DiagnosticStatus(name="srdp_controller: control loop", hardware_id="srdp_controller")
@@ -521,9 +545,11 @@ class ControllerNode(LifecycleNode):
         else:
             if self._diagnostics is None:
                 self._diagnostics = Diagnostics(controller, self._loop_state, Thresholds.of(self.values))
-            status = self._diagnostics.status(self.values["update_rate"], self.failure)
+            status = yield from self._diagnostics.status(self.values["update_rate"], self.failure)
+        yield
         array = DiagnosticArray(status=[status])
         array.header.stamp = self.get_clock().now().to_msg()
+        yield
         self._diagnostics_publisher.publish(array)
 
     # --- after the run -----------------------------------------------------------------------
@@ -593,7 +619,7 @@ def run_node(
         else:
             node.trigger_activate()
     while not stop.is_set() and not node.failure:
-        executor.spin_once(timeout_sec=0.1)
+        executor.spin_once(timeout_sec=node.report())
     node.stop_loop()
     if node.values["run_dir"]:
         node.write_run(Path(node.values["run_dir"]))

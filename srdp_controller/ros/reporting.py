@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass, fields
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from srdp_controller.control.controller import Controller
-from srdp_controller.control.histogram import Histogram, Window
+from srdp_controller.control.histogram import Window
 from srdp_controller.control.loop import LoopState
 from srdp_controller.control.privileges import Privilege
 from srdp_controller.control.supervisor import Mode
@@ -45,51 +46,58 @@ class Diagnostics:
         }
         self._overruns = self._cycles = 0
 
-    def status(self, update_rate: float, failure: str) -> DiagnosticStatus:
-        """WARN off the student or when cycles of the last interval came late, ERROR when stopped or very late."""
-        controller, loop = self._controller, self._loop
+    def status(self, update_rate: float, failure: str) -> Generator[None, None, DiagnosticStatus]:
+        """The status, made in steps: WARN off the student or when cycles came late, ERROR when stopped or very late.
+
+        With cold caches the whole takes a millisecond of the interpreter's lock, which a fast loop has not to spare.
+        """
+        controller, loop, thresholds = self._controller, self._loop, self._thresholds
         recent = {name: window.advance() for name, window in self._windows.items()}
         if loop.cycles < self._cycles:  # the statistics began anew
             self._overruns = self._cycles = 0
         overruns, cycles = loop.overruns - self._overruns, loop.cycles - self._cycles
         self._overruns, self._cycles = loop.overruns, loop.cycles
-        return diagnostic_status(controller, loop, update_rate, failure, recent, overruns, cycles, self._thresholds)
+        yield
+        rolling: dict[str, Any] = {}
+        for name, histogram in recent.items():
+            for share, label in ((0.5, "p50"), (0.99, "p99")):
+                rolling[f"recent_{name}_{label}_us"] = round(histogram.quantile(share) * 1e-3, 1)
+            rolling[f"recent_{name}_max_us"] = round(histogram.largest * 1e-3, 1)
+        yield
+        whole = whole_run(controller, loop, update_rate)
+        yield
+        state, mode = controller.state, controller.supervisor.mode
+        status = DiagnosticStatus(name="srdp_controller: control loop", hardware_id="srdp_controller")
+        late = rolling["recent_lateness_p99_us"] * 1e-6
+        old = rolling["recent_observation_age_p99_us"] * 1e-6 > thresholds.age_warn
+        status.level, status.message = DiagnosticStatus.OK, mode.value
+        overrunning = overruns > max(1, thresholds.overruns_warn * cycles)
+        if mode in (Mode.TEACHER, Mode.HOLD) or late > thresholds.lateness_warn or overrunning or old:
+            status.level = DiagnosticStatus.WARN
+        swamped = overruns > max(1, thresholds.overruns_error * cycles)
+        if mode is Mode.STOP or late > thresholds.lateness_error or swamped or failure:
+            status.level = DiagnosticStatus.ERROR
+        if mode is not Mode.STUDENT:
+            status.message = f"{mode.value}: {controller.supervisor.reason}"
+        if overrunning:
+            status.message += (
+                f"; {overruns} overruns of {cycles} cycles: wanted {update_rate:.0f} Hz, a cycle took "
+                f"{rolling['recent_execution_p99_us']:.0f} us (p99), {loop.missed_cycles} cycles missed in all"
+            )
+        if old:
+            status.message += f"; observations are older than {thresholds.age_warn * 1e3:.0f} ms (p99)"
+        if failure:
+            status.message = failure
+        entries = whole | rolling | {f"cycles_{kind.value}": count for kind, count in state.modes.items()}
+        yield
+        status.values = [KeyValue(key=key, value=str(value)) for key, value in entries.items()]
+        return status
 
 
-def diagnostic_status(
-    controller: Controller,
-    loop: LoopState,
-    update_rate: float,
-    failure: str,
-    recent: dict[str, Histogram],
-    recent_overruns: int,
-    recent_cycles: int,
-    thresholds: Thresholds,
-) -> DiagnosticStatus:
-    """One status; ``recent`` are the histograms of the last interval by name."""
-    state, mode = controller.state, controller.supervisor.mode
-    status = DiagnosticStatus(name="srdp_controller: control loop", hardware_id="srdp_controller")
-    late = recent["lateness"].quantile(0.99) * 1e-9
-    old = recent["observation_age"].quantile(0.99) * 1e-9 > thresholds.age_warn
-    status.level, status.message = DiagnosticStatus.OK, mode.value
-    overrunning = recent_overruns > max(1, thresholds.overruns_warn * recent_cycles)
-    if mode in (Mode.TEACHER, Mode.HOLD) or late > thresholds.lateness_warn or overrunning or old:
-        status.level = DiagnosticStatus.WARN
-    swamped = recent_overruns > max(1, thresholds.overruns_error * recent_cycles)
-    if mode is Mode.STOP or late > thresholds.lateness_error or swamped or failure:
-        status.level = DiagnosticStatus.ERROR
-    if mode is not Mode.STUDENT:
-        status.message = f"{mode.value}: {controller.supervisor.reason}"
-    if overrunning:
-        status.message += (
-            f"; {recent_overruns} overruns of {recent_cycles} cycles: wanted {update_rate:.0f} Hz, a cycle took "
-            f"{recent['execution'].quantile(0.99) * 1e-3:.0f} us (p99), {loop.missed_cycles} cycles missed in all"
-        )
-    if old:
-        status.message += f"; observations are older than {thresholds.age_warn * 1e3:.0f} ms (p99)"
-    if failure:
-        status.message = failure
-    entries: dict[str, Any] = {
+def whole_run(controller: Controller, loop: LoopState, update_rate: float) -> dict[str, Any]:
+    """Counters and percentiles since the loop began, for /diagnostics."""
+    state = controller.state
+    return {
         "engine": controller.slot.current.name,
         "update_rate_hz": update_rate,
         "cycles": loop.cycles,
@@ -110,13 +118,6 @@ def diagnostic_status(
         "limit_violations": controller.safety.violations,
         "rejected_messages": state.rejected_messages,
     }
-    for name, histogram in recent.items():
-        for share, label in ((0.5, "p50"), (0.99, "p99")):
-            entries[f"recent_{name}_{label}_us"] = round(histogram.quantile(share) * 1e-3, 1)
-        entries[f"recent_{name}_max_us"] = round(histogram.largest * 1e-3, 1)
-    entries |= {f"cycles_{kind.value}": count for kind, count in state.modes.items()}
-    status.values = [KeyValue(key=key, value=str(value)) for key, value in entries.items()]
-    return status
 
 
 def run_record(
