@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine_tables import TABLES as ENGINES
+from engine_tables import engines as README_ENGINES
 from real_time_tables import TABLES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -245,7 +246,7 @@ def cost() -> str:
     return "\n".join(lines)
 
 
-README = {"demo": demo, "results": results, "latency": latency, "loop": TABLES["loop"]}
+README = {"demo": demo, "results": results, "latency": latency, "loop": TABLES["loop"], "engines": README_ENGINES}
 REAL_TIME = {name: make for name, make in TABLES.items() if name != "loop"}
 DISTILLATION = {"ablations": ablations, "fidelity": fidelity, "chunking": chunking, "cost": cost}
 

@@ -11,12 +11,14 @@ RESULTS = ROOT / "docs" / "benchmarks"
 RATES = (100, 250, 500, 1000, 2000)
 LABELS = {
     "dedicated": "this controller",
+    "dedicated_unrehearsed": "this controller without the rehearsal",
     "dedicated_ordinary_helpers": "this controller, its other threads without priority",
     "dedicated_unprivileged": "this controller, no privileges",
     "rclpy_timer_single": "same cycle on an rclpy timer, SingleThreadedExecutor",
     "rclpy_timer_multi": "same cycle on an rclpy timer, MultiThreadedExecutor",
     "torch_eager": "this controller, policy in PyTorch eager",
     "bare": "the loop with an empty cycle",
+    "bare_alone": "the loop with an empty cycle, no robot beside it",
     "bare_busy": "the loop with a cycle that spins as long",
     "bare_work": "the loop with as much inference and nothing else",
     "cyclictest": "cyclictest",
@@ -58,7 +60,8 @@ def loop() -> str:
 def rates() -> str:
     """The controller at every rate, with and without hogs, above what an empty cycle shows."""
     lines = [
-        "Overruns of 10,000 cycles, and lateness, in turns in the same run; `bare` is the same loop with an empty cycle, `busy` "
+        "Overruns of 10,000 cycles, and lateness, in turns in the same run, all beside the simulated robot; `bare` is the same "
+        "loop with an empty cycle, `busy` "
         "with one that spins for as long as the controller's median cycle takes, `work` with one that evaluates the engine for as "
         "long, since a host that takes the processor away for a moment hits a cycle that computes more often, and one that "
         "becomes slow makes work longer (`srdp bench loop --rate HZ`, `docs/benchmarks/loop_*.json`):",
@@ -66,8 +69,7 @@ def rates() -> str:
         "| | overruns | work | busy | bare | cyclictest | lateness p99 / p99.9 | work | busy | bare | cyclictest | all but inference, p50 |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    files = {rate: f"loop_{rate}" for rate in RATES} | {1000: "loop_1000_busy"}
-    for name, label in [(files[rate], f"{rate} Hz") for rate in RATES] + [
+    for name, label in [(f"loop_{rate}", f"{rate} Hz") for rate in RATES] + [
         ("loop_hogs", "1000 Hz, a busy process on every core")
     ]:
         result = read(name)
@@ -84,6 +86,23 @@ def rates() -> str:
         ]
         overhead = f"{loops['dedicated']['overhead_us']['p50']:.0f} us"
         lines.append("| " + " | ".join([label, *overruns, *late, overhead]) + " |")
+    return "\n".join(lines)
+
+
+def rehearsal() -> str:
+    """What the rehearsal is worth, at the rates that have one."""
+    lines = [
+        "Medians in turns in the same run (`docs/benchmarks/loop_*.json`):",
+        "",
+        "| | all but inference | without the rehearsal | inference | without the rehearsal |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for rate in RATES:
+        loops = read(f"loop_{rate}")["loops"]
+        if "dedicated_unrehearsed" in loops:
+            names = ("dedicated", "dedicated_unrehearsed")
+            cells = [f"{loops[name][time]['p50']:.0f} us" for time in ("overhead_us", "inference_us") for name in names]
+            lines.append("| " + " | ".join([f"{rate} Hz", *cells]) + " |")
     return "\n".join(lines)
 
 
@@ -188,4 +207,12 @@ def soaked(name: str) -> str:
     )
 
 
-TABLES = {"loop": loop, "rates": rates, "swap": swap, "faults": faults, "deployment": deployment, "soak": soak}
+TABLES = {
+    "loop": loop,
+    "rates": rates,
+    "rehearsal": rehearsal,
+    "swap": swap,
+    "faults": faults,
+    "deployment": deployment,
+    "soak": soak,
+}

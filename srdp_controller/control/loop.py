@@ -63,8 +63,7 @@ def rehearsal_before(wanted_ns: int, period_ns: int) -> int:
 class Rehearsal:
     """Runs the cycle for practice before the deadline, again and again while there is time for two more.
 
-    Once is not enough: measured at 100 Hz, the first rehearsal halves the cycle's time and the third comes
-    close to what a cycle takes at 1 kHz (docs/real_time.md).
+    Once is not enough: a processor takes several to learn the cycle again (what it is worth: docs/real_time.md).
     """
 
     def __init__(self, before_ns: int, rehearse: Callable[[int], None]) -> None:

@@ -18,7 +18,7 @@ from rclpy.qos import QoSProfile
 
 from srdp_controller.control.loop import absolute
 from srdp_controller.control.privileges import lock_memory, use_affinity, use_fifo
-from srdp_controller.ros.controller_node import ControllerNode, run_node
+from srdp_controller.ros.controller_node import REPORT_EVERY_S, ControllerNode, run_node
 from srdp_controller.ros.direct_take import LATEST
 
 
@@ -50,6 +50,10 @@ class TimerControllerNode(ControllerNode):
     subscription_class = CallbackSubscription
     serialized = False  # messages, as people write it
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.create_timer(REPORT_EVERY_S, super().report)
+
     def on_activate(self, state: State) -> TransitionCallbackReturn:
         """Start the timer instead of a thread."""
         self._privileged: set[int] = set()
@@ -63,6 +67,10 @@ class TimerControllerNode(ControllerNode):
             self._period_ns * 1e-9, self._tick, callback_group=MutuallyExclusiveCallbackGroup()
         )
         return TransitionCallbackReturn.SUCCESS
+
+    def report(self) -> float:
+        """Nothing between two callbacks: as people write it, a timer reports."""
+        return 0.1
 
     def _tick(self) -> None:
         thread = threading.get_ident()
