@@ -47,10 +47,7 @@ def engines() -> str:
     students = {name: entry for name, entry in result["policies"].items() if name.startswith("student")}
     here = {name: entry["cpu"]["latency_us"]["p50"] for name, entry in students.items()}
     over = [here[name] / entry["floor_us"] for name, entry in students.items()]
-    eager = [
-        result["baselines"]["torch_eager"][name]["latency_us"]["p50"] / here[name]
-        for name in ("student_k1", "student_k8")
-    ]
+    eager = [result["baselines"]["torch_eager"][name]["latency_us"]["p50"] / here[name] for name in here]
     return (
         f"One action of a student takes {us(here['student_k1'])} at K = 1 and {us(here['student_k8'])} at K = 8, {min(over):.1f} to "
         f"{max(over):.1f} times as long as the bare matrix products of its network on one core; PyTorch eager takes "

@@ -114,3 +114,53 @@ def test_a_cancelled_run_raises_and_the_next_one_answers(bundle, name):
         engine.run()
     engine.run()
     assert np.isfinite(engine.action).all()
+
+
+@pytest.fixture
+def captured(monkeypatch):
+    """What runs on a GPU, on a processor: the buffers that a CUDA graph would read and write."""
+    from srdp_controller.engines import onnx_engine
+
+    original, asked = onnx_engine.create_session, []
+
+    def create_session(graph, provider, where, cuda_graph=False):
+        asked.append(cuda_graph)
+        if cuda_graph and refused:
+            raise EngineError("the graph cannot be captured")
+        return original(graph, provider, where)
+
+    refused: list[bool] = []
+    monkeypatch.setitem(onnx_engine.CUDA_GRAPH, "cpu", "enable_cuda_graph")
+    monkeypatch.setattr(onnx_engine, "DEVICE", "cpu")
+    monkeypatch.setattr(onnx_engine, "create_session", create_session)
+    return asked, refused
+
+
+@pytest.mark.parametrize("refuse", [False, True])
+def test_a_student_is_captured_where_it_can_be_and_answers_the_same(bundle, captured, refuse, monkeypatch):
+    asked, refused = captured
+    refused += [True] * refuse
+    engine = load_engine(bundle, "student_k4", "cpu")
+    assert asked == ([True, False] if refuse else [True]) and engine.captured is not refuse
+    assert load_engine(bundle, "teacher", "cpu").captured is False
+    monkeypatch.undo()
+    plain = load_engine(bundle, "student_k4", "cpu")
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        noise, shift = rng.standard_normal(plain.noise.shape), rng.standard_normal(plain.observation.shape) * 0.01
+        for each in (plain, engine):
+            each.noise[:] = noise
+            each.observation[:] += shift
+            each.run()
+        np.testing.assert_array_equal(engine.action, plain.action)
+        np.testing.assert_array_equal(engine.latent, plain.latent)
+
+
+def test_a_graph_whose_capture_fails_in_the_first_run_runs_node_by_node(bundle, captured, monkeypatch):
+    def fail(self):
+        raise EngineError("not permitted when stream is capturing")
+
+    replay = OnnxEngine.run
+    monkeypatch.setattr(OnnxEngine, "run", lambda self: fail(self) if self.captured else replay(self))
+    engine = load_engine(bundle, "student_k1", "cpu")
+    assert not engine.captured and np.isfinite(engine.action).all()

@@ -16,6 +16,10 @@ PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
     "tensorrt_rtx": "NvTensorRTRTXExecutionProvider",
 }
+# a short graph is replayed as one CUDA graph: nothing is launched node by node
+CUDA_GRAPH = {"cuda": "enable_cuda_graph", "tensorrt": "trt_cuda_graph_enable", "tensorrt_rtx": "enable_cuda_graph"}
+DEVICE = "cuda"
+INPUTS = ("observation", "noise")
 LONG_EVALUATIONS, LONG_BYTES = 16, 16 * 2**20
 onnxruntime.set_default_logger_severity(3)
 
@@ -43,7 +47,7 @@ def session_options(
     return options
 
 
-def create_session(graph: bytes, provider: str, where: str) -> onnxruntime.InferenceSession:
+def create_session(graph: bytes, provider: str, where: str, cuda_graph: bool = False) -> onnxruntime.InferenceSession:
     """Session for verified graph bytes on ``provider`` (``cpu``, ``cuda``, ``tensorrt``, ``tensorrt_rtx``).
 
     Raises:
@@ -59,8 +63,9 @@ def create_session(graph: bytes, provider: str, where: str) -> onnxruntime.Infer
             f"provider {provider!r} ({wanted}) is not in this ONNX Runtime {onnxruntime.__version__}; "
             f"here: {', '.join(usable)}. Install onnxruntime-gpu, or set provider:=cpu"
         )
+    settings = {CUDA_GRAPH[provider]: "1"} if cuda_graph else {}
     try:
-        session = onnxruntime.InferenceSession(graph, session_options(), providers=[wanted])
+        session = onnxruntime.InferenceSession(graph, session_options(), providers=[(wanted, settings)])
     except Exception as error:  # ONNX Runtime raises its own unexported exception types
         raise EngineError(f"{where}: ONNX Runtime refuses the graph: {str(error).splitlines()[0]}") from None
     if session.get_providers()[0] != wanted:
@@ -73,11 +78,12 @@ def create_session(graph: bytes, provider: str, where: str) -> onnxruntime.Infer
 class OnnxEngine:
     """A policy of a bundle on ONNX Runtime (see ``engine.Engine``)."""
 
-    def __init__(self, bundle: LoadedBundle, name: str, provider: str = "cpu") -> None:
+    def __init__(self, bundle: LoadedBundle, name: str, provider: str = "cpu", cuda_graph: bool = True) -> None:
         entry = bundle.policy(name)
         where = str(bundle.folder / entry.file)
         graph = bundle.read(entry)
-        session = create_session(graph, provider, where)
+        cuda_graph = cuda_graph and provider in CUDA_GRAPH and not _is_long(entry, graph)
+        session = self._open(graph, provider, where, cuda_graph)
         self.name = name
         self.provider = provider
         self.evaluations = entry.evaluations
@@ -110,20 +116,34 @@ class OnnxEngine:
         self._options = onnxruntime.RunOptions() if _is_long(entry, graph) else None
         self._cancelled = False
         self._binding = session.io_binding()
-        self._values = []
+        self._values: dict[str, onnxruntime.OrtValue] = {}
         for key in expected:
-            value = onnxruntime.OrtValue.ortvalue_from_numpy(getattr(self, key))
-            self._values.append(value)
-            if key in ("observation", "noise"):
+            array = getattr(self, key)
+            # a CUDA graph reads and writes the device's memory, always in the same place
+            where_to = (DEVICE, 0) if self.captured else ()
+            self._values[key] = value = onnxruntime.OrtValue.ortvalue_from_numpy(array, *where_to)
+            if key in INPUTS:
                 self._binding.bind_ortvalue_input(key, value)
             else:
                 self._binding.bind_ortvalue_output(key, value)
+
+    def _open(self, graph: bytes, provider: str, where: str, cuda_graph: bool) -> onnxruntime.InferenceSession:
+        """A session that captures a CUDA graph where it may; a graph that cannot be captured runs node by node."""
+        self.captured = cuda_graph
+        if cuda_graph:
+            try:
+                return create_session(graph, provider, where, cuda_graph=True)
+            except EngineError:
+                self.captured = False
+        return create_session(graph, provider, where)
 
     def run(self) -> None:
         """Evaluate the policy once on the buffers."""
         options = self._options
         try:
-            if options is None:
+            if self.captured:
+                self._replay()
+            elif options is None:
                 self._session.run_with_iobinding(self._binding)
             else:
                 self._session.run_with_iobinding(self._binding, options)
@@ -134,6 +154,15 @@ class OnnxEngine:
         if self._cancelled:
             self._forget_cancel()
             raise EngineError(f"engine {self.name}: cancelled")
+
+    def _replay(self) -> None:
+        values = self._values
+        for key in INPUTS:
+            values[key].update_inplace(getattr(self, key))
+        self._session.run_with_iobinding(self._binding)
+        for key, value in values.items():
+            if key not in INPUTS:
+                np.copyto(getattr(self, key), value.numpy())
 
     def cancel(self) -> None:
         """Make a ``run`` under way in another thread raise: a long one before its next node, a short one at its end."""

@@ -55,11 +55,22 @@ def create_engine(bundle: LoadedBundle, name: str, provider: str, options: Engin
             return TensorRtEngine(bundle, name, provider, options.precision, options.cache)
         if options.precision != "fp32":
             raise EngineError(f"precision {options.precision} is for tensorrt and tensorrt_rtx; provider is {provider}")
-        return OnnxEngine(bundle, name, provider)
+        return _captured_where_possible(bundle, name, provider)
     except EngineError:
         if not options.fall_back or provider == "cpu" or provider not in PROVIDERS:
             raise
         return OnnxEngine(bundle, name, "cpu")
+
+
+def _captured_where_possible(bundle: LoadedBundle, name: str, provider: str) -> OnnxEngine:
+    """An engine that replays a CUDA graph; whether one can be captured shows in the first run."""
+    engine = OnnxEngine(bundle, name, provider)
+    if engine.captured:
+        try:
+            engine.run()
+        except EngineError:
+            return OnnxEngine(bundle, name, provider, cuda_graph=False)
+    return engine
 
 
 def load_engine(
