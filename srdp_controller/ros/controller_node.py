@@ -99,7 +99,10 @@ class _Input:
 
 
 class ControllerNode(LifecycleNode):
-    """Lifecycle node around ``Controller``; parameters are those of config/controller_parameters.yaml."""
+    """Lifecycle node around ``Controller``; parameters are those of config/controller_parameters.yaml.
+
+    Whoever spins it calls ``report`` between two spins (``run_node`` does), or from a timer.
+    """
 
     subscription_class: type[Subscription] = SerializedSubscription
     serialized = True  # what is taken and published are bytes
