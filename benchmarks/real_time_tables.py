@@ -11,6 +11,7 @@ RESULTS = ROOT / "docs" / "benchmarks"
 RATES = (100, 250, 500, 1000, 2000)
 LABELS = {
     "dedicated": "this controller",
+    "dedicated_explained": "this controller, watched for the causes of late cycles",
     "dedicated_unrehearsed": "this controller without the rehearsal",
     "dedicated_ordinary_helpers": "this controller, its other threads without priority",
     "dedicated_unprivileged": "this controller, no privileges",
@@ -86,6 +87,21 @@ def rates() -> str:
         ]
         overhead = f"{loops['dedicated']['overhead_us']['p50']:.0f} us"
         lines.append("| " + " | ".join([label, *overruns, *late, overhead]) + " |")
+    return "\n".join(lines)
+
+
+def late() -> str:
+    """Late cycles and overruns by cause."""
+    result = read("loop_explained")
+    loop = result["loops"]["dedicated_explained"]
+    lines = [
+        f"{loop['cycles']} cycles at {result['rate_hz']:.0f} Hz (`docs/benchmarks/loop_explained.json`, commit {result['commit']}):",
+        "",
+        "| cause | late cycles | of these, overruns |",
+        "| --- | --- | --- |",
+    ]
+    for cause, count in loop["late_cycles_by_cause"].items():
+        lines.append(f"| {cause} | {count} | {loop['overruns_by_cause'][cause]} |")
     return "\n".join(lines)
 
 

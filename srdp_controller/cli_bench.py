@@ -30,6 +30,10 @@ def _loop(arguments: argparse.Namespace) -> dict[str, Any]:
         late = " / ".join(f"{value:.0f}" for value in loop["lateness_us"].values())
         overhead = f"{loop['overhead_us']['p50']:.0f}" if "overhead_us" in loop else "-"
         print(f"{name:<24} {loop['cycles']:>7} {loop['overruns']:>8}  {late:<38} {overhead:>8}")
+    for name, loop in result["loops"].items():
+        for kind in ("late_cycles", "overruns") if "overruns_by_cause" in loop else ():
+            causes = ", ".join(f"{cause} {count}" for cause, count in loop[f"{kind}_by_cause"].items())
+            print(f"{name}, {kind.replace('_', ' ')} by cause: {causes}")
     return result
 
 

@@ -15,17 +15,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from srdp_controller.control.histogram import Histogram
+from srdp_controller.control.loop import rehearsal_before
 from srdp_controller.demo import end_process, node_command, private_environment
 from srdp_controller.errors import SrdpError
 
 Report = Callable[[str, int, int, str], None]
 TIMES = ("lateness_us", "inference_us", "overhead_us")
 UNPRIVILEGED = {"thread_priority": 0, "helper_priority": 0, "lock_memory": False, "cpu_dma_latency": False}
+REHEARSAL_NS = 2_000_000  # the parameter's default
 WARM_UP_S = 3.0  # the robot's process starts its first episode meanwhile
 
 
@@ -35,6 +38,7 @@ class Totals:
     def __init__(self) -> None:
         self.counts = {"cycles": 0, "overruns": 0, "missed_cycles": 0}
         self.histograms = {name: Histogram() for name in TIMES}
+        self.causes: dict[str, Counter[str]] = {}
 
     def add(self, record: dict[str, Any]) -> None:
         """Add a run's ``controller.json``."""
@@ -42,11 +46,14 @@ class Totals:
             self.counts[key] += record[key]
         for name, part in record["histograms"].items():
             self.histograms[name].add_sparse(part["counts"], part["largest"], part["total"])
+        for kind in ("late_cycles", "overruns") if "late_cycles" in record else ():
+            self.causes.setdefault(kind, Counter()).update(record["late_cycles"][kind])
 
     def result(self) -> dict[str, Any]:
         """Counters, and percentiles of what was measured."""
         times = {name: histogram.percentiles() for name, histogram in self.histograms.items() if histogram.count}
-        return {**self.counts, **times}
+        causes = {f"{kind}_by_cause": dict(counts) for kind, counts in self.causes.items()}
+        return {**self.counts, **times, **causes}
 
 
 def _with_robot(command: list[str], folder: Path, environment: dict[str, str], seconds: float) -> dict[str, Any]:
@@ -183,10 +190,13 @@ def bench_loop(
         "bare_work": beside_robot(bare_work),
         "rclpy_timer_single": node("timer_node", {}, ["--executor", "single"]),
         "rclpy_timer_multi": node("timer_node", {}, ["--executor", "multi"]),
+        "dedicated_explained": node("controller_node", {"statistics.late_cycles": True}, []),
         "dedicated_unrehearsed": node("controller_node", {"rehearsal_time": 0.0}, []),
         "dedicated_ordinary_helpers": node("controller_node", {"helper_priority": 0}, []),
         "dedicated_unprivileged": node("controller_node", UNPRIVILEGED, []),
     }
+    if not rehearsal_before(REHEARSAL_NS, round(1e9 / rate)):
+        del loops["dedicated_unrehearsed"]  # there is no other at this rate
     if importlib.util.find_spec("torch") is None:
         report("bench loop", 0, 1, "without torch_eager: pip install 'srdp_controller[train]'")
     else:

@@ -34,6 +34,7 @@ from std_srvs.srv import Trigger
 from srdp_controller.control.assembly import build_controller, safety_limits
 from srdp_controller.control.clock import sleep_then_spin, sleep_until
 from srdp_controller.control.controller import Controller, nowhere
+from srdp_controller.control.late_cycles import LateCycles
 from srdp_controller.control.loop import LoopState, LoopTiming, rehearsal_before, run_loop, wait_for_slack
 from srdp_controller.control.planner import PlanWorker
 from srdp_controller.control.privileges import (
@@ -135,6 +136,7 @@ class ControllerNode(LifecycleNode):
         self._diagnostics_publisher = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(Trigger, "~/dump_telemetry", self._on_dump)
+        self._late_cycles: LateCycles | None = None
         self._report_due = 0.0
         self._reports = self._report_in_steps()
 
@@ -182,6 +184,7 @@ class ControllerNode(LifecycleNode):
         self._latest: Deployment | None = None
         spec = bundle.spec
         self._period_ns = round(1e9 / values["update_rate"])
+        self._late_cycles = LateCycles(self._period_ns) if values["statistics.late_cycles"] else None
         first = self._prepare(wanted)
         assembler = ObservationAssembler(spec)
         self._inputs = [_Input(self, assembler, topic) for topic in assembler.plans]
@@ -334,6 +337,8 @@ class ControllerNode(LifecycleNode):
             self._rehearsal_ns,
         )
         cycle, running = self._counted_cycle(), lambda: self._running
+        if self._late_cycles is not None:
+            timing, cycle = replace(timing, wait=self._late_cycles.wait(timing.wait)), self._late_cycles.cycle(cycle)
         try:
             run_loop(timing, self._loop_state, cycle, running, self._collect_garbage, controller.rehearse)
         except Exception as error:  # the loop's thread must say why it died, whatever it was
@@ -364,6 +369,8 @@ class ControllerNode(LifecycleNode):
                 if left < 0:
                     loop.restart_statistics()
                     state.restart_statistics()
+                    if self._late_cycles is not None:
+                        self._late_cycles.clear()
             controller.cycle(now_ns)
 
         return cycle
@@ -574,6 +581,8 @@ class ControllerNode(LifecycleNode):
         record = run_record(
             controller, self._loop_state, self.values, self._privileges_said + self._privileges, self.failure
         )
+        if self._late_cycles is not None:
+            record["late_cycles"] = self._late_cycles.record()
         write_json(folder / "controller.json", {**describe_run("controller_node", self.values["seed"]), **record})
         if self.values["record"]:
             self.write_telemetry(folder)
