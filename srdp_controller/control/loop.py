@@ -16,6 +16,7 @@ from srdp_controller.control.histogram import Histogram
 
 SHORTEST_REHEARSAL_NS = 400_000
 SLACK_POLL_S = 20e-6
+PLENTY_NS = 5_000_000  # rehearsal included
 
 
 @dataclass(frozen=True)
@@ -141,11 +142,12 @@ def run_loop(
 def wait_for_slack(state: LoopState, period_ns: int) -> None:
     """Return when a loop of another thread has just ended a cycle and needs the interpreter for longest not.
 
-    At once while no loop runs, or where most of the period is still ahead; in any case within two periods.
+    At once while no loop runs, or where most of the period or ``PLENTY_NS`` is still ahead; in any case within two
+    periods.
     """
     now = time.monotonic_ns
     deadline = state.deadline_ns
-    if not deadline or deadline - now() > period_ns * 3 // 5:
+    if not deadline or deadline - now() > min(period_ns * 3 // 5, PLENTY_NS):
         return
     sleep_until(deadline + state.last_execution_ns)
     give_up = deadline + period_ns
