@@ -399,15 +399,19 @@ def test_a_pose_in_another_frame_and_angles_in_degrees_are_refused_by_name(start
 
 
 def test_every_sensor_fault_of_a_scenario_is_survived(start, read_json):
-    robot = start("sim_node", duration=13.0, scenario="faulty")
+    robot = start("sim_node", scenario="faulty")
     controller = start("controller_node")
-    assert robot.wait(90) == 0
+    reasons = {"is not finite or outside", "in the future", "6 positions for 7 joints", "is older than 250 ms"}
+    give_up = time.monotonic() + 90.0  # an episode may succeed before its later faults; the next one may not
+    while not all(reason in controller.output for reason in reasons) and time.monotonic() < give_up:
+        time.sleep(0.2)
+    time.sleep(1.0)
+    assert robot.end() == 0
     assert controller.end() == 0, controller.output
-    record, seen = read_json("controller.json"), controller.output
+    record = read_json("controller.json")
+    assert not {reason for reason in reasons if reason not in controller.output}
     assert record["commands"] == record["cycles"] and record["limit_violations"] == 0
     assert record["modes"]["HOLD"] > 0 and record["modes"]["STUDENT"] > record["modes"]["HOLD"]
-    for reason in ("is not finite or outside", "in the future", "6 positions for 7 joints", "is older than 250 ms"):
-        assert reason in seen
 
 
 def test_the_soak_measures_the_controllers_process(model_dir, monkeypatch):
