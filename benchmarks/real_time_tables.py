@@ -226,6 +226,7 @@ def soaked(name: str) -> str:
 TABLES = {
     "loop": loop,
     "rates": rates,
+    "late": late,
     "rehearsal": rehearsal,
     "swap": swap,
     "faults": faults,
