@@ -46,7 +46,7 @@ def wait_for_a_lock():
 
 
 def causes_of(trouble):
-    late, state = LateCycles(PERIOD_NS), LoopState()
+    state, records = LoopState(), []
 
     def cycle(now_ns):
         if state.cycles % 4 == 3:
@@ -54,13 +54,16 @@ def causes_of(trouble):
 
     def loop():
         use_fifo(10)  # where that is allowed, so that a crowded machine changes nothing
+        late = LateCycles(PERIOD_NS)
         timing = LoopTiming(PERIOD_NS, late.wait(sleep_until))
         run_loop(timing, state, late.cycle(cycle), lambda: state.cycles < 24)
+        late.close()
+        records.append(late.record())
 
     thread = threading.Thread(target=loop)
     thread.start()
     thread.join()
-    record = late.record()
+    (record,) = records
     long = [one for one in record["kept"] if one["execution_us"] > 1.5e-3 * PERIOD_NS]
     assert len(long) >= 6 and all(one["overrun"] for one in long)
     assert sum(record["overruns"].values()) >= 6

@@ -8,6 +8,7 @@ program's, and the others are not.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import time
@@ -67,15 +68,27 @@ def cause_of(before: Moment, after: Moment, late_ns: int, sleeps: int, computes:
 
 
 class LateCycles:
-    """Keeps the late cycles of a loop whose wait and cycle it wraps; costs some 10 us a cycle."""
+    """Keeps the late cycles of a loop whose wait and cycle it wraps, for some system calls a cycle.
+
+    Made by the loop's own thread, which it watches. A kernel without scheduler statistics does not tell how long
+    a thread stood in its queue; another thread that ran is then a processor that was taken away.
+    """
 
     def __init__(self, period_ns: int) -> None:
         self._limit_ns = round(LATE_SHARE * period_ns)
         self._period_ns = period_ns
         self._ended = self._asleep = self._awake = Moment(0, 0, 0, 0)
-        self._deadline_ns = self._first_ns = 0
-        self._scheduler: int | None = None
+        self._deadline_ns, self._first_ns = 0, time.monotonic_ns()
+        self._scheduler = -1
+        with contextlib.suppress(OSError):
+            self._scheduler = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
         self.clear()
+
+    def close(self) -> None:
+        """The loop has ended."""
+        if self._scheduler >= 0:
+            os.close(self._scheduler)
+            self._scheduler = -1
 
     def clear(self) -> None:
         """Forget what was seen so far."""
@@ -115,12 +128,9 @@ class LateCycles:
         return watched
 
     def _moment(self) -> Moment:
-        wall_ns = time.monotonic_ns()
-        if self._scheduler is None:  # only now, since this is the loop's own thread
-            self._first_ns = wall_ns
-            self._scheduler = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
-        queued_ns = int(os.pread(self._scheduler, 96, 0).split()[1])
-        return Moment(wall_ns, time.thread_time_ns(), queued_ns, resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw)
+        queued_ns = int(os.pread(self._scheduler, 96, 0).split()[1]) if self._scheduler >= 0 else 0
+        waits = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+        return Moment(time.monotonic_ns(), time.thread_time_ns(), queued_ns, waits)
 
     def _keep(self, cause: Cause, lateness_ns: int, execution_ns: int) -> None:
         overrun = lateness_ns + execution_ns > self._period_ns

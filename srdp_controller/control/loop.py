@@ -126,7 +126,8 @@ def run_loop(
         state.last_execution_ns = ended - started
         state.execution.record(ended - started)
         deadline += period
-        if ended > deadline:
+        overrun = ended > deadline
+        if overrun:
             state.overruns += 1
             if timing.manage_overruns:
                 missed = (ended - deadline) // period + 1
@@ -134,7 +135,7 @@ def run_loop(
                 deadline += missed * period
                 previous = 0
         state.deadline_ns = deadline
-        if ended <= deadline and slack is not None:
+        if not overrun and slack is not None:
             slack(deadline)
     state.deadline_ns = 0
 

@@ -76,14 +76,19 @@ def create_session(graph: bytes, provider: str, where: str, cuda_graph: bool = F
 
 
 class OnnxEngine:
-    """A policy of a bundle on ONNX Runtime (see ``engine.Engine``)."""
+    """A policy of a bundle on ONNX Runtime (see ``engine.Engine``).
+
+    On a GPU a short graph is captured as a CUDA graph unless ``cuda_graph`` is false; one that cannot be captured is
+    refused here or in the first run (``providers.create_engine`` then runs it node by node).
+    """
 
     def __init__(self, bundle: LoadedBundle, name: str, provider: str = "cpu", cuda_graph: bool = True) -> None:
         entry = bundle.policy(name)
         where = str(bundle.folder / entry.file)
         graph = bundle.read(entry)
         cuda_graph = cuda_graph and provider in CUDA_GRAPH and not _is_long(entry, graph)
-        session = self._open(graph, provider, where, cuda_graph)
+        session = create_session(graph, provider, where, cuda_graph)
+        self.captured = cuda_graph
         self.name = name
         self.provider = provider
         self.evaluations = entry.evaluations
@@ -126,16 +131,6 @@ class OnnxEngine:
                 self._binding.bind_ortvalue_input(key, value)
             else:
                 self._binding.bind_ortvalue_output(key, value)
-
-    def _open(self, graph: bytes, provider: str, where: str, cuda_graph: bool) -> onnxruntime.InferenceSession:
-        """A session that captures a CUDA graph where it may; a graph that cannot be captured runs node by node."""
-        self.captured = cuda_graph
-        if cuda_graph:
-            try:
-                return create_session(graph, provider, where, cuda_graph=True)
-            except EngineError:
-                self.captured = False
-        return create_session(graph, provider, where)
 
     def run(self) -> None:
         """Evaluate the policy once on the buffers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import onnxruntime
 
 from srdp_controller.engines.bundle import LoadedBundle
 from srdp_controller.engines.engine import Engine
-from srdp_controller.engines.onnx_engine import PROVIDERS, OnnxEngine
+from srdp_controller.engines.onnx_engine import CUDA_GRAPH, PROVIDERS, OnnxEngine
 from srdp_controller.errors import EngineError
 
 NATIVE = ("tensorrt", "tensorrt_rtx")  # preferred to ONNX Runtime's providers of these names where installed
@@ -63,14 +64,16 @@ def create_engine(bundle: LoadedBundle, name: str, provider: str, options: Engin
 
 
 def _captured_where_possible(bundle: LoadedBundle, name: str, provider: str) -> OnnxEngine:
-    """An engine that replays a CUDA graph; whether one can be captured shows in the first run."""
-    engine = OnnxEngine(bundle, name, provider)
-    if engine.captured:
-        try:
-            engine.run()
-        except EngineError:
-            return OnnxEngine(bundle, name, provider, cuda_graph=False)
-    return engine
+    """An engine that replays a CUDA graph; whether one can be captured shows in the first run at the latest."""
+    if provider in CUDA_GRAPH:
+        with contextlib.suppress(
+            Exception
+        ):  # the device's memory, the session and the capture raise types of their own
+            engine = OnnxEngine(bundle, name, provider)
+            if engine.captured:
+                engine.run()
+            return engine
+    return OnnxEngine(bundle, name, provider, cuda_graph=False)
 
 
 def load_engine(

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from srdp_controller.control.assembly import default_values
 from srdp_controller.control.histogram import Histogram
 from srdp_controller.control.loop import rehearsal_before
 from srdp_controller.demo import end_process, node_command, private_environment
@@ -28,7 +29,6 @@ from srdp_controller.errors import SrdpError
 Report = Callable[[str, int, int, str], None]
 TIMES = ("lateness_us", "inference_us", "overhead_us")
 UNPRIVILEGED = {"thread_priority": 0, "helper_priority": 0, "lock_memory": False, "cpu_dma_latency": False}
-REHEARSAL_NS = 2_000_000  # the parameter's default
 WARM_UP_S = 3.0  # the robot's process starts its first episode meanwhile
 
 
@@ -195,7 +195,7 @@ def bench_loop(
         "dedicated_ordinary_helpers": node("controller_node", {"helper_priority": 0}, []),
         "dedicated_unprivileged": node("controller_node", UNPRIVILEGED, []),
     }
-    if not rehearsal_before(REHEARSAL_NS, round(1e9 / rate)):
+    if not rehearsal_before(round(default_values()["rehearsal_time"] * 1e9), round(1e9 / rate)):
         del loops["dedicated_unrehearsed"]  # there is no other at this rate
     if importlib.util.find_spec("torch") is None:
         report("bench loop", 0, 1, "without torch_eager: pip install 'srdp_controller[train]'")

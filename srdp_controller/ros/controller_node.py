@@ -184,7 +184,6 @@ class ControllerNode(LifecycleNode):
         self._latest: Deployment | None = None
         spec = bundle.spec
         self._period_ns = round(1e9 / values["update_rate"])
-        self._late_cycles = LateCycles(self._period_ns) if values["statistics.late_cycles"] else None
         first = self._prepare(wanted)
         assembler = ObservationAssembler(spec)
         self._inputs = [_Input(self, assembler, topic) for topic in assembler.plans]
@@ -336,6 +335,7 @@ class ControllerNode(LifecycleNode):
             values["overruns.manage"],
             self._rehearsal_ns,
         )
+        self._late_cycles = LateCycles(self._period_ns) if values["statistics.late_cycles"] else None
         cycle, running = self._counted_cycle(), lambda: self._running
         if self._late_cycles is not None:
             timing, cycle = replace(timing, wait=self._late_cycles.wait(timing.wait)), self._late_cycles.cycle(cycle)
@@ -347,6 +347,8 @@ class ControllerNode(LifecycleNode):
         finally:
             gc.enable()
             self._idle.close()
+            if self._late_cycles is not None:
+                self._late_cycles.close()
 
     def _raise_helpers(self) -> Privilege:
         assert self._controller is not None

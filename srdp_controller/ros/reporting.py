@@ -49,7 +49,7 @@ class Diagnostics:
     def status(self, update_rate: float, failure: str) -> Generator[None, None, DiagnosticStatus]:
         """The status, made in steps: WARN off the student or when cycles came late, ERROR when stopped or very late.
 
-        With cold caches the whole takes a millisecond of the interpreter's lock, which a fast loop has not to spare.
+        With cold caches the whole would hold the interpreter for longer than a fast loop has to spare.
         """
         controller, loop, thresholds = self._controller, self._loop, self._thresholds
         recent = {name: window.advance() for name, window in self._windows.items()}
