@@ -58,13 +58,13 @@ bundle: setup-train
 DIRECT = $(foreach k,1 2 4 8,$(if $(wildcard runs/direct/k$(k)/bundle),--direct runs/direct/k$(k)/bundle))
 
 evaluate: setup-train
-	for states in test shifted augmented; do $(BIN)/srdp eval fidelity models/pushing --states $$states $(DIRECT) --json models/pushing/results/fidelity_$$states.json || exit; done
-	$(BIN)/srdp eval fidelity models/pushing --states two_way --count 192 --samples 128 --json models/pushing/results/fidelity_two_way.json
+	for states in test shifted augmented; do $(BIN)/srdp eval fidelity models/pushing --states $$states $(DIRECT) --json results/eval/pushing/fidelity_$$states.json || exit; done
+	$(BIN)/srdp eval fidelity models/pushing --states two_way --count 192 --samples 128 --json results/eval/pushing/fidelity_two_way.json
 	$(BIN)/python benchmarks/model_card.py models/pushing
 
 experiments: setup-train
-	$(BIN)/srdp experiment ablations --json docs/ablations.json
-	$(BIN)/srdp experiment chunking --json docs/chunking.json
+	$(BIN)/srdp experiment ablations --json results/experiment/ablations.json
+	$(BIN)/srdp experiment chunking --json results/experiment/chunking.json
 	$(BIN)/python benchmarks/training_cost.py
 	$(BIN)/python benchmarks/direct_policies.py
 	$(BIN)/python benchmarks/readme.py

@@ -1,4 +1,4 @@
-"""Tables of docs/engines.md, from docs/benchmarks/latency.json and fuzz.json."""
+"""Tables of docs/engines.md, from results/bench/latency.json and fuzz.json."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def policies() -> str:
     result = read("latency")
     baselines = result["baselines"]
     lines = [
-        f"`srdp bench latency` (`docs/benchmarks/latency.json`, commit {result['commit']}, {result['machine']['cpu']}), one thread, "
+        f"`srdp bench latency` (`results/bench/latency.json`, commit {result['commit']}, {result['machine']['cpu']}), one thread, "
         "batch 1, everything in turns in one process; medians but for the column that says otherwise:",
         "",
         "| policy | evaluations | floor | here, p50 / p99 / p99.9 | PyTorch eager | exported operations in eager | torch.compile, best mode | diffusers DDIM | DPM-Solver++ |",
@@ -51,7 +51,7 @@ def engines() -> str:
     return (
         f"One action of a student takes {us(here['student_k1'])} at K = 1 and {us(here['student_k8'])} at K = 8, {min(over):.1f} to "
         f"{max(over):.1f} times as long as the bare matrix products of its network on one core; PyTorch eager takes "
-        f"{min(eager):.1f} to {max(eager):.1f} times as long as that (`docs/benchmarks/latency.json`, commit {result['commit']})."
+        f"{min(eager):.1f} to {max(eager):.1f} times as long as that (`results/bench/latency.json`, commit {result['commit']})."
     )
 
 
@@ -124,7 +124,7 @@ def fuzz() -> str:
     result = read("fuzz")
     kinds = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(result["kinds"].items()))
     return (
-        f"{result['count']} corrupted bundles ({kinds}; seed {result['seed']}, `docs/benchmarks/fuzz.json`, commit {result['commit']}): "
+        f"{result['count']} corrupted bundles ({kinds}; seed {result['seed']}, `results/bench/fuzz.json`, commit {result['commit']}): "
         f"{result['refused']} refused with a message that names the file, {result['accepted']} accepted, {result['crashed']} "
         f"crashes, {result['unnamed']} without a name, {result['escaped']} files outside the target; at most "
         f"{result['slowest_s']:.1f} s and {result['peak_memory_mib']:.0f} MiB."

@@ -40,7 +40,7 @@ def demo() -> str:
 
     machine = f"{run['machine']['cores']} cores ({run['machine']['cpu']}, shared virtual machine)"
     lines = [
-        f"A run of `make demo` on {machine}, commit {run['commit']} (`docs/demo.json`):",
+        f"A run of `make demo` on {machine}, commit {run['commit']} (`results/demo/demo.json`):",
         "",
         "| | |",
         "| --- | --- |",
@@ -82,7 +82,7 @@ def results() -> str:
         )
     lines += [
         "",
-        f"`models/pushing/results/closed_loop.json` (each row names its commit) and `fidelity_test.json` (commit "
+        f"`results/eval/pushing/closed_loop.json` (each row names its commit) and `fidelity_test.json` (commit "
         f"{fidelity['commit']}). Ways are counted where the start lets the expert go either way.",
     ]
     return "\n".join(lines)
@@ -128,7 +128,7 @@ def ablations() -> str:
     result = read(ABLATIONS)
     budget = result["budget"]
     lines = [
-        f"`srdp experiment ablations` (`docs/ablations.json`, commit {result['commit']}): {budget['seeds']} seeds, each with a "
+        f"`srdp experiment ablations` (`results/experiment/ablations.json`, commit {result['commit']}): {budget['seeds']} seeds, each with a "
         f"third of {budget['queries']} teacher queries to itself, {budget['steps']} training steps of batch "
         f"{budget['batch']} (the shipped students take 20000 of 512). Distances are sliced Wasserstein to the teacher over the "
         "teacher-against-itself floor, on held-out states, on states of the coverage hole (`shifted`), and on held-out states "
@@ -162,7 +162,7 @@ def fidelity() -> str:
     first = results["test"]
     lines = [
         f"`srdp eval fidelity models/pushing` ({first['count']} states, {first['samples']} actions each, commit "
-        f"{first['commit']}; `models/pushing/results/fidelity_*.json`): sliced Wasserstein distance to the teacher as shipped, "
+        f"{first['commit']}; `results/eval/pushing/fidelity_*.json`): sliced Wasserstein distance to the teacher as shipped, "
         "as a multiple of the teacher-against-itself floor, with 95 % bootstrap intervals over the states. DDIM and "
         "DPM-Solver++ take K steps of the teacher itself; the direct policies were trained with K steps on the same data, "
         "as long as the teacher, without a teacher.",
@@ -186,7 +186,7 @@ def chunking() -> str:
     """Planning ahead, and past commands."""
     result = read(CHUNKING)
     lines: list[str] = [
-        f"`srdp experiment chunking` (`docs/chunking.json`, commit {result['commit']}), 20 Hz. A plan takes so many seconds, "
+        f"`srdp experiment chunking` (`results/experiment/chunking.json`, commit {result['commit']}), 20 Hz. A plan takes so many seconds, "
         "a new one begins every 0.2 s. `late`: the chunk is executed from its first action when it is ready; `skip`: what is "
         "past is dropped; `prefix`: dropped too, but the policy was told what is executed meanwhile. Jump: mean change of the "
         "command where one chunk follows another, in brackets at all other steps.",
@@ -229,7 +229,7 @@ def cost() -> str:
         + f" ({sum(stages.values()) / 60:.1f} minutes from nothing; `make bundle`).",
         "",
         "Section 7 says B (q_T T + q_K K) evaluations. Measured by `benchmarks/training_cost.py` "
-        f"(`docs/training_cost.json`, commit {result['commit']}, one thread): asking the teacher takes time linear in q_T T "
+        f"(`results/experiment/training_cost.json`, commit {result['commit']}, one thread): asking the teacher takes time linear in q_T T "
         f"(R² {teacher['r_squared']:.4f}, largest error {teacher['largest_relative_error']:.0%}), a training step time linear "
         f"in the K evaluations of the chain and the q_K auxiliary ones (R² {student['r_squared']:.4f}, largest error "
         f"{student['largest_relative_error']:.0%}; {student['slopes'][0]:.1f} ms for an evaluation of the chain, "

@@ -1,4 +1,4 @@
-"""Tables of docs/real_time.md, from the JSON files in docs/benchmarks that `srdp bench` wrote."""
+"""Tables of docs/real_time.md, from the JSON files in results/bench that `srdp bench` wrote."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def loop() -> str:
     result = read("loop_1000")
     lines = [
         f"At {result['rate_hz']:.0f} Hz with {result['engine']}, the robot in another process, each loop for "
-        f"{result['duration_s']:.0f} s in {result['rounds']} turns (`srdp bench loop`, `docs/benchmarks/loop_1000.json`, "
+        f"{result['duration_s']:.0f} s in {result['rounds']} turns (`srdp bench loop`, `results/bench/loop_1000.json`, "
         f"commit {result['commit']}):",
         "",
         "| loop | cycles run | overruns | lateness p50 / p99 / p99.9 / max | all but inference, p50 |",
@@ -65,7 +65,7 @@ def rates() -> str:
         "loop with an empty cycle, `busy` "
         "with one that spins for as long as the controller's median cycle takes, `work` with one that evaluates the engine for as "
         "long, since a host that takes the processor away for a moment hits a cycle that computes more often, and one that "
-        "becomes slow makes work longer (`srdp bench loop --rate HZ`, `docs/benchmarks/loop_*.json`):",
+        "becomes slow makes work longer (`srdp bench loop --rate HZ`, `results/bench/loop_*.json`):",
         "",
         "| | overruns | work | busy | bare | cyclictest | lateness p99 / p99.9 | work | busy | bare | cyclictest | all but inference, p50 |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -95,7 +95,7 @@ def late() -> str:
     result = read("loop_explained")
     loop = result["loops"]["dedicated_explained"]
     lines = [
-        f"{loop['cycles']} cycles at {result['rate_hz']:.0f} Hz (`docs/benchmarks/loop_explained.json`, commit {result['commit']}):",
+        f"{loop['cycles']} cycles at {result['rate_hz']:.0f} Hz (`results/bench/loop_explained.json`, commit {result['commit']}):",
         "",
         "| cause | late cycles | of these, overruns |",
         "| --- | --- | --- |",
@@ -108,7 +108,7 @@ def late() -> str:
 def rehearsal() -> str:
     """What the rehearsal is worth, at the rates that have one."""
     lines = [
-        "Medians in turns in the same run (`docs/benchmarks/loop_*.json`):",
+        "Medians in turns in the same run (`results/bench/loop_*.json`):",
         "",
         "| | all but inference | without the rehearsal | inference | without the rehearsal |",
         "| --- | --- | --- | --- | --- |",
@@ -129,7 +129,7 @@ def swap() -> str:
     return "\n".join(
         [
             f"{result['swaps']} swaps among the four students at {result['rate_hz']:.0f} Hz, {result['swaps_per_second']:.1f} a "
-            f"second, in {result['rounds']} turns with as long without swaps (`srdp bench swap`, `docs/benchmarks/swap.json`, "
+            f"second, in {result['rounds']} turns with as long without swaps (`srdp bench swap`, `results/bench/swap.json`, "
             f"commit {result['commit']}): {result['cycles']} cycles, {result['commands']} commands, "
             f"{result['engine_failures']} engine failures, {result['rollbacks']} roll-backs, {result['limit_violations']} limit "
             f"violations; {result['overruns']} overruns, {quiet['overruns']} of {quiet['cycles']} cycles without swaps.",
@@ -147,7 +147,7 @@ def faults() -> str:
     """The fault matrix."""
     result = read("faults")
     lines = [
-        f"`srdp bench faults` (`docs/benchmarks/faults.json`, commit {result['commit']}): each fault hits a controller of its own "
+        f"`srdp bench faults` (`results/bench/faults.json`, commit {result['commit']}): each fault hits a controller of its own "
         "that has just been driving, lasts one second and is healed (`~/reset` where it has stopped). Unsafe: commands, as they "
         "came over DDS, outside any limit or not finite.",
         "",
@@ -167,7 +167,7 @@ def deployment() -> str:
     """Ways to run a policy."""
     result = read("deployment")
     lines = [
-        f"`srdp bench deployment` (`docs/benchmarks/deployment.json`, commit {result['commit']}), {result['table'][0]['episodes']} "
+        f"`srdp bench deployment` (`results/bench/deployment.json`, commit {result['commit']}), {result['table'][0]['episodes']} "
         f"episodes of `{result['scenario']}` an entry; success / command jerk (root mean square, m/s³) / median age of the "
         "observation behind the command in force:",
         "",
@@ -215,7 +215,7 @@ def soaked(name: str) -> str:
     result = read(name)
     growth = result["growth"]
     return (
-        f"`srdp bench soak` ({result['duration_s'] / 60:.0f} minutes at {result['rate_hz']:.0f} Hz, `docs/benchmarks/{name}.json`, "
+        f"`srdp bench soak` ({result['duration_s'] / 60:.0f} minutes at {result['rate_hz']:.0f} Hz, `results/bench/{name}.json`, "
         f"commit {result['commit']}): {result['cycles']} cycles, {result['commands']} commands, {result['limit_violations']} "
         f"limit violations. Resident memory {result['resident_bytes'] / 2**20:.0f} MiB, grown by "
         f"{growth['resident_bytes'] / 2**10:.0f} KiB after the first {result['warm_up_s']:.0f} s; threads "

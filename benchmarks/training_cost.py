@@ -1,4 +1,4 @@
-"""Section 7's cost of distillation, measured: `python benchmarks/training_cost.py --json docs/training_cost.json`.
+"""Section 7's cost of distillation, measured (results/experiment/training_cost.json).
 
 The teacher's share is paid before training: q_T T evaluations a state (chains of T steps, one for each of
 q_T noise seeds). The student's is paid at every step: a chain of K evaluations and q_K auxiliary ones.
@@ -22,7 +22,7 @@ from srdp_controller.offline.recipe import DistillRecipe, TeacherRecipe
 from srdp_controller.offline.train_teacher import build_teacher
 from srdp_controller.progress import ProgressPrinter
 from srdp_controller.provenance import describe_run, write_json
-from srdp_controller.simulation.pushing_task import pushing_spec
+from srdp_controller.tasks.pushing.spec import pushing_spec
 
 ROUNDS = 5
 
@@ -127,7 +127,7 @@ def plane(x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, default=Path("docs/training_cost.json"))
+    parser.add_argument("--json", type=Path, default=Path("results/experiment/training_cost.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     report = ProgressPrinter()

@@ -102,7 +102,7 @@ def _verify(arguments: argparse.Namespace) -> dict[str, Any]:
     options = EngineOptions(arguments.cache, arguments.precision)
     others: dict[str, Any] = {}
     try:
-        from srdp_controller.report.torch_engine import TorchEngine
+        from srdp_controller.benchmarks.torch_engine import TorchEngine
     except ModuleNotFoundError:
         print("PyTorch is not installed here: it is left out")
     else:
@@ -145,7 +145,7 @@ def _parameters(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _closed_loop(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
-        from srdp_controller.report.closed_loop import evaluate
+        from srdp_controller.evaluation.closed_loop import evaluate
     except ModuleNotFoundError as error:
         raise missing_extra("sim", error) from None
     from srdp_controller.progress import ProgressPrinter
@@ -172,7 +172,7 @@ def _closed_loop(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _fidelity(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
-        from srdp_controller.report.fidelity import evaluate_fidelity
+        from srdp_controller.evaluation.fidelity import evaluate_fidelity
     except ModuleNotFoundError as error:
         raise missing_extra("sim,train", error) from None
     from srdp_controller.progress import ProgressPrinter
@@ -294,7 +294,7 @@ def _summarise(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _latency_success(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
-        from srdp_controller.report.latency_success import latency_success
+        from srdp_controller.evaluation.latency_success import latency_success
     except ModuleNotFoundError as error:
         raise missing_extra("sim", error) from None
     from srdp_controller.progress import ProgressPrinter
@@ -378,7 +378,7 @@ def build_parser() -> argparse.ArgumentParser:
     figure.add_argument("--episodes", type=int, default=40)
     figure.add_argument("--rates", default="20,50,100,200,500")
     figure.add_argument("--slower", default="1,10", help="multiples of the measured inference time")
-    figure.add_argument("--picture", default="docs/latency_success.png")
+    figure.add_argument("--picture", default="results/eval/latency_success.png")
     figure.add_argument("--processes", type=int, default=2)
     figure.add_argument("--seed", type=int, default=0)
     figure.set_defaults(run=_latency_success)

@@ -12,7 +12,7 @@ from srdp_controller.progress import ProgressPrinter
 
 def _loop(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
-        from srdp_controller.report.bench_loop import bench_loop
+        from srdp_controller.benchmarks.loop import bench_loop
     except ModuleNotFoundError as error:
         raise missing_extra("ros,sim", error) from None
     result = bench_loop(
@@ -39,7 +39,7 @@ def _loop(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _swap(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
-        from srdp_controller.report.bench_swap import bench_swap
+        from srdp_controller.benchmarks.swap import bench_swap
     except ModuleNotFoundError as error:
         raise missing_extra("ros,sim", error) from None
     if arguments.swaps < 1 or arguments.rounds < 1:
@@ -63,7 +63,7 @@ def _swap(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _faults(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
-        from srdp_controller.report.bench_faults import bench_faults
+        from srdp_controller.benchmarks.faults import bench_faults
     except ModuleNotFoundError as error:
         raise missing_extra("ros,sim", error) from None
     result = bench_faults(Path(arguments.bundle), only=arguments.only, report=ProgressPrinter())
@@ -79,7 +79,7 @@ def _faults(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _soak(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
-        from srdp_controller.report.bench_soak import bench_soak
+        from srdp_controller.benchmarks.soak import bench_soak
     except ModuleNotFoundError as error:
         raise missing_extra("ros,sim", error) from None
     result = bench_soak(
@@ -101,7 +101,7 @@ def _soak(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _deployment(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
-        from srdp_controller.report.bench_deployment import bench_deployment, print_table
+        from srdp_controller.benchmarks.deployment import bench_deployment, print_table
     except ModuleNotFoundError as error:
         raise missing_extra("sim", error) from None
 
@@ -134,7 +134,7 @@ def _latency(arguments: argparse.Namespace) -> dict[str, Any]:
         import onnx  # noqa: F401
     except ModuleNotFoundError as error:
         raise missing_extra("sim", error) from None
-    from srdp_controller.report.bench_latency import bench_latency, print_tables
+    from srdp_controller.benchmarks.latency import bench_latency, print_tables
 
     try:
         sizes = [float(text) for text in arguments.sizes.split(",") if text]

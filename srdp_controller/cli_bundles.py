@@ -11,7 +11,7 @@ from srdp_controller.errors import missing_extra
 
 
 def _pack(arguments: argparse.Namespace) -> dict[str, Any]:
-    from srdp_controller.engines.package import pack_bundle
+    from srdp_controller.engines.archive import pack_bundle
 
     path = pack_bundle(Path(arguments.bundle), Path(arguments.archive))
     print(f"{path}, {path.stat().st_size / 1e6:.1f} MB")
@@ -19,7 +19,7 @@ def _pack(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _install(arguments: argparse.Namespace) -> dict[str, Any]:
-    from srdp_controller.engines.package import install_bundle
+    from srdp_controller.engines.archive import install_bundle
 
     bundle = install_bundle(Path(arguments.archive), Path(arguments.to), arguments.trust or [])
     identity = bundle.content.identity()
@@ -61,7 +61,7 @@ def _build_engine(arguments: argparse.Namespace) -> dict[str, Any]:
         graph = bundle.read(entry)
         if precision != "fp32":
             try:
-                from srdp_controller.engines.precision import convert
+                from srdp_controller.offline.export.precision import convert
             except ModuleNotFoundError as error:
                 raise missing_extra("sim", error) from None
             graph = convert(graph, precision)

@@ -146,7 +146,7 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--quick", action="store_true", help="two seeds, three variants, toy budget")
     parser.add_argument("--seeds", type=int, help="number of seeds (default 3)")
     parser.add_argument("--run-folder", default="runs/pushing")
-    parser.add_argument("--picture", default="docs/ablations.png")
+    parser.add_argument("--picture", default="results/experiment/ablations.png")
     _parallel(parser)
     parser.set_defaults(run=_ablations)
     parser = experiment.add_parser(

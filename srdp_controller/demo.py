@@ -91,7 +91,7 @@ def run_demo(
         f"simulated robot ({scenario}) and controller ({engine}, {update_rate:.0f} Hz) for {duration:.0f} s", flush=True
     )
     with contextlib.ExitStack() as stack:
-        robot = subprocess.Popen(node_command("sim_node", simulation), env=environment)
+        robot = subprocess.Popen(node_command("robot_node", simulation), env=environment)
         stack.callback(end_process, robot)
         controller = subprocess.Popen(node_command("controller_node", control), env=environment)
         stack.callback(end_process, controller)

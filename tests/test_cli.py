@@ -85,7 +85,7 @@ def test_inspect_and_verify_accept_the_shipped_bundle(model_dir, tmp_path, capsy
 
 @pytest.mark.parametrize(
     "module",
-    ["srdp_controller.ros.controller_node", "srdp_controller.ros.sim_node", "srdp_controller.control.controller"],
+    ["srdp_controller.ros.controller_node", "srdp_controller.ros.robot_node", "srdp_controller.control.controller"],
 )
 def test_the_run_time_side_never_loads_torch(module):
     code = f"import sys, {module}; sys.exit(any(name in sys.modules for name in ('torch', 'onnx', 'minari')))"

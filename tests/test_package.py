@@ -12,11 +12,11 @@ import pytest
 zstandard = pytest.importorskip("zstandard", reason="needs zstandard: make setup-test")
 pytest.importorskip("cryptography", reason="needs cryptography: make setup-test")
 
+from srdp_controller.benchmarks.fuzz_bundles import fuzz  # noqa: E402
+from srdp_controller.engines.archive import install_bundle, pack_bundle  # noqa: E402
 from srdp_controller.engines.bundle import load_bundle  # noqa: E402
-from srdp_controller.engines.package import install_bundle, pack_bundle  # noqa: E402
 from srdp_controller.engines.signature import make_key, require_signature, sign_bundle  # noqa: E402
 from srdp_controller.errors import BundleError, SrdpError  # noqa: E402
-from srdp_controller.report.fuzz_bundles import fuzz  # noqa: E402
 
 
 @pytest.fixture(params=["bundle.zip", "bundle.tar.zst"])

@@ -9,11 +9,11 @@ from typing import Any
 import yaml
 
 from srdp_controller.control.controller import Controller, ControllerSettings, Publish, Take, nowhere
+from srdp_controller.control.deployment import Deployment, EngineSlot, Wanted
 from srdp_controller.control.noise import HeldNoise
 from srdp_controller.control.planner import Planner
 from srdp_controller.control.safety_filter import KeepOut, SafetyFilter, SafetyLimits
 from srdp_controller.control.supervisor import Abstention, Supervisor, SupervisorTiming
-from srdp_controller.control.swap import Deployment, EngineSlot, Wanted
 from srdp_controller.control.telemetry import Telemetry
 from srdp_controller.errors import SrdpError
 from srdp_controller.observation import ObservationAssembler

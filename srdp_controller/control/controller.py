@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from srdp_controller.control.deployment import EngineSlot
 from srdp_controller.control.histogram import Histogram
 from srdp_controller.control.loop import LoopState
 from srdp_controller.control.noise import HeldNoise
 from srdp_controller.control.planner import ChunkSchedule, Plan, Planner
 from srdp_controller.control.safety_filter import SafetyFilter
 from srdp_controller.control.supervisor import Abstention, Event, Mode, Supervisor
-from srdp_controller.control.swap import EngineSlot
 from srdp_controller.control.telemetry import MODES, Telemetry
 from srdp_controller.engines.engine import Engine
 from srdp_controller.errors import SrdpError

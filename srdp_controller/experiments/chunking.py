@@ -20,11 +20,11 @@ import numpy as np
 import torch
 
 from srdp_controller.certify.conformal import wilson_interval
+from srdp_controller.evaluation.chunked_loop import Joining, run_chunked
+from srdp_controller.evaluation.episodes_loop import run_episodes
 from srdp_controller.offline.parallel import run_parallel
 from srdp_controller.offline.pipeline import Run
 from srdp_controller.offline.recipe import Recipe
-from srdp_controller.simulation.chunked_loop import Joining, run_chunked
-from srdp_controller.simulation.closed_loop import run_episodes
 from srdp_controller.simulation.scenario import load_scenario
 
 Report = Callable[[str, int, int, str], None]

@@ -42,8 +42,8 @@ def _collect_part(recipe: CollectRecipe, seed: int, first: int, count: int, fold
     # Minari warns that the environment has no registered spec: its scenario is an object, not a name
     warnings.filterwarnings("ignore", module="minari")
 
-    from srdp_controller.simulation.expert import PushingExpert
-    from srdp_controller.simulation.pushing_env import PushingEnv
+    from srdp_controller.tasks.pushing.env import PushingEnv
+    from srdp_controller.tasks.pushing.expert import PushingExpert
 
     class RecordExpertCommand(StepDataCallback):  # type: ignore[misc]
         """Records the expert's own command in place of the disturbed one, which goes into the infos."""

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 
 from srdp_controller.engines.bundle import sha256, write_file
-from srdp_controller.offline.assemble import assemble_bundle
 from srdp_controller.offline.augmentation import DynamicsModel, Transitions, train_dynamics
 from srdp_controller.offline.calibrate import calibrate_students
 from srdp_controller.offline.collect import DATASET, collect
@@ -36,6 +35,7 @@ from srdp_controller.offline.dataset import (
     split_trajectories,
 )
 from srdp_controller.offline.distill import build_student, distill
+from srdp_controller.offline.export.assemble import assemble_bundle
 from srdp_controller.offline.queries import TeacherQueries, load_queries, query_teacher
 from srdp_controller.offline.recipe import Recipe, content_hash, load_spec
 from srdp_controller.offline.train_teacher import CommandInputs, load_teacher, train_teacher
@@ -44,9 +44,9 @@ from srdp_controller.policy.denoiser import DiffusionTeacher
 from srdp_controller.policy.student import Student
 from srdp_controller.policy.teacher import SrdpTeacher
 from srdp_controller.provenance import versions
-from srdp_controller.simulation.pushing_task import pushing_spec
 from srdp_controller.simulation.scenario import load_scenario
 from srdp_controller.spec import PolicySpec
+from srdp_controller.tasks.pushing.spec import pushing_spec
 
 Report = Callable[[str, int, int, str], None]
 PARITY_STATES = 256

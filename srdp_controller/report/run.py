@@ -127,7 +127,7 @@ def draw_run(folder: Path, simulation: dict[str, Any]) -> None:
     from matplotlib import pyplot
     from matplotlib.patches import Circle
 
-    from srdp_controller.simulation.pushing_world import POST_RADIUS_M
+    from srdp_controller.tasks.pushing.world import POST_RADIUS_M
 
     figure, (table, times, histogram) = pyplot.subplots(1, 3, figsize=(15, 4.5))
     for outcome in simulation["outcomes"]:
@@ -160,8 +160,8 @@ def draw_episode(path: Path, simulation: dict[str, Any]) -> None:
     """Render one recorded episode as an animated GIF with PyBullet's software renderer."""
     from PIL import Image
 
-    from srdp_controller.simulation.pushing_world import PushingWorld
     from srdp_controller.simulation.scenario import EpisodeLayout, load_scenario
+    from srdp_controller.tasks.pushing.world import PushingWorld
 
     world = PushingWorld(load_scenario(simulation["scenario"]))
     world.reset(np.random.default_rng(0), EpisodeLayout.model_validate(simulation["frames_layout"]))

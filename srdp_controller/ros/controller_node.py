@@ -34,6 +34,15 @@ from std_srvs.srv import Trigger
 from srdp_controller.control.assembly import build_controller, safety_limits
 from srdp_controller.control.clock import sleep_then_spin, sleep_until
 from srdp_controller.control.controller import Controller, nowhere
+from srdp_controller.control.deployment import (
+    Deployment,
+    Wanted,
+    fits,
+    measure,
+    require_chunk,
+    require_fit,
+    require_same_robot,
+)
 from srdp_controller.control.late_cycles import LateCycles
 from srdp_controller.control.loop import LoopState, LoopTiming, rehearsal_before, run_loop, wait_for_slack
 from srdp_controller.control.planner import PlanWorker
@@ -46,15 +55,6 @@ from srdp_controller.control.privileges import (
     use_fifo,
 )
 from srdp_controller.control.supervisor import Mode
-from srdp_controller.control.swap import (
-    Deployment,
-    Wanted,
-    fits,
-    measure,
-    require_chunk,
-    require_fit,
-    require_same_robot,
-)
 from srdp_controller.control.telemetry import CLOSED, FAILED, LOST, STATUS, Telemetry
 from srdp_controller.engines.bundle import LoadedBundle, load_bundle
 from srdp_controller.engines.engine import Engine
@@ -66,10 +66,10 @@ from srdp_controller.observation import NEVER_NS, ObservationAssembler
 from srdp_controller.provenance import describe_run, write_json
 from srdp_controller.resources import find_resource
 from srdp_controller.ros.command import CommandMessage
+from srdp_controller.ros.diagnostics import Diagnostics, Thresholds, run_record
 from srdp_controller.ros.direct_take import LATCHED, LATEST, SerializedSubscription, Subscription, extractor
 from srdp_controller.ros.parameters import declare, load_schema, refuse
 from srdp_controller.ros.recorder import require_mcap
-from srdp_controller.ros.reporting import Diagnostics, Thresholds, run_record
 from srdp_controller.ros.serialized import MessageReader, SerializedReader
 
 FUTURE_TOLERANCE_NS = 5_000_000

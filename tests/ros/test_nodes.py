@@ -23,7 +23,7 @@ def speed(message):
 
 
 def test_robot_and_controller_push_the_box_and_the_run_is_sound(start, tmp_path, read_json):
-    robot = start("sim_node", duration=14.0, seed=1)
+    robot = start("robot_node", duration=14.0, seed=1)
     controller = start("controller_node", engine="student_k4", record=True)
     assert robot.wait(90) == 0
     assert controller.end() == 0, controller.output
@@ -249,7 +249,7 @@ def test_a_bundle_of_another_observation_size_is_refused(start, bundle_copy):
 
 
 def test_an_unknown_scenario_is_one_clear_error(start):
-    robot = start("sim_node", scenario="windy")
+    robot = start("robot_node", scenario="windy")
     assert robot.wait() == 2
     assert "nominal" in robot.output and "Traceback" not in robot.output
 
@@ -288,8 +288,8 @@ def test_a_joint_that_is_missing_is_named(start, bench):
 
 
 def test_the_loop_benchmark_compares_the_loops(model_dir, monkeypatch):
-    from srdp_controller.report import bench_loop as module
-    from srdp_controller.report.bench_loop import bench_loop
+    from srdp_controller.benchmarks import loop as module
+    from srdp_controller.benchmarks.loop import bench_loop
 
     monkeypatch.setattr(module, "WARM_UP_S", 0.5)
     with pytest.raises(SrdpError, match="there are: bare_alone, bare, dedicated"):
@@ -320,7 +320,7 @@ def test_the_loop_benchmark_compares_the_loops(model_dir, monkeypatch):
 
 
 def test_the_swap_benchmark_counts_every_swap_and_loses_no_command(model_dir):
-    from srdp_controller.report.bench_swap import bench_swap
+    from srdp_controller.benchmarks.swap import bench_swap
 
     result = bench_swap(model_dir, rate=100.0, swaps=6, rounds=1, report=lambda *a: None)
     assert result["swaps"] == 6 and result["commands"] == result["cycles"] > 50
@@ -330,7 +330,7 @@ def test_the_swap_benchmark_counts_every_swap_and_loses_no_command(model_dir):
 
 
 def test_the_fault_matrix_finds_the_mode_and_no_unsafe_command(model_dir):
-    from srdp_controller.report.bench_faults import bench_faults
+    from srdp_controller.benchmarks.faults import bench_faults
 
     result = bench_faults(model_dir, only="engine answers NaN", report=lambda *a: None)
     (row,) = result["faults"]
@@ -340,7 +340,7 @@ def test_the_fault_matrix_finds_the_mode_and_no_unsafe_command(model_dir):
 
 
 def test_an_unknown_fault_lists_those_there_are(model_dir):
-    from srdp_controller.report.bench_faults import bench_faults
+    from srdp_controller.benchmarks.faults import bench_faults
 
     with pytest.raises(SrdpError, match="SIGKILL"):
         bench_faults(model_dir, only="earthquake", report=lambda *a: None)
@@ -399,7 +399,7 @@ def test_a_pose_in_another_frame_and_angles_in_degrees_are_refused_by_name(start
 
 
 def test_every_sensor_fault_of_a_scenario_is_survived(start, read_json):
-    robot = start("sim_node", scenario="faulty")
+    robot = start("robot_node", scenario="faulty")
     controller = start("controller_node")
     reasons = {"is not finite or outside", "in the future", "6 positions for 7 joints", "is older than 250 ms"}
     give_up = time.monotonic() + 90.0  # an episode may succeed before its later faults; the next one may not
@@ -414,7 +414,7 @@ def test_every_sensor_fault_of_a_scenario_is_survived(start, read_json):
 
 
 def test_the_soak_measures_the_controllers_process(model_dir, monkeypatch):
-    from srdp_controller.report import bench_soak as module
+    from srdp_controller.benchmarks import soak as module
 
     monkeypatch.setattr(module, "SAMPLE_S", 0.5)
     with pytest.raises(SrdpError, match="expected more than the warm-up"):
@@ -429,7 +429,7 @@ def test_the_soak_measures_the_controllers_process(model_dir, monkeypatch):
 
 
 def test_the_deployment_benchmark_drives_every_way(model_dir, tmp_path):
-    from srdp_controller.report.bench_deployment import bench_deployment
+    from srdp_controller.benchmarks.deployment import bench_deployment
 
     result = bench_deployment(
         model_dir,

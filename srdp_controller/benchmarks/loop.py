@@ -1,0 +1,239 @@
+"""``srdp bench loop``: the whole controller at a fixed rate, beside the loops that people write instead.
+
+Every loop but ``bare_alone`` runs beside the simulated robot in another process, the controllers with DDS between.
+The loops take turns in short rounds, so that a noisy host hits all alike, and their histograms are added up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from srdp_controller.control.assembly import default_values
+from srdp_controller.control.histogram import Histogram
+from srdp_controller.control.loop import rehearsal_before
+from srdp_controller.demo import end_process, node_command, private_environment
+from srdp_controller.errors import SrdpError
+
+Report = Callable[[str, int, int, str], None]
+TIMES = ("lateness_us", "inference_us", "overhead_us")
+UNPRIVILEGED = {"thread_priority": 0, "helper_priority": 0, "lock_memory": False, "cpu_dma_latency": False}
+WARM_UP_S = 3.0  # the robot's process starts its first episode meanwhile
+
+
+class Totals:
+    """Sums of one loop over its rounds."""
+
+    def __init__(self) -> None:
+        self.counts = {"cycles": 0, "overruns": 0, "missed_cycles": 0}
+        self.histograms = {name: Histogram() for name in TIMES}
+        self.causes: dict[str, Counter[str]] = {}
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Add a run's ``controller.json``."""
+        for key in self.counts:
+            self.counts[key] += record[key]
+        for name, part in record["histograms"].items():
+            self.histograms[name].add_sparse(part["counts"], part["largest"], part["total"])
+        for kind in ("late_cycles", "overruns") if "late_cycles" in record else ():
+            self.causes.setdefault(kind, Counter()).update(record["late_cycles"][kind])
+
+    def result(self) -> dict[str, Any]:
+        """Counters, and percentiles of what was measured."""
+        times = {name: histogram.percentiles() for name, histogram in self.histograms.items() if histogram.count}
+        causes = {f"{kind}_by_cause": dict(counts) for kind, counts in self.causes.items()}
+        return {**self.counts, **times, **causes}
+
+
+def _with_robot(command: list[str], folder: Path, environment: dict[str, str], seconds: float) -> dict[str, Any]:
+    robot_parameters = {"duration": float(seconds), "run_dir": str(folder / "robot")}
+    with (folder / "log.txt").open("ab") as log:
+        robot = subprocess.Popen(
+            node_command("robot_node", robot_parameters), env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
+        controller = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            robot.wait(seconds + 60.0)
+        except subprocess.TimeoutExpired:
+            raise SrdpError(f"no command came within a minute: {(folder / 'log.txt').read_text()[-500:]}") from None
+        finally:
+            end_process(robot)
+            status = end_process(controller)
+    if status != 0:
+        raise SrdpError(f"the controller ended with status {status}: {(folder / 'log.txt').read_text()[-500:]}")
+    record: dict[str, Any] = json.loads((folder / "controller.json").read_text())
+    return record
+
+
+@contextlib.contextmanager
+def _robot(environment: dict[str, str]) -> Iterator[None]:
+    """The load that the controller's machine bears anyway: the simulated robot, which nobody commands."""
+    robot = subprocess.Popen(
+        node_command("robot_node", {}), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        time.sleep(WARM_UP_S)
+        if robot.poll() is not None:
+            raise SrdpError(f"the simulated robot ended with status {robot.returncode}; srdp doctor tells more")
+        yield
+    finally:
+        end_process(robot)
+
+
+def _bare(rate: float, seconds: float, busy_s: float = 0.0, *engine: str) -> dict[str, Any]:
+    command = [
+        sys.executable,
+        "-m",
+        "srdp_controller.benchmarks.bare_loop",
+        str(rate),
+        str(seconds),
+        str(busy_s),
+        *engine,
+    ]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30.0, check=True)
+    record: dict[str, Any] = json.loads(answer.stdout)
+    return record
+
+
+def _cyclictest(rate: float, seconds: float) -> dict[str, Any]:
+    period_us = round(1e6 / rate)
+    command = ["cyclictest", "-q", "-p", "50", "-t", "1", "-i", str(period_us), "-l", str(round(rate * seconds))]
+    answer = subprocess.run(
+        [*command, "-h", "20000"], capture_output=True, text=True, timeout=seconds + 30.0, check=True
+    )
+    lateness, overruns = Histogram(), 0
+    for line in answer.stdout.splitlines():
+        words = line.split()
+        if len(words) == 2 and words[0].isdigit():
+            # a wake-up that comes a whole period late
+            overruns += int(words[1]) if int(words[0]) >= period_us else 0
+            for _ in range(int(words[1])):
+                lateness.record(int(words[0]) * 1000)
+        elif line.startswith("# Max Latencies:"):
+            lateness.largest = max(lateness.largest, int(words[3]) * 1000)
+    part = {"counts": lateness.sparse(), "largest": lateness.largest, "total": lateness.total}
+    return {"cycles": lateness.count, "overruns": overruns, "missed_cycles": 0, "histograms": {"lateness_us": part}}
+
+
+@contextlib.contextmanager
+def cpu_hogs(wanted: bool) -> Iterator[None]:
+    """A process on every core that never rests."""
+    count = (os.cpu_count() or 1) if wanted else 0
+    hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for hog in hogs:
+            hog.kill()
+            hog.wait()
+
+
+def bench_loop(
+    bundle: Path,
+    *,
+    rate: float,
+    engine: str,
+    duration: float,
+    rounds: int,
+    report: Report,
+    hogs: bool = False,
+    only: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Run every loop for ``duration`` seconds in ``rounds`` rounds; the contract's keys.
+
+    Raises:
+        SrdpError: a loop did not run, or ``only`` names one that is not there.
+    """
+    environment = {**os.environ, **private_environment()}
+    common: dict[str, Any] = {
+        "engine": engine,
+        "update_rate": float(rate),
+        "model_dir": str(bundle.resolve()),
+        "statistics.warm_up": WARM_UP_S,
+    }
+
+    def node(module: str, extra: dict[str, Any], words: list[str]) -> Callable[[float], dict[str, Any]]:
+        def run(seconds: float) -> dict[str, Any]:
+            with tempfile.TemporaryDirectory() as name:
+                command = node_command(module, {**common, **extra, "run_dir": name}, words)
+                return _with_robot(command, Path(name), environment, seconds + WARM_UP_S)
+
+        return run
+
+    def beside_robot(run: Callable[[float], dict[str, Any]]) -> Callable[[float], dict[str, Any]]:
+        def both(seconds: float) -> dict[str, Any]:
+            with _robot(environment):
+                return run(seconds)
+
+        return both
+
+    def bare_busy(seconds: float) -> dict[str, Any]:
+        """As long a cycle as the controller's median one, with nothing else in it."""
+        return _bare(rate, seconds, median_cycle_s())
+
+    def bare_work(seconds: float) -> dict[str, Any]:
+        """As much work as the controller's median cycle, all of it the engine's."""
+        return _bare(rate, seconds, median_cycle_s(), str(bundle), engine)
+
+    def median_cycle_s() -> float:
+        so_far = totals["dedicated"].histograms
+        return (so_far["inference_us"].quantile(0.5) + so_far["overhead_us"].quantile(0.5)) * 1e-9
+
+    loops: dict[str, Callable[[float], dict[str, Any]]] = {
+        "bare_alone": lambda seconds: _bare(rate, seconds),
+        "bare": beside_robot(lambda seconds: _bare(rate, seconds)),
+        "dedicated": node("controller_node", {}, []),
+        "bare_busy": beside_robot(bare_busy),
+        "bare_work": beside_robot(bare_work),
+        "rclpy_timer_single": node("benchmarks.timer_node", {}, ["--executor", "single"]),
+        "rclpy_timer_multi": node("benchmarks.timer_node", {}, ["--executor", "multi"]),
+        "dedicated_explained": node("controller_node", {"statistics.late_cycles": True}, []),
+        "dedicated_unrehearsed": node("controller_node", {"rehearsal_time": 0.0}, []),
+        "dedicated_ordinary_helpers": node("controller_node", {"helper_priority": 0}, []),
+        "dedicated_unprivileged": node("controller_node", UNPRIVILEGED, []),
+    }
+    if not rehearsal_before(round(default_values()["rehearsal_time"] * 1e9), round(1e9 / rate)):
+        del loops["dedicated_unrehearsed"]  # there is no other at this rate
+    if importlib.util.find_spec("torch") is None:
+        report("bench loop", 0, 1, "without torch_eager: pip install 'srdp_controller[train]'")
+    else:
+        loops["torch_eager"] = node("benchmarks.torch_loop_node", {}, [])
+    if shutil.which("cyclictest"):
+        loops["cyclictest"] = beside_robot(lambda seconds: _cyclictest(rate, seconds))
+    unknown = [name for name in only if name not in loops]
+    if unknown:
+        raise SrdpError(f"--loops: no loop {unknown[0]!r} here; there are: {', '.join(loops)}")
+    for name in ("bare_busy", "bare_work"):
+        if name in only and "dedicated" not in only:
+            raise SrdpError(f"--loops: {name} is as busy as dedicated, which is not among them")
+    loops = {name: run for name, run in loops.items() if not only or name in only}
+    totals = {name: Totals() for name in loops}
+    done = 0
+    for _ in range(rounds):
+        for name, run in loops.items():
+            with cpu_hogs(hogs):
+                totals[name].add(run(duration / rounds))
+            done += 1
+            lateness = totals[name].histograms["lateness_us"].percentiles()
+            report("bench loop", done, rounds * len(loops), f"{name}: p99.9 {lateness['p999']:.0f} us late")
+    return {
+        "seed": 0,
+        "rate_hz": rate,
+        "engine": engine,
+        "duration_s": duration,
+        "rounds": rounds,
+        "warm_up_s": WARM_UP_S,
+        "hogs": hogs,
+        "loops": {name: total.result() for name, total in totals.items()},
+    }

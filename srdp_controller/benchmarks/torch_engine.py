@@ -1,0 +1,182 @@
+"""A bundle's policy in PyTorch eager: what most people run, as the baseline of ``srdp bench``.
+
+The exported graph is walked once and turned into a list of torch calls (SiLU as one call), so the very
+same weights and operations run, one torch operation after the other, under ``inference_mode``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from srdp_controller.benchmarks.latency_floor import attributes_of
+from srdp_controller.engines.bundle import LoadedBundle
+from srdp_controller.engines.providers import DEFAULT, EngineOptions
+from srdp_controller.errors import EngineError
+
+Call = tuple[Callable[..., Tensor], tuple[str, ...], str]
+
+
+def _gemm(transposed: bool, alpha: float, beta: float) -> Callable[..., Tensor]:
+    if transposed and alpha == beta == 1.0:
+        return torch.nn.functional.linear
+
+    def call(a: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        weight = weight.t() if transposed else weight
+        return alpha * (a @ weight) if bias is None else torch.addmm(bias, a, weight, beta=beta, alpha=alpha)
+
+    return call
+
+
+_SIMPLE: dict[str, Callable[..., Tensor]] = {
+    "Add": torch.add,
+    "Sub": torch.sub,
+    "Mul": torch.mul,
+    "Div": torch.div,
+    "Clip": torch.clamp,
+    "Identity": lambda a: a,
+}
+
+
+def _reshape_to(sizes: list[int]) -> Callable[[Tensor], Tensor]:
+    return lambda a: a.reshape(sizes)
+
+
+def _gather_at(index: int) -> Callable[[Tensor], Tensor]:
+    return lambda a: a[index]
+
+
+def _calls(graph: Any, constants: dict[str, Tensor]) -> list[Call]:
+    """The graph's nodes as torch calls, a sigmoid and its product as one SiLU."""
+    from onnx import numpy_helper
+
+    for initializer in graph.initializer:
+        constants[initializer.name] = torch.from_numpy(np.array(numpy_helper.to_array(initializer)))
+    sigmoids = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Sigmoid"}
+    calls: list[Call] = []
+    for node in graph.node:
+        inputs = tuple(name for name in node.input if name)
+        if node.op_type == "Sigmoid":
+            continue
+        if node.op_type == "Mul" and sigmoids.get(inputs[1]) == inputs[0]:
+            calls.append((torch.nn.functional.silu, inputs[:1], node.output[0]))
+        elif node.op_type == "Loop":
+            body = attributes_of(node)["body"]
+            calls.append((_loop(body, constants, int(constants[inputs[0]])), (inputs[2], "condition"), node.output[0]))
+        elif node.op_type == "Gemm":
+            how = attributes_of(node)
+            function = _gemm(bool(how.get("transB", 0)), how.get("alpha", 1.0), how.get("beta", 1.0))
+            calls.append((function, inputs, node.output[0]))
+        elif node.op_type == "Reshape":
+            calls.append((_reshape_to(constants[inputs[1]].tolist()), inputs[:1], node.output[0]))
+        elif node.op_type == "Gather" and inputs[1] in constants:
+            calls.append((_gather_at(int(constants[inputs[1]])), inputs[:1], node.output[0]))
+        elif node.op_type == "Gather":
+            calls.append((lambda a, index: a[int(index)], inputs, node.output[0]))
+        elif node.op_type in _SIMPLE:
+            calls.append((_SIMPLE[node.op_type], inputs, node.output[0]))
+        else:
+            raise EngineError(f"PyTorch baseline: the graph's {node.op_type} is not known here")
+    return calls
+
+
+class Step:
+    """The body of an exported teacher's loop: a_t, step number and condition -> a_{t-1}."""
+
+    def __init__(self, body: Any, constants: dict[str, Tensor]) -> None:
+        self._index, _, self._state = (value.name for value in body.input)
+        done, self._answer = (value.name for value in body.output)
+        self._constants = constants
+        self._calls = [call for call in _calls(body, constants) if call[2] != done]
+
+    def __call__(self, index: int, a: Tensor, condition: Tensor) -> Tensor:
+        """One step on a (B, A) with condition (B, width)."""
+        values = {**self._constants, self._index: torch.tensor(index), self._state: a, "condition": condition}
+        for function, inputs, output in self._calls:
+            values[output] = function(*[values[name] for name in inputs])
+        return values[self._answer]
+
+
+def _loop(body: Any, constants: dict[str, Tensor], trips: int) -> Callable[..., Tensor]:
+    step = Step(body, constants)
+
+    def run(a: Tensor, condition: Tensor) -> Tensor:
+        for index in range(trips):
+            a = step(index, a, condition)
+        return a
+
+    return run
+
+
+class TorchGraph:
+    """An exported graph in PyTorch: observation (B, obs_dim) and noise to action, latent and teacher latent."""
+
+    def __init__(self, graph: bytes) -> None:
+        import onnx
+
+        self.constants: dict[str, Tensor] = {}
+        self._calls = _calls(onnx.load_from_string(graph).graph, self.constants)
+
+    def __call__(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
+        """Evaluate the graph."""
+        return self.evaluate(self.constants, observation, noise)
+
+    def evaluate(self, constants: dict[str, Tensor], observation: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
+        """Evaluate it with other tensors in the place of its constants."""
+        values = {**constants, "observation": observation, "noise": noise}
+        for function, inputs, output in self._calls:
+            values[output] = function(*[values[name] for name in inputs])
+        return values["action"], values["latent"], values["teacher_latent"]
+
+    def until(self, wanted: str, observation: Tensor) -> Tensor:
+        """A value that depends on the observation alone, without computing what comes after it."""
+        values = {**self.constants, "observation": observation}
+        for function, inputs, output in self._calls:
+            if all(name in values for name in inputs):
+                values[output] = function(*[values[name] for name in inputs])
+                if output == wanted:
+                    break
+        return values[wanted]
+
+
+class TorchEngine:
+    """``engines.engine.Engine`` on PyTorch eager."""
+
+    def __init__(self, bundle: LoadedBundle, name: str) -> None:
+        entry = bundle.policy(name)
+        spec = bundle.spec
+        self.name, self.provider, self.evaluations = name, "torch_eager", entry.evaluations
+        self._graph = TorchGraph(bundle.read(entry))
+        self.observation = np.zeros((1, spec.obs_dim), np.float32)
+        self.noise = np.zeros((1, *entry.noise_shape), np.float32)
+        self.action = np.zeros((1, spec.horizon, spec.act_dim), np.float32)
+        self.latent = np.zeros((1, entry.latent_dim), np.float32)
+        self.teacher_latent = np.zeros((1, entry.latent_dim), np.float32)
+        # views of the buffers: what the caller writes is what the graph reads
+        self._inputs = torch.from_numpy(self.observation), torch.from_numpy(self.noise)
+        self._outputs = [torch.from_numpy(buffer) for buffer in (self.action, self.latent, self.teacher_latent)]
+
+    @torch.inference_mode()
+    def run(self) -> None:
+        """Evaluate the policy once on the buffers."""
+        for buffer, value in zip(self._outputs, self._graph(*self._inputs), strict=True):
+            buffer.copy_(value)
+
+    def cancel(self) -> None:
+        """A run under way is not cancelled; it is short."""
+
+
+def load_torch_engine(
+    bundle: LoadedBundle, name: str, provider: str, options: EngineOptions = DEFAULT, warmup: int = 20
+) -> TorchEngine:
+    """Like ``load_engine``, whatever the provider and its options."""
+    torch.set_num_threads(1)
+    engine = TorchEngine(bundle, name)
+    engine.observation[0] = bundle.spec.observation_normalisation()[0]
+    for _ in range(warmup if engine.evaluations <= 16 else 2):
+        engine.run()
+    return engine

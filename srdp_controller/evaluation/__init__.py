@@ -1,0 +1,1 @@
+"""Closed loop and fidelity of policies and of the baselines beside them."""

@@ -1,0 +1,1 @@
+"""Teacher, students and calibration to a bundle of ONNX graphs (torch, onnx)."""

@@ -1,0 +1,110 @@
+"""Puts teacher, students and calibration together as a bundle, checked against PyTorch before it is in place."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from srdp_controller.engines.bundle import (
+    SCHEMA_VERSION,
+    Bundle,
+    FileEntry,
+    PolicyEntry,
+    load_bundle,
+    sha256,
+    write_bundle,
+    write_file,
+)
+from srdp_controller.engines.onnx_engine import BatchedPolicy
+from srdp_controller.errors import SrdpError
+from srdp_controller.offline.export.graphs import export_student, export_teacher
+from srdp_controller.policy.denoiser import DiffusionTeacher
+from srdp_controller.policy.student import Student
+from srdp_controller.spec import PolicySpec
+
+PARITY_TOLERANCE = 2e-4  # m/s; float32 sums in another order through up to T steps
+
+
+def assemble_bundle(
+    target: Path,
+    task: str,
+    spec: PolicySpec,
+    teacher: DiffusionTeacher,
+    students: dict[str, Student],
+    calibration: bytes,
+    provenance: dict[str, Any],
+    states: np.ndarray,
+    report: Callable[[int, int, str], None],
+) -> tuple[Bundle, dict[str, float]]:
+    """Export, check parity on raw ``states`` (n, obs_dim), then replace ``target``; returns bundle and errors.
+
+    Raises:
+        SrdpError: an exported graph does not compute what PyTorch computes.
+    """
+    staging = target.with_name(target.name + ".tmp")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    policies: dict[str, PolicyEntry] = {}
+    graphs: list[tuple[str, int, Student | None]] = [("teacher", teacher.diffusion_steps, None)]
+    graphs += [(name, student.steps, student) for name, student in students.items()]
+    for index, (name, steps, student) in enumerate(graphs):
+        data = export_teacher(teacher, spec) if student is None else export_student(student, teacher, spec)
+        write_file(staging / f"{name}.onnx", data)
+        policies[name] = PolicyEntry(
+            file=f"{name}.onnx",
+            sha256=sha256(data),
+            steps=steps,
+            evaluations=steps,
+            noise_shape=(1 if student is None else student.draws, spec.horizon, spec.act_dim),
+            latent_dim=teacher.latent_dim,
+        )
+        report(index + 1, len(graphs), name)
+    write_file(staging / "calibration.json", calibration)
+    bundle = Bundle(
+        schema_version=SCHEMA_VERSION,
+        task=task,
+        spec=spec,
+        policies=policies,
+        calibration=FileEntry(file="calibration.json", sha256=sha256(calibration)),
+        provenance=provenance,
+    )
+    write_bundle(staging, bundle)
+    parity = parity_errors(staging, teacher, students, states)
+    worst = max(parity.values())
+    if worst > PARITY_TOLERANCE:
+        raise SrdpError(f"export: ONNX differs from PyTorch by {worst:.2g} m/s, more than {PARITY_TOLERANCE:.0e}")
+    # the old model card and results go too: they are of other graphs
+    shutil.rmtree(target, ignore_errors=True)
+    staging.rename(target)
+    return bundle, parity
+
+
+@torch.no_grad()
+def parity_errors(
+    folder: Path, teacher: DiffusionTeacher, students: dict[str, Student], states: np.ndarray
+) -> dict[str, float]:
+    """Largest difference (action units) of each exported graph from PyTorch on states (n, obs_dim), raw SI."""
+    bundle = load_bundle(folder)
+    spec = bundle.spec
+    rng = np.random.default_rng(0)
+    centre, scale = spec.observation_normalisation()
+    action_centre, action_scale = spec.action_normalisation()
+    observation = torch.from_numpy((states - centre) / scale)
+    n = len(states)
+    errors = {}
+    for name, entry in bundle.content.policies.items():
+        noise = rng.standard_normal((n, *entry.noise_shape)).astype(np.float32)
+        draws = torch.from_numpy(noise.reshape(n, entry.noise_shape[0], -1))
+        if name == "teacher":
+            expected = teacher.sample(observation, draws[:, 0])[0].clamp(-4.0, 4.0)
+        else:
+            student = students[name]
+            expected = student(observation, draws if student.draws > 1 else draws[:, 0])[0]
+        chunk = expected.numpy().reshape(n, spec.horizon, spec.act_dim) * action_scale + action_centre
+        errors[name] = float(np.abs(BatchedPolicy(bundle, name)(states, noise) - chunk).max())
+    return errors

@@ -1,0 +1,258 @@
+"""Exports teacher and students as ONNX graphs of the bundle contract (torch; off line only).
+
+Normalisation, noise schedule and the timesteps' share of the first layer are constants of the graph, folded
+into its matrices where the student allows it, and the trunk is evaluated once per action. A student's K steps
+are unrolled; the teacher's T steps are an ONNX ``Loop``, because each unrolled step would keep its own packed
+copy of the weights.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from srdp_controller.offline.export.folded_student import FoldedStudentGraph, can_fold
+from srdp_controller.offline.export.teacher_graph import STEPS, step_table
+from srdp_controller.policy.denoiser import DiffusionTeacher
+from srdp_controller.policy.networks import SrdpNetwork
+from srdp_controller.policy.samplers import CLIP
+from srdp_controller.policy.student import Student
+from srdp_controller.spec import PolicySpec
+
+OPSET = 18
+IR_VERSION = 10
+
+
+class _Scaling(nn.Module):
+    def __init__(self, spec: PolicySpec) -> None:
+        super().__init__()
+        centre, scale = spec.observation_normalisation()
+        self.register_buffer("centre", torch.from_numpy(centre))
+        self.register_buffer("inverse_scale", torch.from_numpy(1.0 / scale))
+        action_centre, action_scale = spec.action_normalisation()
+        self.register_buffer("action_centre", torch.from_numpy(action_centre))
+        self.register_buffer("action_scale", torch.from_numpy(action_scale))
+        self.horizon, self.act_dim = spec.horizon, spec.act_dim
+
+    def observation(self, raw: Tensor) -> Tensor:
+        return (raw - self.centre) * self.inverse_scale  # type: ignore[operator]
+
+    def action(self, normalised: Tensor) -> Tensor:
+        chunk = normalised.reshape(-1, self.horizon, self.act_dim)
+        return chunk * self.action_scale + self.action_centre  # type: ignore[operator]
+
+
+class StudentGraph(nn.Module):
+    """Observation and noise to action, aligned latent and teacher latent, all in raw SI units."""
+
+    def __init__(self, student: Student, teacher: DiffusionTeacher, spec: PolicySpec) -> None:
+        super().__init__()
+        self.student, self.teacher, self.scaling = student, teacher, _Scaling(spec)
+        with torch.no_grad():
+            self.register_buffer("constants", student.constants(torch.tensor(student.tau)))
+
+    def forward(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The contract's inputs (B, obs_dim), (B, n_noise, horizon, act_dim) and outputs."""
+        student = self.student
+        normalised = self.scaling.observation(observation)
+        if student.timed:
+            latent, context = student.latent(normalised), student.context(normalised)
+        else:
+            latent = student.trunk(normalised)
+            context = student.context_of_latent(latent, normalised)
+        if student.draws == 1:
+            a = noise.reshape(noise.shape[0], -1)
+        else:
+            draws = noise.reshape(noise.shape[0], student.draws, -1)
+            a = draws[:, 0]
+        for k in range(student.steps, 0, -1):
+            clean = student.evaluate(a, context, self.constants[k])  # type: ignore[index]
+            fresh = draws[:, student.steps - k + 1] if student.draws > 1 and k > 1 else None
+            a = student.step(a, clean, k, fresh)
+        a = student.finish(a, context)
+        return self.scaling.action(a.clamp(-CLIP, CLIP)), student.alignment(latent), self.teacher.latent(normalised)
+
+
+class _TeacherStart(nn.Module):
+    def __init__(self, teacher: DiffusionTeacher, spec: PolicySpec) -> None:
+        super().__init__()
+        self.teacher, self.scaling = teacher, _Scaling(spec)
+
+    def forward(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        normalised = self.scaling.observation(observation)
+        if isinstance(self.teacher, SrdpNetwork) and not self.teacher.timed:
+            latent = self.teacher.trunk(normalised)
+            context = self.teacher.context_of_latent(latent, normalised)
+        else:
+            latent, context = self.teacher.latent(normalised), self.teacher.context(normalised)
+        return noise.reshape(noise.shape[0], -1), context, latent
+
+
+class _TeacherStep(nn.Module):
+    """One deterministic step of eq. 6; row i of the tables is timestep T - i."""
+
+    def __init__(self, teacher: DiffusionTeacher) -> None:
+        super().__init__()
+        self.teacher = teacher
+        t = torch.arange(teacher.diffusion_steps, 0, -1)
+        with torch.no_grad():
+            self.register_buffer("bias", teacher.constants(t))
+        alpha_bar = teacher.alpha_bar[::-1]
+        table = step_table(alpha_bar[:-1], alpha_bar[1:], teacher.process.prediction)
+        self.register_buffer("table", torch.from_numpy(table))
+
+    def forward(self, i: Tensor, a: Tensor, condition: Tensor) -> Tensor:
+        row = self.table[i]  # type: ignore[index]
+        predicted = self.teacher.evaluate(a, condition, self.bias[i])  # type: ignore[index]
+        clean = (a * row[0] - predicted * row[1]).clamp(-CLIP, CLIP)
+        following = clean * row[2] + a * row[3]
+        return self.teacher.finish(following, condition)
+
+
+def _to_onnx(
+    module: nn.Module, example: tuple[Any, ...], inputs: list[str], outputs: list[str], dynamic: dict[str, Any] | None
+) -> onnx.ModelProto:
+    program = torch.onnx.export(
+        module.eval(),
+        example,
+        dynamo=True,
+        input_names=inputs,
+        output_names=outputs,
+        dynamic_shapes=dynamic,
+        opset_version=OPSET,
+        verbose=False,
+    )
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    return model
+
+
+def _finish(model: onnx.ModelProto) -> bytes:
+    del model.metadata_props[:]
+    model.producer_version = ""  # the same weights make the same bytes with every build of torch
+    for graph in [model.graph]:
+        for node in graph.node:
+            del node.metadata_props[:]
+            node.doc_string = ""
+        del graph.value_info[:]
+        del graph.metadata_props[:]
+    model.ir_version = IR_VERSION
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def export_student(student: Student, teacher: DiffusionTeacher, spec: PolicySpec) -> bytes:
+    """ONNX bytes of a student, batch dimension free."""
+    batch = torch.export.Dim("batch", min=1, max=65536)
+    example = (torch.zeros(2, spec.obs_dim), torch.zeros(2, student.draws, spec.horizon, spec.act_dim))
+    graph = FoldedStudentGraph if can_fold(student) else StudentGraph
+    model = _to_onnx(
+        graph(student, teacher, spec),
+        example,
+        ["observation", "noise"],
+        ["action", "latent", "teacher_latent"],
+        {"observation": {0: batch}, "noise": {0: batch}},
+    )
+    return _finish(model)
+
+
+def export_teacher(teacher: DiffusionTeacher, spec: PolicySpec) -> bytes:
+    """ONNX bytes of the teacher: start, ``Loop`` over T steps, denormalisation."""
+    batch = torch.export.Dim("batch", min=1, max=65536)
+    action = spec.horizon * spec.act_dim
+    with torch.no_grad():
+        width = teacher.context(torch.zeros(2, spec.obs_dim)).shape[1]
+    start = _to_onnx(
+        _TeacherStart(teacher, spec),
+        (torch.zeros(2, spec.obs_dim), torch.zeros(2, 1, spec.horizon, spec.act_dim)),
+        ["observation", "noise"],
+        ["a_T", "condition", "latent"],
+        {"observation": {0: batch}, "noise": {0: batch}},
+    )
+    step = _to_onnx(
+        _TeacherStep(teacher),
+        (torch.tensor(0), torch.zeros(2, action), torch.zeros(2, width)),
+        ["i", "a", "condition"],
+        ["a_next"],
+        {"i": None, "a": {0: batch}, "condition": {0: batch}},
+    )
+    onnx_graph = start.graph
+    # names inside the step must not meet those of the start, but for what it takes from outside
+    renamed = {"condition": "condition", "i": "step_i", "a": "step_a", "a_next": "step_a_next"}
+
+    def rename(name: str) -> str:
+        return renamed.setdefault(name, f"step_{name}") if name else ""
+
+    for initializer in step.graph.initializer:
+        initializer.name = rename(initializer.name)
+        onnx_graph.initializer.append(initializer)
+    body_nodes = []
+    for node in step.graph.node:
+        node.input[:] = [rename(name) for name in node.input]
+        node.output[:] = [rename(name) for name in node.output]
+        node.name = rename(node.name)
+        del node.metadata_props[:]
+        node.doc_string = ""
+        body_nodes.append(node)
+    body_nodes.append(helper.make_node("Identity", ["step_continue"], ["step_continue_out"]))
+    body = helper.make_graph(
+        body_nodes,
+        "denoising_step",
+        [
+            helper.make_tensor_value_info("step_i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("step_continue", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("step_a", TensorProto.FLOAT, ["batch", action]),
+        ],
+        [
+            helper.make_tensor_value_info("step_continue_out", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("step_a_next", TensorProto.FLOAT, ["batch", action]),
+        ],
+    )
+
+    def constant(name: str, value: np.ndarray) -> str:
+        onnx_graph.initializer.append(numpy_helper.from_array(value, name))
+        return name
+
+    centre, scale = spec.action_normalisation()
+    onnx_graph.node.extend(
+        [
+            helper.make_node(
+                "Loop",
+                [constant(STEPS, np.array(teacher.diffusion_steps, np.int64)), constant("go", np.array(True)), "a_T"],
+                ["a_0"],
+                body=body,
+            ),
+            helper.make_node(
+                "Clip",
+                ["a_0", constant("low", np.array(-CLIP, np.float32)), constant("high", np.array(CLIP, np.float32))],
+                ["clipped"],
+            ),
+            helper.make_node(
+                "Reshape",
+                ["clipped", constant("shape", np.array([-1, spec.horizon, spec.act_dim], np.int64))],
+                ["chunk"],
+            ),
+            helper.make_node("Mul", ["chunk", constant("action_scale_", scale)], ["scaled"]),
+            helper.make_node("Add", ["scaled", constant("action_centre_", centre)], ["action"]),
+            helper.make_node("Identity", ["latent"], ["teacher_latent"]),
+        ]
+    )
+    latent_info = next(output for output in onnx_graph.output if output.name == "latent")
+    teacher_latent = onnx.ValueInfoProto()
+    teacher_latent.CopyFrom(latent_info)
+    teacher_latent.name = "teacher_latent"
+    batch_name = latent_info.type.tensor_type.shape.dim[0].dim_param
+    outputs = [
+        helper.make_tensor_value_info("action", TensorProto.FLOAT, [batch_name, spec.horizon, spec.act_dim]),
+        latent_info,
+        teacher_latent,
+    ]
+    kept = [onnx.ValueInfoProto.FromString(output.SerializeToString()) for output in outputs]
+    del onnx_graph.output[:]
+    onnx_graph.output.extend(kept)
+    return _finish(start)

@@ -1,0 +1,1 @@
+"""Tasks: the protocol, and the shipped ones."""

@@ -1,0 +1,291 @@
+"""The offline pipeline on a tiny recipe: real simulation, real training, real export."""
+
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+torch = pytest.importorskip("torch", reason="the offline side needs torch: make setup-train")
+pytest.importorskip("minari", reason="the offline side needs minari: make setup-train")
+
+from srdp_controller.engines.bundle import load_bundle  # noqa: E402
+from srdp_controller.engines.providers import load_engine  # noqa: E402
+from srdp_controller.errors import DatasetError, SrdpError  # noqa: E402
+from srdp_controller.offline import pipeline  # noqa: E402
+from srdp_controller.offline.dataset import (  # noqa: E402
+    Trajectory,
+    chunks,
+    load_trajectories,
+    split_trajectories,
+)
+from srdp_controller.offline.pipeline import DATASET, Run  # noqa: E402
+from srdp_controller.offline.recipe import Recipe, load_recipe  # noqa: E402
+from srdp_controller.offline.training import train  # noqa: E402
+from srdp_controller.tasks.pushing.spec import pushing_spec  # noqa: E402
+
+# networks this small only lose by more threads, the more so beside other work
+run_pipeline = functools.partial(pipeline.run_pipeline, threads=1)
+ROOT = Path(__file__).resolve().parents[2]
+RECIPE = Recipe.model_validate(
+    {
+        "task": "pushing",
+        "collect": {"episodes": 10, "calibration_share": 0.4},
+        "teacher": {
+            "steps": 30,
+            "diffusion_steps": 10,
+            "network": {"trunk": [16], "latent": 8, "head": [16, 16], "time_features": 8},
+        },
+        "distill": {"steps": 10, "queries": 300, "students": [1, 2], "batch": 32},
+        "calibrate": {"alphas": [0.25, 0.5]},
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pipeline")
+    said = []
+    run_pipeline(RECIPE, folder / "run", folder / "bundle", lambda *a: said.append(a))
+    return folder, said
+
+
+def test_the_pipeline_ends_in_a_bundle_that_loads_and_answers(finished):
+    folder, _ = finished
+    bundle = load_bundle(folder / "bundle")
+    assert set(bundle.content.policies) == {"teacher", "student_k1", "student_k2"}
+    for name in bundle.content.policies:
+        assert np.isfinite(load_engine(bundle, name, "cpu").action).all()
+
+
+def test_the_bundle_says_what_it_was_made_from(finished):
+    folder, _ = finished
+    provenance = load_bundle(folder / "bundle").content.provenance
+    assert {"dataset", "recipe", "seed", "versions", "metrics", "stages"} <= set(provenance)
+    assert provenance["metrics"]["teacher"]["step"] == RECIPE.teacher.steps
+
+
+def test_the_dataset_carries_its_seed_and_recipe(finished, monkeypatch):
+    import minari
+
+    folder, _ = finished
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(folder / "run" / "dataset"))
+    metadata = minari.load_dataset(DATASET).storage.metadata
+    assert metadata["seed"] == RECIPE.seed
+    assert json.loads(metadata["recipe"])["episodes"] == RECIPE.collect.episodes
+
+
+def test_unchanged_stages_are_skipped(finished):
+    folder, _ = finished
+    said = []
+    run_pipeline(RECIPE, folder / "run", folder / "bundle", lambda *a: said.append(a))
+    assert {stage for stage, _, _, text in said if text == "unchanged, skipped"} >= {
+        "collect",
+        "teacher",
+        "queries",
+        "distill",
+        "calibrate",
+        "export",
+    }
+
+
+def test_a_changed_setting_reruns_its_stage_and_what_follows_only(finished, tmp_path):
+    folder, _ = finished
+    shutil.copytree(folder / "run", tmp_path / "run")
+    changed = RECIPE.model_copy(update={"calibrate": RECIPE.calibrate.model_copy(update={"alphas": (0.5,)})})
+    said = []
+    run_pipeline(changed, tmp_path / "run", tmp_path / "bundle", lambda *a: said.append(a))
+    skipped = {stage for stage, _, _, text in said if text == "unchanged, skipped"}
+    assert skipped == {"collect", "teacher", "queries", "distill"}
+
+
+def test_the_recorded_command_is_the_experts_and_the_executed_one_differs(finished):
+    folder, _ = finished
+    trajectories = load_trajectories(folder / "run" / "dataset", DATASET, pushing_spec())
+    assert len(trajectories) == 10
+    speeds = np.concatenate([np.linalg.norm(trajectory.action, axis=1) for trajectory in trajectories])
+    assert speeds.max() <= 0.2 + 1e-6  # the expert's own limit, which the disturbed command breaks
+    for trajectory in trajectories:
+        assert trajectory.executed.shape == trajectory.action.shape
+        assert 0.01 < float(np.abs(trajectory.executed - trajectory.action).mean()) < 0.1
+
+
+def test_chunks_repeat_the_last_action_past_the_end():
+    spec = pushing_spec()
+    action = np.arange(6, dtype=np.float32).reshape(3, 2) / 10
+    _, chunk = chunks([Trajectory(np.zeros((3, 8), np.float32), action)], spec)
+    last = chunk[2].reshape(8, 2)
+    assert np.allclose(last, action[2] / 0.1)
+    assert np.allclose(chunk[0].reshape(8, 2)[:3], action / 0.1)
+
+
+def test_splits_are_disjoint_and_whole():
+    trajectories = [Trajectory(np.full((2, 8), i, np.float32), np.zeros((2, 2), np.float32)) for i in range(20)]
+    split = split_trajectories(trajectories, 0.2, 0.1, 0)
+    ids = [int(t.observation[0, 0]) for part in (split.train, split.calibration, split.test) for t in part]
+    assert sorted(ids) == list(range(20))
+    assert (len(split.calibration), len(split.test)) == (4, 2)
+
+
+def test_a_missing_dataset_is_one_clear_error(tmp_path):
+    with pytest.raises(DatasetError, match="srdp collect"):
+        load_trajectories(tmp_path, DATASET, pushing_spec())
+
+
+def test_a_nan_in_the_dataset_names_the_episode(finished, tmp_path):
+    import h5py
+
+    folder, _ = finished
+    shutil.copytree(folder / "run" / "dataset", tmp_path / "dataset")
+    with h5py.File(tmp_path / "dataset" / DATASET / "data" / "main_data.hdf5", "r+") as file:
+        file["episode_3"]["actions"][1, 0] = np.nan
+    with pytest.raises(DatasetError, match="episode 3: contains NaN"):
+        load_trajectories(tmp_path / "dataset", DATASET, pushing_spec())
+
+
+def test_an_interrupted_training_ends_in_the_same_weights(tmp_path):
+    class InterruptedRunError(Exception):
+        pass
+
+    def run(folder, interrupt_at=None):
+        folder.mkdir(exist_ok=True)
+        torch.manual_seed(0)
+        model = torch.nn.Linear(3, 2)
+
+        def loss(step, generator, average):
+            if step == interrupt_at:
+                raise InterruptedRunError
+            x = torch.randn(8, 3, generator=generator)
+            return (model(x) - x[:, :2]).square().mean(), {}
+
+        return train(
+            model,
+            loss,
+            steps=40,
+            learning_rate=1e-2,
+            ema_decay=0.9,
+            seed=1,
+            checkpoint=folder / "c",
+            metrics=folder / "m",
+            progress=lambda *a: None,
+            checkpoint_every=10,
+        )
+
+    whole = run(tmp_path / "a")
+    with pytest.raises(InterruptedRunError):
+        run(tmp_path / "b", interrupt_at=25)
+    resumed = run(tmp_path / "b")
+    assert torch.equal(whole.weight, resumed.weight)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("teacher.steps=0", "teacher.steps"),
+        ("teacher.stepz=3", "teacher.stepz"),
+        ("teacher.steps", "section.key=value"),
+    ],
+)
+def test_a_wrong_override_names_the_field(model_dir, override, message):
+    with pytest.raises(SrdpError, match=message):
+        load_recipe(model_dir.parent.parent / "export" / "pushing.yaml", [override])
+
+
+def test_the_same_seed_gives_the_same_graphs(finished, tmp_path):
+    folder, _ = finished
+    run_pipeline(RECIPE, tmp_path / "run", tmp_path / "bundle", lambda *a: None)
+    for name in ("teacher", "student_k1", "student_k2"):
+        first = load_bundle(folder / "bundle").content.policies[name].sha256
+        assert load_bundle(tmp_path / "bundle").content.policies[name].sha256 == first
+    assert json.loads((tmp_path / "run" / "stages.json").read_text())
+    assert Run(RECIPE, tmp_path / "run", lambda *a: None).dataset_key
+
+
+@pytest.mark.timeout(400)
+def test_a_pipeline_killed_in_every_stage_ends_in_the_same_bundle(finished, tmp_path):
+    folder, _ = finished
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(RECIPE.model_dump(mode="json")))
+    command = [sys.executable, "-m", "srdp_controller.cli", "pipeline", str(recipe)]
+    command += ["--run-folder", "run", "--output", "bundle"]  # relative, as `make bundle` has them
+    place = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
+    stages = tmp_path / "run" / "stages.json"
+
+    def kill_when(condition):
+        running = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, **place
+        )
+        give_up = time.monotonic() + 60
+        while not condition() and time.monotonic() < give_up and running.poll() is None:
+            time.sleep(0.005)
+        assert running.poll() is None, "the pipeline ended before it could be killed"
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+
+    kill_when(lambda: (tmp_path / "run" / "dataset" / "pushing").exists())  # amid collecting
+    assert not stages.exists()
+    for stage in ("collect", "teacher", "queries", "distill", "calibrate"):  # amid the stage after each
+        kill_when(lambda stage=stage: stages.exists() and f'"{stage}"' in stages.read_text())
+        assert not (tmp_path / "bundle").exists()
+    last = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **place)
+    assert last.returncode == 0, last.stderr
+    assert "unchanged, skipped" in last.stderr
+    expected = load_bundle(folder / "bundle").content
+    found = load_bundle(tmp_path / "bundle").content
+    assert found.identity() == expected.identity()
+    assert found.identity() in last.stdout
+
+
+def test_the_identity_is_of_what_acts_and_not_of_its_history(finished):
+    folder, _ = finished
+    content = load_bundle(folder / "bundle").content
+    other = content.model_copy(update={"provenance": {**content.provenance, "stages": {}}})
+    assert other.identity() == content.identity()
+    renamed = content.model_copy(update={"task": "pulling"})
+    assert renamed.identity() != content.identity()
+
+
+def test_the_run_folder_holds_the_recorded_split_and_the_loss_curves(finished):
+    folder, _ = finished
+    split = json.loads((folder / "run" / "split.json").read_text())
+    assert sorted(entry["episode"] for part in split.values() for entry in part) == list(range(10))
+    assert (folder / "run" / "losses.png").stat().st_size > 1000
+    assert len((folder / "run" / "teacher.jsonl").read_text().splitlines()) >= 1
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"observation": {"observation_history": 1, "command_history": 2, "action_prefix": 3}},
+        {"teacher": {"prediction": "v", "trunk_input": "state_action_time", "reconstruction_target": "next_state"}},
+        {
+            "teacher": {
+                "critic": {"enabled": True, "guidance_weight": 0.5, "best_of": 2, "steps": 20, "policy_steps": 20}
+            }
+        },
+        {"distill": {"method": "progressive"}},
+        {"distill": {"method": "consistency", "augmentations": ["noise", "imagination"], "imagination_steps": 20}},
+    ],
+)
+def test_every_kind_of_recipe_ends_in_a_bundle(finished, tmp_path, changes):
+    folder, _ = finished
+    content = RECIPE.model_dump(mode="json")
+    for section, values in changes.items():
+        content[section].update(values)
+    (tmp_path / "run").mkdir()
+    os.symlink(folder / "run" / "dataset", tmp_path / "run" / "dataset")
+    shutil.copy(folder / "run" / "stages.json", tmp_path / "run" / "stages.json")
+    run_pipeline(Recipe.model_validate(content), tmp_path / "run", tmp_path / "bundle", lambda *_: None)
+    bundle = load_bundle(tmp_path / "bundle")
+    for name in bundle.content.policies:
+        engine = load_engine(bundle, name, "cpu")
+        assert engine.observation.shape == (1, bundle.spec.obs_dim)
