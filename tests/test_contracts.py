@@ -38,7 +38,9 @@ def test_parameters_keep_their_names_types_defaults_and_ranges(node, key):
 
 
 def test_every_mode_answers_every_event_as_before():
-    now = {mode.value: {event.value: target.value for event, target in row.items()} for mode, row in TRANSITIONS.items()}
+    now = {
+        mode.value: {event.value: target.value for event, target in row.items()} for mode, row in TRANSITIONS.items()
+    }
     for mode, row in BEFORE["transitions"].items():
         for event, target in row.items():
             assert now[mode][event] == target, f"{mode} on {event}"

@@ -23,8 +23,8 @@ from typing import Any
 from srdp_controller.control.assembly import default_values
 from srdp_controller.control.histogram import Histogram
 from srdp_controller.control.loop import rehearsal_before
-from srdp_controller.demo import end_process, node_command, private_environment
 from srdp_controller.errors import SrdpError
+from srdp_controller.processes import end_process, node_command, private_environment
 
 Report = Callable[[str, int, int, str], None]
 TIMES = ("lateness_us", "inference_us", "overhead_us")

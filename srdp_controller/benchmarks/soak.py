@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from srdp_controller.demo import end_process, node_command, private_environment
 from srdp_controller.errors import SrdpError
+from srdp_controller.processes import end_process, node_command, private_environment
 
 Report = Callable[[str, int, int, str], None]
 SAMPLE_S = 5.0

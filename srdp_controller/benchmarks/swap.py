@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from srdp_controller.benchmarks.loop import WARM_UP_S, Totals
-from srdp_controller.demo import end_process, node_command, private_environment
 from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.errors import SrdpError
+from srdp_controller.processes import end_process, node_command, private_environment
 
 Report = Callable[[str, int, int, str], None]
 COUNTS = ("commands", "swaps", "rollbacks", "engine_failures", "limit_violations")

@@ -16,13 +16,15 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from srdp_controller.errors import BundleError
-from srdp_controller.spec import PolicySpec
+from srdp_controller.spec import PolicySpec, from_schema_1
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 OLDEST_SCHEMA = 1
 # version -> what turns a verified manifest of that version into one of the next. A field that may be left out
 # needs no new version; anything else does, with its migration here. Bundles on disk are never rewritten.
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    1: lambda content: {**content, "spec": from_schema_1(content["spec"])},
+}
 MANIFEST = "bundle.json"
 MAX_MANIFEST_BYTES = 4 * 2**20
 MAX_FILE_BYTES = 256 * 2**20

@@ -24,7 +24,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from srdp_controller.demo import node_command
+from srdp_controller.processes import node_command
 from srdp_controller.ros.direct_take import LATCHED
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,12 +10,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from srdp_controller.spec import (
+    TWIST,
     ActionComponent,
+    ActionGroup,
     KinematicsSource,
     ObservationComponent,
+    Output,
     PolicySpec,
     Source,
     TopicSource,
@@ -33,10 +34,10 @@ MARGIN_M = 0.25  # a measured position that far outside the work area is a fault
 
 def pushing_spec() -> PolicySpec:
     """Specification of the pushing task (observation (8,), action chunk (8, 2))."""
-    pose: Literal["geometry_msgs/msg/PoseStamped"] = "geometry_msgs/msg/PoseStamped"
+    pose = "geometry_msgs/msg/PoseStamped"
 
     def position(topic: str, axis: str, default: float | None = None) -> Source:
-        return TopicSource(topic=topic, type=pose, field=f"pose.position.{axis}", default=default)
+        return TopicSource(topic=topic, type=pose, frame=FRAME, field=f"pose.position.{axis}", default=default)
 
     sources: list[tuple[str, str, Source]] = []
     for axis in ("x", "y"):
@@ -68,7 +69,7 @@ def pushing_spec() -> PolicySpec:
             name=f"tip_velocity_{axis}",
             unit="m/s",
             index=index,
-            field=f"twist.linear.{axis}",  # type: ignore[arg-type]
+            field=f"twist.linear.{axis}",
             lower=-MAX_TIP_SPEED,
             upper=MAX_TIP_SPEED,
             centre=0.0,
@@ -79,7 +80,15 @@ def pushing_spec() -> PolicySpec:
     return PolicySpec(
         task="pushing",
         observation=tuple(observation),
-        action=action,
+        action_groups=(
+            ActionGroup(
+                name="tool",
+                kind="twist",
+                components=action,
+                output=Output(topic="~/command", type=TWIST, frame=FRAME),
+                on_hold="zero",
+            ),
+        ),
         horizon=HORIZON,
         control_rate_hz=CONTROL_RATE_HZ,
         workspace=Workspace(

@@ -1,0 +1,215 @@
+"""A task: what a policy observes and commands, and, optionally, a world to try it in and an expert to learn from.
+
+Only ``spec`` is needed to train and to deploy. A world unlocks evaluation, the demo and the benchmarks; an
+expert unlocks collection; ``draw`` and ``render`` unlock figures. What a command needs and a task lacks is said
+by name (``TaskError``). Tasks are found by name through the entry-point group ``srdp_controller.tasks``, or are
+given as ``module:Class`` or as ``gymnasium:ENV_ID``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from srdp_controller.errors import SrdpError
+from srdp_controller.simulation.scenario import Scenario, load_scenario
+from srdp_controller.spec import PolicySpec
+
+GROUP = "srdp_controller.tasks"
+
+
+class TaskError(SrdpError):
+    """A task is not there, or lacks what a command needs."""
+
+
+@dataclass(frozen=True)
+class TopicLayout:
+    """What a world publishes on a topic: the message type, the fields that it fills, in order, and the frame."""
+
+    type: str
+    fields: tuple[str, ...]
+    frame: str = ""
+    latched: bool = False
+
+
+class Measured(NamedTuple):
+    """One message of a world: values in the order of its topic's fields, and when they were measured [s]."""
+
+    topic: str
+    values: Sequence[float]
+    measured_s: float
+
+
+@dataclass
+class Outcome:
+    """What an episode came to.
+
+    Attributes:
+        success: whether the task was done.
+        finished: whether the episode is over.
+        duration_s: its time so far.
+        metrics: what is reported of it (numbers, or words that are counted over the episodes).
+        details: what figures need (paths, layout); JSON-serialisable.
+    """
+
+    success: bool = False
+    finished: bool = False
+    duration_s: float = 0.0
+    metrics: dict[str, float | int | str] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class World(Protocol):
+    """One simulated robot; the same in virtual time (evaluation) and in real time (the robot node).
+
+    Attributes:
+        tick_s: what ``tick`` advances the time by [s].
+        time_s: of the episode.
+        topics: what it publishes, by topic.
+        outcome: of the episode.
+    """
+
+    tick_s: float
+    time_s: float
+    topics: Mapping[str, TopicLayout]
+    outcome: Outcome
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Start an episode; everything random in it comes from ``rng``."""
+
+    def tick(self) -> None:
+        """Advance by ``tick_s``."""
+
+    def send(self, command: Sequence[float]) -> None:
+        """Accept a command (act_dim,) in SI units, in the order of the spec's actions, now."""
+
+    def measurements(self) -> list[Measured]:
+        """What the sensors have published since the last call, in order."""
+
+    @property
+    def truth(self) -> Any:
+        """What an expert is told of the true state."""
+
+    def snapshot(self) -> list[float]:
+        """The scene as numbers from which the task's ``render`` draws it; empty where it cannot."""
+
+    def close(self) -> None:
+        """Free what it holds."""
+
+
+class Expert(Protocol):
+    """Demonstrates the task."""
+
+    def reset(self) -> None:
+        """A new episode begins."""
+
+    def act(self, truth: Any) -> np.ndarray:
+        """The command (act_dim,) for a world's true state."""
+
+
+class Task:
+    """Base of tasks: everything but ``spec`` may be left out, and is then missed by name."""
+
+    name: str = ""
+    scenario_model: type[Scenario] = Scenario
+
+    def spec(self) -> PolicySpec:
+        """What its policies observe and command."""
+        raise NotImplementedError
+
+    def scenario(self, name_or_path: str | Path) -> Scenario:
+        """A scenario of the task by name, or by path of a YAML file."""
+        return load_scenario(name_or_path, self.scenario_model, self.name)
+
+    def make_world(self, scenario: Scenario, seed: int = 0, gui: bool = False) -> World:
+        """A simulated robot."""
+        raise self._lacks("a world", "evaluation, demo, collection and the benchmarks that need a robot")
+
+    def expert(self, rng: np.random.Generator) -> Expert | None:
+        """Somebody who demonstrates it; None where there is nobody."""
+        return None
+
+    def require_expert(self, rng: np.random.Generator) -> Expert:
+        """As ``expert``.
+
+        Raises:
+            TaskError: it has none.
+        """
+        expert = self.expert(rng)
+        if expert is None:
+            raise self._lacks("an expert", "collection; name one with --expert module:Class, or bring a dataset")
+        return expert
+
+    def draw(self, axes: Any, episodes: list[dict[str, Any]]) -> None:
+        """Draw episodes (success, duration_s, metrics, details) into matplotlib axes."""
+        raise self._lacks("a drawing", "figures of its episodes")
+
+    def render(self, scenario: Scenario, details: dict[str, Any], snapshots: list[list[float]]) -> list[np.ndarray]:
+        """Pictures (height, width, 3) uint8 of a recorded episode's snapshots."""
+        raise self._lacks("a renderer", "animations")
+
+    def _lacks(self, part: str, needed_for: str) -> TaskError:
+        return TaskError(f"task {self.name!r} has no {part.split(' ', 1)[1]}, which is needed for {needed_for}")
+
+
+def known_tasks() -> list[str]:
+    """Names of the installed tasks."""
+    return sorted(entry.name for entry in entry_points(group=GROUP))
+
+
+def find_task(name: str) -> Task:
+    """A task by its name, as ``module:Class``, or as ``gymnasium:ENV_ID``.
+
+    Raises:
+        TaskError: there is none; the message says what there is.
+    """
+    if name.startswith("gymnasium:"):
+        from srdp_controller.tasks.gymnasium_task import GymnasiumTask
+
+        return GymnasiumTask(name.removeprefix("gymnasium:"))
+    if ":" in name:
+        task: Task = load_object(name, "task")()
+        task.name = task.name or name
+        return task
+    for entry in entry_points(group=GROUP):
+        if entry.name == name:
+            return entry.load()()  # type: ignore[no-any-return]
+    raise TaskError(
+        f"no task {name!r}; installed are: {', '.join(known_tasks()) or 'none'}; or give module:Class, or gymnasium:ENV_ID"
+    )
+
+
+def load_object(path: str, what: str) -> Any:
+    """The object that ``module:Name`` stands for; the working folder is looked at too.
+
+    Raises:
+        TaskError: there is none.
+    """
+    module, _, attribute = path.partition(":")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise TaskError(f"{what} {path!r}: {error}; expected module:Name of something that can be imported") from None
+
+
+def summarise(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Metrics over episodes: whole numbers summed, fractions averaged, words counted."""
+    found: dict[str, Any] = {}
+    for name in dict.fromkeys(key for outcome in outcomes for key in outcome.metrics):
+        values = [outcome.metrics[name] for outcome in outcomes if name in outcome.metrics]
+        if all(isinstance(value, str) for value in values):
+            found[name] = {str(word): values.count(word) for word in sorted(set(values), key=str)}
+        elif all(isinstance(value, int) for value in values):
+            found[name] = sum(int(value) for value in values)
+        else:
+            found[name] = float(np.mean([float(value) for value in values]))
+    return found
