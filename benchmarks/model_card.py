@@ -13,8 +13,9 @@ from typing import Any
 
 from srdp_controller.engines.bundle import LoadedBundle, load_bundle
 from srdp_controller.evaluation.closed_loop import evaluate
+from srdp_controller.files import write_json
 from srdp_controller.progress import ProgressPrinter
-from srdp_controller.provenance import describe_run, write_json
+from srdp_controller.provenance import describe_run
 
 POLICIES = ("teacher", "student_k1", "student_k2", "student_k4", "student_k8")
 BASELINES = ("ddim_k1", "ddim_k2", "ddim_k4", "ddim_k8")

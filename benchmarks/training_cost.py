@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from srdp_controller.files import write_json
 from srdp_controller.offline.distill import Distillation, build_student
 from srdp_controller.offline.queries import query_teacher
 from srdp_controller.offline.recipe import DistillRecipe, TeacherRecipe
 from srdp_controller.offline.train_teacher import build_teacher
 from srdp_controller.progress import ProgressPrinter
-from srdp_controller.provenance import describe_run, write_json
+from srdp_controller.provenance import describe_run
 from srdp_controller.tasks.pushing.spec import pushing_spec
 
 ROUNDS = 5

@@ -396,7 +396,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         result = parsed.run(parsed)
         if parsed.json is not None:
-            from srdp_controller.provenance import describe_run, write_json
+            from srdp_controller.files import write_json
+            from srdp_controller.provenance import describe_run
 
             write_json(parsed.json, {**describe_run(command, result.get("seed")), **result})
         return 1 if result.get("failed") else 0

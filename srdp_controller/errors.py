@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class SrdpError(Exception):
     """Bad input from outside (a file, a parameter, a message); the text names the remedy.
@@ -33,3 +38,13 @@ class ScenarioError(SrdpError):
 def missing_extra(extra: str, error: ModuleNotFoundError) -> SrdpError:
     """The error of a command that needs packages which are not installed."""
     return SrdpError(f"this command needs {error.name}, which is not installed: pip install 'srdp_controller[{extra}]'")
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that pydantic found wrong, as ``field a.b: message (got X)``."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    got = first.get("input")
+    shown = f" (got {got!r})" if not isinstance(got, dict) and first["type"] != "missing" else ""
+    return f"field {where}: {message}{shown}" if where else f"{message}{shown}"

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
+
+Progress = Callable[[int, int, str], None]  # of one stage: done, total, text
+Report = Callable[[str, int, int, str], None]  # of several stages: stage, done, total, text
 
 
 class ProgressPrinter:

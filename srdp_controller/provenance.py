@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
@@ -50,6 +49,26 @@ def _cpu() -> str:
     return platform.processor() or "unknown"
 
 
+def _gpu() -> str | None:
+    """Model of the first GPU that NVIDIA's driver reports; None where there is no driver or no GPU."""
+    try:
+        for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+            for line in path.read_text().splitlines():
+                if line.startswith("Model:"):
+                    return line.split(":", 1)[1].strip()
+        answer = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    names = answer.stdout.split("\n") if answer.returncode == 0 else []
+    return names[0].strip() or None if names else None
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that matter, where installed."""
     found = {"python": platform.python_version()}
@@ -70,21 +89,9 @@ def describe_run(command: str, seed: int | None) -> dict[str, Any]:
             "cpu": _cpu(),
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             "kernel": platform.release(),
-            "gpu": None,
+            "gpu": _gpu(),
         },
         "versions": versions(),
         "seed": seed,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON under a temporary name, flush, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w") as file:
-        json.dump(content, file, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -24,10 +24,10 @@ from srdp_controller.engines.providers import load_engine
 from srdp_controller.errors import SrdpError
 from srdp_controller.evaluation.latency_success import measure_inference
 from srdp_controller.evaluation.virtual_loop import Drive, drive
+from srdp_controller.progress import Report
 from srdp_controller.simulation.scenario import load_scenario
 from srdp_controller.tasks.pushing.env import ObservedWorld
 
-Report = Callable[[str, int, int, str], None]
 BLOCK = 10
 
 

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from srdp_controller.engines.bundle import Bundle, load_bundle, sha256, write_bundle, write_file
+from srdp_controller.engines.bundle import Bundle, load_bundle, sha256, write_bundle
+from srdp_controller.files import write_file
 
 CUE_M = 0.2
 Misbehaviour = Literal["nan", "fail", "slow"]

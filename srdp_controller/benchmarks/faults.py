@@ -27,8 +27,8 @@ from srdp_controller.benchmarks.fault_clock_node import VARIABLE, set_offset
 from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.errors import SrdpError
 from srdp_controller.processes import end_process, node_command, private_environment
+from srdp_controller.progress import Report
 
-Report = Callable[[str, int, int, str], None]
 JOINTS = [0.11316, 0.94705, 0.36785, -1.34959, -0.37755, 0.91374, -0.99858]  # tip at (-0.21, 0.045)
 FAULT_S, RECOVERY_S = 1.0, 6.0
 CUE_GOAL, FAR_GOAL = (0.15, 0.21), (-0.2, 0.3)

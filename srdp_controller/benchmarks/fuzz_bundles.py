@@ -22,6 +22,7 @@ from typing import Any
 from srdp_controller.engines.archive import install_bundle, pack_bundle
 from srdp_controller.engines.bundle import MANIFEST, load_bundle
 from srdp_controller.errors import SrdpError
+from srdp_controller.progress import Report
 
 Corrupt = Callable[[dict[str, bytes], random.Random], None]
 EVIL_NAMES = (
@@ -168,9 +169,7 @@ def _attempt(folder: Path, source: dict[str, bytes], packed: bytes, rng: random.
     return corrupt.__name__, ""
 
 
-def fuzz(
-    bundle: Path, folder: Path, count: int, rng: random.Random, report: Callable[[str, int, int, str], None]
-) -> dict[str, Any]:
+def fuzz(bundle: Path, folder: Path, count: int, rng: random.Random, report: Report) -> dict[str, Any]:
     """Try ``count`` corruptions below ``folder``; counts of what happened."""
     loaded = load_bundle(bundle)
     entries = [*loaded.content.policies.values(), loaded.content.calibration]
@@ -210,8 +209,9 @@ def fuzz(
 
 def main() -> int:
     """Fuzz and write the counts; 0 when all were refused."""
+    from srdp_controller.files import write_json
     from srdp_controller.progress import ProgressPrinter
-    from srdp_controller.provenance import describe_run, write_json
+    from srdp_controller.provenance import describe_run
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle", type=Path)

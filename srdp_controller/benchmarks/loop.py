@@ -25,8 +25,8 @@ from srdp_controller.control.histogram import Histogram
 from srdp_controller.control.loop import rehearsal_before
 from srdp_controller.errors import SrdpError
 from srdp_controller.processes import end_process, node_command, private_environment
+from srdp_controller.progress import Report
 
-Report = Callable[[str, int, int, str], None]
 TIMES = ("lateness_us", "inference_us", "overhead_us")
 UNPRIVILEGED = {"thread_priority": 0, "helper_priority": 0, "lock_memory": False, "cpu_dma_latency": False}
 WARM_UP_S = 3.0  # the robot's process starts its first episode meanwhile

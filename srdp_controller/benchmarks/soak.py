@@ -7,7 +7,6 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ import numpy as np
 
 from srdp_controller.errors import SrdpError
 from srdp_controller.processes import end_process, node_command, private_environment
+from srdp_controller.progress import Report
 
-Report = Callable[[str, int, int, str], None]
 SAMPLE_S = 5.0
 
 

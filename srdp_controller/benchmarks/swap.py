@@ -19,8 +19,8 @@ from srdp_controller.benchmarks.loop import WARM_UP_S, Totals
 from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.errors import SrdpError
 from srdp_controller.processes import end_process, node_command, private_environment
+from srdp_controller.progress import Report
 
-Report = Callable[[str, int, int, str], None]
 COUNTS = ("commands", "swaps", "rollbacks", "engine_failures", "limit_violations")
 
 

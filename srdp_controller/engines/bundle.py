@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
-from srdp_controller.errors import BundleError
-from srdp_controller.spec import PolicySpec, from_schema_1
+from srdp_controller.errors import BundleError, first_problem
+from srdp_controller.files import write_json
+from srdp_controller.spec import PolicySpec, Strict, from_schema_1
 
 SCHEMA_VERSION = 2
 OLDEST_SCHEMA = 1
@@ -31,11 +31,7 @@ MAX_FILE_BYTES = 256 * 2**20
 POLICY_NAMES = ("teacher", "student_k1", "student_k2", "student_k4", "student_k8")
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class FileEntry(_Model):
+class FileEntry(Strict):
     """A file of the bundle, by name inside it and by hash."""
 
     file: str
@@ -59,7 +55,7 @@ class PolicyEntry(FileEntry):
     latent_dim: int = Field(ge=1)
 
 
-class Bundle(_Model):
+class Bundle(Strict):
     """Content of ``bundle.json``."""
 
     schema_version: int
@@ -79,14 +75,14 @@ class Bundle(_Model):
         return sha256(_canonical(content))
 
 
-class PolicyCalibration(_Model):
+class PolicyCalibration(Strict):
     """Split conformal thresholds of one student's latent distance."""
 
     thresholds: dict[str, float] = Field(description="alpha as text -> threshold")
     median_score: float
 
 
-class Calibration(_Model):
+class Calibration(Strict):
     """Content of the calibration file."""
 
     score: str
@@ -120,21 +116,11 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write under a temporary name, flush to disk, rename."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
 def write_bundle(folder: Path, bundle: Bundle) -> None:
     """Write the manifest last, so that a half-written bundle is never a valid one."""
     content = bundle.model_dump(mode="json")
     content["content_sha256"] = sha256(_canonical(content))
-    write_file(folder / MANIFEST, json.dumps(content, indent=1).encode() + b"\n")
+    write_json(folder / MANIFEST, content)
 
 
 class LoadedBundle:
@@ -192,7 +178,7 @@ class LoadedBundle:
         try:
             return Calibration.model_validate_json(data)
         except ValidationError as error:
-            raise BundleError(f"{self.folder / self.content.calibration.file}: {error.errors()[0]['msg']}") from None
+            raise BundleError(f"{self.folder / self.content.calibration.file}: {first_problem(error)}") from None
 
 
 def load_bundle(folder: str | Path) -> LoadedBundle:
@@ -232,6 +218,4 @@ def load_bundle(folder: str | Path) -> LoadedBundle:
             content = {**MIGRATIONS[earlier](content), "schema_version": earlier + 1}
         return LoadedBundle(folder, Bundle.model_validate(content), raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BundleError(f"{path}: field {where}: {first['msg']}") from None
+        raise BundleError(f"{path}: {first_problem(error)}") from None

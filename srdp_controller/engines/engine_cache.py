@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from srdp_controller.engines.bundle import LoadedBundle, sha256, write_file
+from srdp_controller.engines.bundle import LoadedBundle, sha256
 from srdp_controller.errors import EngineError
+from srdp_controller.files import write_file
 
 FOLDER = ".engines"
 

@@ -13,8 +13,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from srdp_controller.engines.bundle import MANIFEST, LoadedBundle, load_bundle, write_file
+from srdp_controller.engines.bundle import MANIFEST, LoadedBundle, load_bundle
 from srdp_controller.errors import BundleError, SrdpError
+from srdp_controller.files import write_json
 
 SIGNATURE = "bundle.sig"
 MAX_SIGNATURE_BYTES = 4096
@@ -63,7 +64,7 @@ def sign_bundle(folder: Path, key_path: Path) -> str:
         raise SrdpError(f"{key_path}: not a key of `srdp keygen`") from None
     public = base64.b64encode(key.public_key().public_bytes_raw()).decode()
     signature = base64.b64encode(key.sign(bundle.raw)).decode()
-    write_file(folder / SIGNATURE, json.dumps({"key": public, "signature": signature}).encode() + b"\n")
+    write_json(folder / SIGNATURE, {"key": public, "signature": signature})
     return public
 
 

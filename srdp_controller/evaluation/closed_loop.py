@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ from srdp_controller.engines.onnx_engine import BatchedPolicy
 from srdp_controller.errors import SrdpError
 from srdp_controller.evaluation.baselines import DdimBaseline, DpmSolverBaseline
 from srdp_controller.evaluation.episodes_loop import EpisodeResult, run_episodes
+from srdp_controller.progress import Report
 from srdp_controller.simulation.scenario import load_scenario
 
-Report = Callable[[str, int, int, str], None]
 BLOCK = 20
 
 

@@ -25,12 +25,12 @@ from srdp_controller.certify.divergences import (
 from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.errors import SrdpError
 from srdp_controller.evaluation.closed_loop import load_policy
+from srdp_controller.progress import Report
 from srdp_controller.simulation.scenario import load_scenario
 from srdp_controller.spec import PolicySpec
 from srdp_controller.tasks.pushing.env import ObservedWorld
 from srdp_controller.tasks.pushing.expert import PushingExpert
 
-Report = Callable[[str, int, int, str], None]
 # normalised actions (S, n, A) for noise (S, n, n_noise, horizon, act_dim) at the evaluation's states
 Sample = Callable[[np.ndarray], np.ndarray]
 Policy = Callable[[np.ndarray, np.ndarray], np.ndarray]

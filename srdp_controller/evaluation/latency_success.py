@@ -8,7 +8,6 @@ longer than its period comes late. ``slower`` repeats it for a machine that many
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ import numpy as np
 from srdp_controller.engines.bundle import POLICY_NAMES, load_bundle
 from srdp_controller.engines.providers import load_engine
 from srdp_controller.evaluation.closed_loop import evaluate
+from srdp_controller.progress import Report
 
-Report = Callable[[str, int, int, str], None]
 HOLDS_S = (0.0, 0.2)
 
 

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from srdp_controller.engines.bundle import write_file
 from srdp_controller.evaluation.episodes_loop import run_episodes
 from srdp_controller.evaluation.fidelity import Reference, compare, draw_states, make_reference
+from srdp_controller.files import write_file
 from srdp_controller.offline.dataset import samples
 from srdp_controller.offline.distill import distill
 from srdp_controller.offline.parallel import Backend, run_parallel
@@ -34,10 +34,10 @@ from srdp_controller.offline.train_teacher import train_teacher
 from srdp_controller.offline.training import load_state, save_atomically
 from srdp_controller.policy.denoiser import DiffusionTeacher
 from srdp_controller.policy.student import Student
+from srdp_controller.progress import Report
 from srdp_controller.simulation.scenario import load_scenario
 from srdp_controller.spec import PolicySpec
 
-Report = Callable[[str, int, int, str], None]
 FAR = 0.5  # std of the far augmentation, in normalised units: beyond anything trained on
 
 

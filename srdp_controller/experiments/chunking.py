@@ -11,7 +11,6 @@ Two questions, each with its own teachers, all on one budget and one dataset:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,9 @@ from srdp_controller.evaluation.episodes_loop import run_episodes
 from srdp_controller.offline.parallel import run_parallel
 from srdp_controller.offline.pipeline import Run
 from srdp_controller.offline.recipe import Recipe
+from srdp_controller.progress import Report
 from srdp_controller.simulation.scenario import load_scenario
 
-Report = Callable[[str, int, int, str], None]
 PREFIX = 4
 HISTORY = 4
 TEACHER_STEPS = 20  # DDIM steps here: all 100 cost five times as much and change little

@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 from srdp_controller.errors import SrdpError
 from srdp_controller.offline.recipe import AugmentationKind, DistillRecipe
-from srdp_controller.offline.training import Progress, load_state, save_atomically, train
+from srdp_controller.offline.training import load_state, save_atomically, train
 from srdp_controller.policy.denoiser import DiffusionTeacher
 from srdp_controller.policy.networks import mlp
 from srdp_controller.policy.teacher import SrdpTeacher
+from srdp_controller.progress import Progress
 
 
 class DynamicsModel(nn.Module):

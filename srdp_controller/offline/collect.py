@@ -11,7 +11,6 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,9 @@ import numpy as np
 
 from srdp_controller.errors import DatasetError
 from srdp_controller.offline.recipe import CollectRecipe
+from srdp_controller.progress import Progress
 from srdp_controller.simulation.scenario import Scenario, load_scenario
 
-Progress = Callable[[int, int, str], None]
 DATASET = "pushing/expert-v1"
 
 

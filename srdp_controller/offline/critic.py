@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from srdp_controller.offline.dataset import Samples
 from srdp_controller.offline.recipe import CriticRecipe
-from srdp_controller.offline.training import Progress, train
+from srdp_controller.offline.training import train
 from srdp_controller.policy.denoiser import DiffusionTeacher
 from srdp_controller.policy.networks import mlp
+from srdp_controller.progress import Progress
 
 
 class TwinCritic(nn.Module):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from srdp_controller.engines.bundle import write_file
 from srdp_controller.errors import DatasetError
+from srdp_controller.files import write_file
 from srdp_controller.spec import PolicySpec
 
 

@@ -28,12 +28,13 @@ from srdp_controller.offline.losses import (
 )
 from srdp_controller.offline.queries import TeacherQueries
 from srdp_controller.offline.recipe import DistillRecipe
-from srdp_controller.offline.training import Loss, Progress, load_state, save_atomically, train
+from srdp_controller.offline.training import Loss, load_state, save_atomically, train
 from srdp_controller.policy.denoiser import DiffusionTeacher
 from srdp_controller.policy.networks import SrdpNetwork
 from srdp_controller.policy.noise_schedule import skipped_steps
 from srdp_controller.policy.student import Student, fresh_trunk
 from srdp_controller.policy.teacher import SrdpTeacher
+from srdp_controller.progress import Progress
 
 
 def build_student(teacher: DiffusionTeacher, steps: int, recipe: DistillRecipe) -> Student:

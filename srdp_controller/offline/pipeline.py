@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from srdp_controller.engines.bundle import sha256, write_file
+from srdp_controller.engines.bundle import sha256
+from srdp_controller.files import write_file
 from srdp_controller.offline.augmentation import DynamicsModel, Transitions, train_dynamics
 from srdp_controller.offline.calibrate import calibrate_students
 from srdp_controller.offline.collect import DATASET, collect
@@ -43,12 +44,12 @@ from srdp_controller.offline.training import load_state, save_atomically
 from srdp_controller.policy.denoiser import DiffusionTeacher
 from srdp_controller.policy.student import Student
 from srdp_controller.policy.teacher import SrdpTeacher
+from srdp_controller.progress import Progress, Report
 from srdp_controller.provenance import versions
 from srdp_controller.simulation.scenario import load_scenario
 from srdp_controller.spec import PolicySpec
 from srdp_controller.tasks.pushing.spec import pushing_spec
 
-Report = Callable[[str, int, int, str], None]
 PARITY_STATES = 256
 TEACHER_THREADS = 2  # a fixed number: with others, sums round otherwise and the bundle's hash differs
 
@@ -102,7 +103,7 @@ class Run:
         self.report(name, 1, 1, f"done in {facts['seconds']:.0f} s")
         return facts
 
-    def progress(self, name: str) -> Callable[[int, int, str], None]:
+    def progress(self, name: str) -> Progress:
         """Progress callback of a stage."""
         return lambda done, total, text: self.report(name, done, total, text)
 

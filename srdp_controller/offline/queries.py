@@ -17,9 +17,10 @@ from srdp_controller.offline.augmentation import DynamicsModel, augment
 from srdp_controller.offline.critic import TwinCritic, best_of_coupled
 from srdp_controller.offline.recipe import DistillRecipe
 from srdp_controller.offline.train_teacher import CommandInputs
-from srdp_controller.offline.training import Progress, load_state, save_atomically
+from srdp_controller.offline.training import load_state, save_atomically
 from srdp_controller.policy.denoiser import DiffusionTeacher
 from srdp_controller.policy.noise_schedule import skipped_steps
+from srdp_controller.progress import Progress
 
 BLOCK = 4096
 GROUP = 8  # draws at one state that are matched to as many max-Q actions

@@ -8,17 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
-from srdp_controller.errors import SrdpError
-from srdp_controller.spec import PolicySpec
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from srdp_controller.errors import SrdpError, first_problem
+from srdp_controller.spec import PolicySpec, Strict
 
 
-class CollectRecipe(_Model):
+class CollectRecipe(Strict):
     """The scripted expert's demonstrations."""
 
     scenario: str = "nominal"
@@ -31,7 +27,7 @@ class CollectRecipe(_Model):
     processes: int = Field(default=2, ge=1)
 
 
-class ObservationRecipe(_Model):
+class ObservationRecipe(Strict):
     """What the policy sees beside the sensors: past observations, its own past and committed commands."""
 
     observation_history: int = Field(default=0, ge=0, le=20, description="past observations, a control step apart")
@@ -44,7 +40,7 @@ class ObservationRecipe(_Model):
     )
 
 
-class DataRecipe(_Model):
+class DataRecipe(Strict):
     """Where the demonstrations come from."""
 
     source: Literal["collect", "minari", "d4rl"] = "collect"
@@ -53,7 +49,7 @@ class DataRecipe(_Model):
     spec: str = Field(default="", description="PolicySpec (JSON or YAML file) of a task that is not pushing")
 
 
-class NetworkRecipe(_Model):
+class NetworkRecipe(Strict):
     """Sizes of trunk, denoiser and reconstruction head."""
 
     trunk: tuple[int, ...] = (256, 256)
@@ -62,7 +58,7 @@ class NetworkRecipe(_Model):
     time_features: int = Field(default=32, ge=2)
 
 
-class CriticRecipe(_Model):
+class CriticRecipe(Strict):
     """Diffusion-QL's critic: twin Q on action chunks, from the dataset's rewards."""
 
     enabled: bool = False
@@ -78,7 +74,7 @@ class CriticRecipe(_Model):
     next_action_steps: int = Field(default=5, ge=1, description="DDIM steps for the next chunk in the target")
 
 
-class TeacherRecipe(_Model):
+class TeacherRecipe(Strict):
     """Eq. 1 to 4 of the paper."""
 
     network: NetworkRecipe = NetworkRecipe()
@@ -100,7 +96,7 @@ class TeacherRecipe(_Model):
 AugmentationKind = Literal["noise", "dropout", "latent", "imagination"]
 
 
-class DistillRecipe(_Model):
+class DistillRecipe(Strict):
     """Eq. 9 and 10: the composite loss's weights and the state distribution mu."""
 
     method: Literal["trajectory", "progressive", "consistency"] = Field(
@@ -146,13 +142,13 @@ class DistillRecipe(_Model):
     processes: int = Field(default=2, ge=1)
 
 
-class CalibrateRecipe(_Model):
+class CalibrateRecipe(Strict):
     """Split conformal thresholds of the latent distance."""
 
     alphas: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2)
 
 
-class Recipe(_Model):
+class Recipe(Strict):
     """One task's whole offline pipeline."""
 
     task: str
@@ -189,9 +185,7 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise SrdpError(f"{path}: field {where}: {first['msg']} (got {first.get('input')!r})") from None
+        raise SrdpError(f"{path}: {first_problem(error)}") from None
 
 
 def content_hash(*parts: Any) -> str:
@@ -216,6 +210,4 @@ def load_spec(path: Path) -> PolicySpec:
     except yaml.YAMLError as error:
         raise SrdpError(f"data.spec {path}: not valid YAML: {error}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise SrdpError(f"data.spec {path}: field {where}: {first['msg']} (got {first.get('input')!r})") from None
+        raise SrdpError(f"data.spec {path}: {first_problem(error)}") from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,7 @@ from srdp_controller.offline.collect import DATASET
 from srdp_controller.offline.parallel import Backend, run_parallel
 from srdp_controller.offline.pipeline import Run, run_pipeline
 from srdp_controller.offline.recipe import Recipe, load_recipe
-
-Report = Callable[[str, int, int, str], None]
+from srdp_controller.progress import Report
 
 
 @dataclass(frozen=True)

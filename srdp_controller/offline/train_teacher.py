@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from srdp_controller.offline.critic import TwinCritic, guidance
 from srdp_controller.offline.recipe import ObservationRecipe, TeacherRecipe
-from srdp_controller.offline.training import Progress, load_state, train
+from srdp_controller.offline.training import load_state, train
 from srdp_controller.policy.networks import PrefixColumns
 from srdp_controller.policy.teacher import SrdpTeacher
+from srdp_controller.progress import Progress
 from srdp_controller.spec import PolicySpec
 
 

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 # step, generator, averaged model -> loss and the parts that are logged
+from srdp_controller.progress import Progress
+
 Loss = Callable[[int, torch.Generator, nn.Module], tuple[Tensor, dict[str, float]]]
-Progress = Callable[[int, int, str], None]
 
 
 def save_atomically(state: object, path: Path) -> None:

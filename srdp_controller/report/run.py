@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from srdp_controller.errors import SrdpError
-from srdp_controller.provenance import describe_run, write_json
+from srdp_controller.files import write_json
+from srdp_controller.provenance import describe_run
 
 COPIED = (
     "engine",

@@ -62,8 +62,9 @@ from srdp_controller.engines.engine_cache import cache_folder
 from srdp_controller.engines.providers import NATIVE, EngineOptions, load_engine
 from srdp_controller.engines.signature import require_signature
 from srdp_controller.errors import SrdpError
+from srdp_controller.files import write_json
 from srdp_controller.observation import NEVER_NS, ObservationAssembler
-from srdp_controller.provenance import describe_run, write_json
+from srdp_controller.provenance import describe_run
 from srdp_controller.resources import find_resource
 from srdp_controller.ros.command import CommandMessage
 from srdp_controller.ros.diagnostics import Diagnostics, Thresholds, run_record

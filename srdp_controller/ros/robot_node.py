@@ -30,7 +30,8 @@ from std_srvs.srv import Trigger
 from srdp_controller.control.clock import sleep_until
 from srdp_controller.control.loop import LoopState, LoopTiming, run_loop
 from srdp_controller.errors import SrdpError
-from srdp_controller.provenance import describe_run, write_json
+from srdp_controller.files import write_json
+from srdp_controller.provenance import describe_run
 from srdp_controller.ros.direct_take import LATCHED, DirectSubscription
 from srdp_controller.ros.parameters import declare, load_schema
 from srdp_controller.simulation.scenario import load_scenario

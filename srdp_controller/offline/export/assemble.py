@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,14 @@ from srdp_controller.engines.bundle import (
     load_bundle,
     sha256,
     write_bundle,
-    write_file,
 )
 from srdp_controller.engines.onnx_engine import BatchedPolicy
 from srdp_controller.errors import SrdpError
+from srdp_controller.files import write_file
 from srdp_controller.offline.export.graphs import export_student, export_teacher
 from srdp_controller.policy.denoiser import DiffusionTeacher
 from srdp_controller.policy.student import Student
+from srdp_controller.progress import Progress
 from srdp_controller.spec import PolicySpec
 
 PARITY_TOLERANCE = 2e-4  # m/s; float32 sums in another order through up to T steps
@@ -39,7 +39,7 @@ def assemble_bundle(
     calibration: bytes,
     provenance: dict[str, Any],
     states: np.ndarray,
-    report: Callable[[int, int, str], None],
+    report: Progress,
 ) -> tuple[Bundle, dict[str, float]]:
     """Export, check parity on raw ``states`` (n, obs_dim), then replace ``target``; returns bundle and errors.
 
