@@ -49,9 +49,7 @@ class CallbackSubscription:
 class TimerLoop(LoopThread):
     """A loop that is an rclpy timer's callback."""
 
-    def __init__(
-        self, node: Node, cycle: Cycle, publish: Publish, spec: PolicySpec, values: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, node: Node, cycle: Cycle, publish: Publish, spec: PolicySpec, values: Mapping[str, Any]) -> None:
         super().__init__(cycle, publish, spec, values)
         self._node = node
         self._privileged: set[int] = set()

@@ -47,8 +47,9 @@ class ControllerNode(LifecycleNode):
     reports_in_a_thread = True  # else in a timer of the executor, wherever the loop is
     load: Callable[[LoadedBundle, str, str, EngineOptions], Engine] = staticmethod(load_engine)
 
-    def __init__(self) -> None:
-        super().__init__("srdp_controller")
+    def __init__(self, **options: Any) -> None:
+        """``options`` are those of ``rclpy.node.Node``."""
+        super().__init__("srdp_controller", **options)
         schema = load_schema("controller_parameters.yaml")
         self.values = declare(self, schema)
         self.parameters = DeploymentParameters(self, schema)
@@ -86,7 +87,6 @@ class ControllerNode(LifecycleNode):
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
         """Start the loop."""
-
 
         def activate() -> None:
             if self.session is not None:

@@ -5,22 +5,14 @@ from __future__ import annotations
 import time
 
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import Header
 
 from srdp_controller.control.cycle import Cycle
-from srdp_controller.ros.inputs import DirectSubscription
+from srdp_controller.ros.inputs import RELIABLE, DirectSubscription
 
 TOPIC = "/episode"
 BEGIN, END = "begin", "end"
 CREDIBLE_NS = 10_000_000_000  # a stamp further from now than this is of another clock
-# volatile: hears publishers that keep their last message for late ones, and those that do not
-HEARD = QoSProfile(
-    depth=1,
-    history=HistoryPolicy.KEEP_LAST,
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.VOLATILE,
-)
 
 
 class EpisodeTopic:
@@ -30,7 +22,8 @@ class EpisodeTopic:
     """
 
     def __init__(self, node: Node) -> None:
-        self._subscription = DirectSubscription(node, Header, TOPIC, HEARD)
+        # volatile: it hears publishers that keep their last message for late ones, and those that do not
+        self._subscription = DirectSubscription(node, Header, TOPIC, RELIABLE)
         self.close = self._subscription.close
         self.refused = ""
 

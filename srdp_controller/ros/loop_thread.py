@@ -35,7 +35,7 @@ Publish = Callable[[list[float], list[list[float]], int], None]
 
 
 def stopping_time_s(spec: PolicySpec, values: Mapping[str, Any]) -> float:
-    """The longest that the safety filter may need to the hold command: full range, full speed, full acceleration [s]."""
+    """The longest that the safety filter may need to reach the hold command, through the whole range [s]."""
     longest = 0.0
     for group in spec.action_groups:
         for one in group.components:
@@ -47,7 +47,9 @@ def stopping_time_s(spec: PolicySpec, values: Mapping[str, Any]) -> float:
                 needed += span / one.max_velocity
             acceleration, jerk = one.max_acceleration, one.max_jerk
             if group.kind == "twist":
-                acceleration = min(group.max_acceleration or values["safety.max_acceleration"], values["safety.max_acceleration"])
+                acceleration = min(
+                    group.max_acceleration or values["safety.max_acceleration"], values["safety.max_acceleration"]
+                )
                 jerk = values["safety.max_jerk"] or group.max_jerk
             if acceleration:
                 needed += 2.0 * fastest / acceleration

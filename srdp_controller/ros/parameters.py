@@ -72,7 +72,9 @@ def declare(node: Node, schema: Schema) -> dict[str, Any]:
 def not_a_choice(name: str, entry: dict[str, Any], value: Any) -> str:
     """What is wrong with a value of a parameter that has choices; empty where nothing is."""
     choices = entry.get("one_of")
-    return f"parameter {name}: {value!r} is not one of: {', '.join(choices)}" if choices and value not in choices else ""
+    return (
+        f"parameter {name}: {value!r} is not one of: {', '.join(choices)}" if choices and value not in choices else ""
+    )
 
 
 def bundle_folder(model_dir: str) -> Path:

@@ -1,4 +1,4 @@
-"""From a deployment request to an engine that is ready to drive: load, verify, warm up, measure, and refuse what does not fit."""
+"""From a request to an engine that is ready to drive: load, verify, warm up, measure, refuse what does not fit."""
 
 from __future__ import annotations
 
@@ -36,9 +36,7 @@ Load = Callable[[LoadedBundle, str, str, EngineOptions], Engine]
 class Preparation:
     """Prepares deployments for one robot: the one of the bundle that the node was configured with."""
 
-    def __init__(
-        self, values: Mapping[str, Any], first: DeploymentRequest, log: RcutilsLogger, load: Load
-    ) -> None:
+    def __init__(self, values: Mapping[str, Any], first: DeploymentRequest, log: RcutilsLogger, load: Load) -> None:
         """Open the bundle of the first request and say everything that does not fit.
 
         Raises:
@@ -79,7 +77,10 @@ class Preparation:
             require_fit(name, run_time, self._period_ns)
         threshold = alarm_threshold(bundle, name, values)
         last = self._latest
-        if last is not None and (last.request.model_dir, last.request.provider) == (request.model_dir, request.provider):
+        if last is not None and (last.request.model_dir, last.request.provider) == (
+            request.model_dir,
+            request.provider,
+        ):
             teacher = last.teacher
         else:
             teacher = self._engine(bundle, "teacher", request.provider)

@@ -106,7 +106,9 @@ class McapFile:
         for group, schema in self._groups:
             self._put(group.topic, schema, group.message(row, stamp), stamp_ns)
         fields = dict(zip(self._fields, row, strict=True))
-        self._put("/srdp_controller/cycle", self._cycle, {"header": {"stamp": stamp, "frame_id": ""}, **fields}, stamp_ns)
+        self._put(
+            "/srdp_controller/cycle", self._cycle, {"header": {"stamp": stamp, "frame_id": ""}, **fields}, stamp_ns
+        )
         if row[self._mode_at] != self._mode:
             self._mode = row[self._mode_at]
             self._put("/srdp_controller/mode", self._string, {"data": MODES[int(self._mode)]}, stamp_ns)

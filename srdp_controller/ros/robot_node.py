@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,14 @@ from srdp_controller.control.loop import LoopState, LoopTiming, run_loop
 from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.errors import SrdpError
 from srdp_controller.files import write_json
-from srdp_controller.messages import Extractor, MessageWriter, message_class
+from srdp_controller.messages import JOINT_STATE, Extractor, MessageWriter, message_class
 from srdp_controller.provenance import describe_run
 from srdp_controller.ros import episodes
 from srdp_controller.ros.inputs import LATCHED, DirectSubscription
 from srdp_controller.ros.outputs import output_fields
 from srdp_controller.ros.parameters import declare, load_schema
 from srdp_controller.spec import ActionGroup, PolicySpec
-from srdp_controller.tasks.task import find_task
+from srdp_controller.tasks.task import TopicLayout, find_task
 
 FRAMES_PER_S = 12.0
 REST_S = 0.25  # between an episode's end and the next one's start
@@ -56,6 +57,7 @@ class Driver:
         self.commands = self.bad = 0
         self._limits = [(component.lower - TOLERANCE, component.upper + TOLERANCE) for component in spec.action]
         self._command = [math.nan] * spec.act_dim
+        self._silent = {place.start for _, place in spec.group_slices()}
         self._groups = [(self._listen(node, group), place) for group, place in spec.group_slices()]
 
     @staticmethod
@@ -68,7 +70,7 @@ class Driver:
         )
 
     def take(self) -> list[float] | None:
-        """The newest command within limits (act_dim,), or None where there is nothing new, or not yet of every group."""
+        """The newest command within limits (act_dim,); None where nothing is new, or not every group has been heard."""
         new = False
         for (subscription, extractor), place in self._groups:
             taken = subscription.take()
@@ -78,7 +80,8 @@ class Driver:
             wrong = extractor.check(taken[0])
             size = place.stop - place.start
             self._command[place] = [math.nan] * size if wrong else extractor.values(taken[0])
-        if not new:
+            self._silent.discard(place.start)
+        if not new or self._silent:
             return None
         self.commands += 1
         if all(low <= value <= high for value, (low, high) in zip(self._command, self._limits, strict=True)):
@@ -90,6 +93,15 @@ class Driver:
         """Leave the topics."""
         for (subscription, _), _ in self._groups:
             subscription.close()
+
+
+def message_of(layout: TopicLayout, writer: MessageWriter, values: Sequence[float], stamp_ns: int) -> Any:
+    """A topic's message; where a fault has cut values off, a JointState is short and others hold zeros there."""
+    missing = len(layout.fields) - len(values)
+    message = writer.message([*values, *[0.0] * missing], stamp_ns)
+    if missing and layout.type == JOINT_STATE:
+        return type(message)(header=message.header, name=message.name, position=message.position[: len(values)])
+    return message
 
 
 class SimulationNode(Node):
@@ -159,7 +171,7 @@ class SimulationNode(Node):
         for topic, values, measured_s in world.measurements():
             stamp_ns = max(system_ns - round((world.time_s - measured_s) * 1e9), self._begun_ns)
             writer, publisher = self._topics[topic]
-            publisher.publish(writer.message(values, stamp_ns))
+            publisher.publish(message_of(world.topics[topic], writer, values, stamp_ns))
         if self._tick % self._frame_every == 0 and not world.outcome.finished:
             self._frames.append(world.snapshot())
         self._tick += 1
@@ -196,7 +208,7 @@ class SimulationNode(Node):
             {
                 **describe_run("sim_node", self.values["seed"]),
                 "task": self.values["task"],
-                "scenario": self.values["scenario"],
+                "scenario": self.scenario.name,
                 "episodes": len(self.outcomes),
                 "successes": sum(outcome["success"] for outcome in self.outcomes),
                 "outcomes": self.outcomes,

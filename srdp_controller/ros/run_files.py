@@ -48,7 +48,11 @@ def run_record(session: Session, failure: str) -> dict[str, Any]:
         for mode, one in statistics.by_mode.items()
         if statistics.modes[mode]
     }
-    kept = (("lateness_us", loop.lateness), ("inference_us", statistics.inference), ("overhead_us", statistics.overhead))
+    kept = (
+        ("lateness_us", loop.lateness),
+        ("inference_us", statistics.inference),
+        ("overhead_us", statistics.overhead),
+    )
     return {
         "engine": slot.current.name,
         "provider": slot.current.engine.provider,

@@ -47,9 +47,7 @@ class Session:
         spec = self.preparation.bundle.spec
         first = self.preparation.prepare(request)
         assembler = ObservationAssembler(spec)
-        inputs = self.inputs = Inputs(
-            node, assembler, serialized=node.serialized, subscription=node.subscription_class
-        )
+        inputs = self.inputs = Inputs(node, assembler, serialized=node.serialized, subscription=node.subscription_class)
         made.callback(inputs.close)
         outputs = Outputs(
             node, spec, as_array=values["command.type"] == "float64_multi_array", serialized=node.serialized
