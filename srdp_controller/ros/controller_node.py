@@ -89,8 +89,10 @@ class ControllerNode(LifecycleNode):
         """Start the loop."""
 
         def activate() -> None:
-            if self.session is not None:
-                self.session.loop.start()
+            assert self.session is not None
+            if self.session.loop.failure:
+                raise SrdpError(f"{self.session.loop.failure}; clean up and configure it again")
+            self.session.loop.start()
 
         return self._transition("activate", activate, TransitionCallbackReturn.FAILURE)
 
@@ -182,6 +184,8 @@ class ControllerNode(LifecycleNode):
         try:
             with self._session_lock:
                 session = self.session
+                if session is not None:
+                    session.loop.watch(REPORT_EVERY_S)
                 failed = session is not None and session.loop.failure != "" and not self.failed.is_set()
                 if session is not None and failed:
                     self.failure = session.loop.failure

@@ -1,5 +1,6 @@
 """Whatever is raised, wherever: one logged cause, a named state, and a robot that stands."""
 
+import itertools
 import math
 import subprocess
 import sys
@@ -133,10 +134,24 @@ def test_a_loop_that_dies_leaves_a_standing_robot_and_no_active_node(driving, be
     speeds = [moves(message) for message in bench.commands]
     assert speeds[-1] == 0.0 and max(speeds) > 0.0
     # at most 3 m/s^2, or 0.03 m/s a cycle, and a message may have been lost
-    assert max(before - after for before, after in zip(speeds, speeds[1:], strict=False)) < 0.07
+    assert max(before - after for before, after in itertools.pairwise(speeds)) < 0.07
     assert state_of(driving) == "inactive"
     assert statuses[-1].level == DiagnosticStatus.ERROR and "RuntimeError: boom" in statuses[-1].message
     assert not bench.call("/srdp_controller/reset").success
+
+
+def test_an_engine_that_does_not_return_is_noticed_and_the_robot_stands(driving, bench, monkeypatch):
+    returns = threading.Event()
+    monkeypatch.setattr(driving.session.cycle.slot.current.engine, "run", lambda: returns.wait(20.0))
+    bench.commands.clear()
+    assert bench.until("STOP", 5.0)
+    bench.run(0.3)
+    assert moves(bench.commands[-1]) == 0.0 and "has not returned" in driving.failure
+    assert state_of(driving) == "inactive"
+    before = len(bench.commands)
+    returns.set()
+    bench.run(0.3)
+    assert len(bench.commands) == before  # what it computed meanwhile is not driven
 
 
 DYING = """
