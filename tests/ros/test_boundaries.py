@@ -19,6 +19,8 @@ from std_srvs.srv import Trigger
 from srdp_controller.processes import node_command
 from srdp_controller.ros.controller_node import ControllerNode
 from srdp_controller.ros.inputs import LATCHED
+from srdp_controller.ros.preparation import message_problems
+from srdp_controller.spec import PolicySpec
 
 pytestmark = pytest.mark.ros
 SETTINGS = {
@@ -102,6 +104,26 @@ def test_an_exception_in_a_swap_leaves_what_drives_and_the_parameter_says_so(dri
     bench.run(0.5)
     assert driving.get_parameter("engine").value == "student_k1"
     assert bench.mode == "STUDENT" and driving.session.cycle.slot.swaps == 0
+
+
+def test_what_a_machine_lacks_is_named_before_anything_is_loaded():
+    component = {"name": "x", "unit": "m", "lower": -1.0, "upper": 1.0}
+    seen = {"topic": "/thing", "type": "my_msgs/msg/Thing", "field": "deep.x"}
+    joint = {"name": "j", "unit": "rad/s", "lower": -1.0, "upper": 1.0, "field": "velocities[joint_1]"}
+    group = {"name": "arm", "kind": "joint_velocity", "on_hold": "zero", "components": [joint]}
+    group["output"] = {"topic": "~/jog", "type": "control_msgs/msg/JointJog"}
+    spec = PolicySpec.model_validate(
+        {
+            "task": "test",
+            "horizon": 4,
+            "control_rate_hz": 20.0,
+            "observation": [{**component, "source": seen}],
+            "action_groups": [group],
+        }
+    )
+    found = list(message_problems(spec))
+    assert len(found) == 2 and "/thing: message type my_msgs/msg/Thing is not here" in found[0]
+    assert "ros-$ROS_DISTRO-control-msgs" in found[1]
 
 
 def test_an_engine_set_before_it_is_configured_is_the_one_that_drives(node):
