@@ -86,6 +86,7 @@ class LoopThread:
         cycle.loop = self.state
         self.period_ns = round(1e9 / values["update_rate"])
         self.failure = ""
+        self.reason = ""  # why it was not the student that drove when the loop was stopped
         self.privileges: list[Privilege] = []
         self.late_cycles: LateCycles | None = None
         self._stopping_s = stopping_s
@@ -106,10 +107,12 @@ class LoopThread:
         thread, self._thread = self._thread, None
         if thread is None:
             return
-        self.cycle.supervisor.fault("deactivated")
+        supervisor = self.cycle.supervisor
+        self.reason = "" if supervisor.mode is Mode.STUDENT else supervisor.reason
+        supervisor.fault("deactivated")
         give_up = time.monotonic() + self._stopping_s
         while time.monotonic() < give_up and thread.is_alive() and not self.failure:
-            if self.cycle.supervisor.mode is Mode.STOP and self.cycle.safety.at_rest:
+            if supervisor.mode is Mode.STOP and self.cycle.safety.at_rest:
                 break
             time.sleep(0.005)
         self._running = False

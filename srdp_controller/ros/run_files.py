@@ -86,4 +86,5 @@ def run_record(session: Session, failure: str) -> dict[str, Any]:
         },
         "privileges": {item.name: item.text for item in session.loop.privileges},
         "failure": failure,
+        "reason": session.loop.reason,
     }
