@@ -250,11 +250,15 @@ def run_node(
     while not stop.is_set() and not node.failed.is_set():
         executor.spin_once(timeout_sec=0.1)
     node.stop_loop()
-    if node.values["run_dir"] and node.session is not None:
-        write_run(node.session, Path(node.values["run_dir"]), node.failure)
     if node.failed.is_set():
         status = 1
-    node.release()
+    try:
+        if node.values["run_dir"] and node.session is not None:
+            write_run(node.session, Path(node.values["run_dir"]), node.failure)
+        node.release()
+    except Exception as error:  # a full disk, say: the robot stands by now, and the rest is ended in order
+        node.get_logger().error(f"cannot end in order: {cause(error)}")
+        status = 1
     executor.shutdown()
     node.destroy_node()
     rclpy.shutdown()
