@@ -12,7 +12,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable
@@ -31,7 +30,7 @@ from srdp_controller.errors import SrdpError
 from srdp_controller.files import write_file, write_json
 from srdp_controller.offline.augmentation import DynamicsModel, Transitions, train_dynamics
 from srdp_controller.offline.calibrate import calibrate_students
-from srdp_controller.offline.collect import DATASET, collect
+from srdp_controller.offline.collect import collect, dataset_name
 from srdp_controller.offline.critic import TwinCritic, train_critic
 from srdp_controller.offline.dataset import (
     Samples,
@@ -58,6 +57,7 @@ from srdp_controller.policy.teacher import SrdpTeacher
 from srdp_controller.progress import Progress, ProgressPrinter, Report
 from srdp_controller.provenance import versions
 from srdp_controller.resources import find_resource
+from srdp_controller.simulation.scenario import slug
 from srdp_controller.spec import PolicySpec, load_spec
 from srdp_controller.tasks.task import find_task
 
@@ -109,9 +109,7 @@ class Pipeline:
 
         problems = check(self)
         if problems:
-            raise SrdpError(
-                "\n- ".join([f"{len(problems)} problem(s) of the recipe, the spec or the data:", *problems])
-            )
+            raise SrdpError("\n- ".join([f"{len(problems)} problem(s), before any training:", *problems]))
         for remark in remarks(self):
             self.report("check", 1, 1, remark)
         write_file(self.folder / "recipe.json", self.recipe.model_dump_json(indent=1).encode())
@@ -124,10 +122,10 @@ class Pipeline:
     def _complete(self, stage: Stage) -> None:
         key, record = self.key(stage.name), self.record()
         done = record.get(stage.name)
-        if done and done["key"] == key and all((self.folder / name).exists() for name in done["files"]):
-            if all(path.exists() for path in stage.outside(self)):
-                self.report(stage.name, 1, 1, "unchanged, skipped")
-                return
+        left = [*(self.folder / name for name in (done or {}).get("files", ())), *stage.outside(self)]
+        if done and done["key"] == key and all(path.exists() for path in left):
+            self.report(stage.name, 1, 1, "unchanged, skipped")
+            return
         begun = self._json("begun.json")
         if begun.get(stage.name) != key:  # what is there was made from something else
             if record.pop(stage.name, None):
@@ -194,15 +192,23 @@ class Pipeline:
     # --- what the stages leave -------------------------------------------------------------------
 
     @cached_property
-    def task_spec(self) -> PolicySpec:
-        """The spec as the task or ``data.spec`` gives it, with the recipe's histories and prefix.
+    def base_spec(self) -> PolicySpec:
+        """The spec of ``data.spec`` or of the task.
 
         Raises:
             SrdpError: no such task, or the spec is wrong.
         """
-        recipe = self.recipe
-        spec = load_spec(Path(recipe.data.spec)) if recipe.data.spec else find_task(recipe.task).spec()
-        observing = recipe.observation
+        path = self.recipe.data.spec
+        return load_spec(Path(path)) if path else find_task(self.recipe.task).spec()
+
+    @cached_property
+    def task_spec(self) -> PolicySpec:
+        """``base_spec`` with the recipe's histories and prefix, in its own scales.
+
+        Raises:
+            SrdpError: as of ``base_spec``, or a history or prefix does not fit it.
+        """
+        observing, spec = self.recipe.observation, self.base_spec
         try:
             return spec.extended(observing.observation_history, observing.command_history, observing.action_prefix)
         except ValueError as error:
@@ -220,7 +226,7 @@ class Pipeline:
             return load_d4rl(Path(data.dataset), self.task_spec)
         if data.source == "minari":
             return load_trajectories(None, data.dataset, self.task_spec, data.download)
-        return load_trajectories(self.folder / "dataset", DATASET, self.task_spec)
+        return load_trajectories(self.folder / "dataset", dataset_name(self.recipe.task), self.task_spec)
 
     @cached_property
     def spec(self) -> PolicySpec:
@@ -276,8 +282,8 @@ class Pipeline:
 
 
 def _collect(pipeline: Pipeline) -> dict[str, Any]:
-    recipe = pipeline.recipe
-    return dict(collect(recipe.collect, recipe.seed, pipeline.folder / "dataset", pipeline.progress("collect")))
+    folder, progress = pipeline.folder / "dataset", pipeline.progress("collect")
+    return collect(pipeline.recipe, pipeline.base_spec, folder, progress)
 
 
 def _settle_data(pipeline: Pipeline) -> dict[str, Any]:
@@ -467,10 +473,10 @@ def _teacher_content(pipeline: Pipeline) -> list[Any]:
 
 
 def _scenarios(pipeline: Pipeline) -> list[Any]:
-    """What the scenarios' files say, whatever they are called."""
+    """What the spec and the scenarios' files say, whatever they are called."""
     recipe = pipeline.recipe
     names = [name for name in (recipe.collect.scenario, recipe.collect.hole_scenario) if name]
-    return [find_task(recipe.task).scenario(name) for name in names]
+    return [pipeline.base_spec, *(find_task(recipe.task).scenario(name) for name in names)]
 
 
 def _section(recipe: Recipe, path: str) -> Any:
@@ -561,7 +567,7 @@ def pipeline_command(
         last: stage after which to stop
     """
     content = load_recipe(shipped_recipe(recipe), set)
-    name = re.sub(r"[^\w.-]+", "_", content.task.removeprefix("gymnasium:"))
+    name = slug(content.task)
     folder, target = run_folder or Path("runs") / name, output or Path("models") / name
     stages = Pipeline(content, folder, target, ProgressPrinter()).run(last).record()
     result: dict[str, Any] = {"seed": content.seed, "run_folder": str(folder), "stages": stages}

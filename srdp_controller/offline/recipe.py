@@ -29,7 +29,9 @@ class CollectRecipe(Strict):
     hole_scenario: str = Field(default="", description="its regions are left out of the dataset; empty: nothing is")
     expert: str = Field(default="", description="module:Class of an expert; empty: the task's own")
     episodes: int = Field(default=1000, ge=1)
-    disturbance: float = Field(default=0.05, ge=0.0, description="std of the executed perturbation [action units]")
+    disturbance: float | None = Field(
+        default=None, ge=0.0, description="std of the executed perturbation [action units]; None: 10 % of each range"
+    )
     disturbance_time_s: float = Field(default=0.4, gt=0.0, description="its correlation time")
     processes: Processes = 2
 
