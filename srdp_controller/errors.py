@@ -48,3 +48,8 @@ def first_problem(error: ValidationError) -> str:
     got = first.get("input")
     shown = f" (got {got!r})" if not isinstance(got, dict) and first["type"] != "missing" else ""
     return f"field {where}: {message}{shown}" if where else f"{message}{shown}"
+
+
+def cause_of(error: BaseException) -> str:
+    """What an exception says, for a reason or a log: an ``SrdpError``'s text alone, any other with its type."""
+    return str(error) if isinstance(error, SrdpError) else f"{type(error).__name__}: {error}"
