@@ -76,7 +76,7 @@ def _inspect(arguments: argparse.Namespace) -> dict[str, Any]:
 
     bundle = load_bundle(arguments.bundle)
     spec = bundle.spec
-    print(f"SHA-256 {bundle.content.identity()} (spec, graphs, calibration; not the provenance)")
+    print(f"SHA-256 {bundle.identity} (spec, graphs, calibration; not the provenance)")
     print(f"task {spec.task}, control rate {spec.control_rate_hz} Hz, horizon {spec.horizon}")
     for kind, components in (("observation", spec.observation), ("action", spec.action)):
         for component in components:
@@ -97,7 +97,7 @@ def _inspect(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _verify(arguments: argparse.Namespace) -> dict[str, Any]:
     from srdp_controller.engines.providers import EngineOptions
-    from srdp_controller.engines.verify import verify_bundle
+    from srdp_controller.offline.export.verify import verify_bundle
 
     options = EngineOptions(arguments.cache, arguments.precision)
     others: dict[str, Any] = {}

@@ -22,7 +22,7 @@ def _install(arguments: argparse.Namespace) -> dict[str, Any]:
     from srdp_controller.engines.archive import install_bundle
 
     bundle = install_bundle(Path(arguments.archive), Path(arguments.to), arguments.trust or [])
-    identity = bundle.content.identity()
+    identity = bundle.identity
     print(f"{arguments.to}: task {bundle.content.task}, SHA-256 {identity} (spec, graphs, calibration)")
     return {"seed": None, "bundle": arguments.to, "bundle_sha256": identity}
 
