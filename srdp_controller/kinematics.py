@@ -78,3 +78,81 @@ class ForwardKinematics:
             x, y, z = a * x + b * y + c * z + tx, d * x + e * y + f * z + ty, g * x + h * y + i * z + tz
         bx, by, bz, cosine, sine = self._base
         return cosine * x - sine * y + bx, sine * x + cosine * y + by, z + bz
+
+
+NORM_TOLERANCE = 1e-2
+
+
+def unit_quaternion(x: float, y: float, z: float, w: float) -> tuple[float, float, float, float]:
+    """The rotation's quaternion (x, y, z, w) of norm 1 whose first of w, x, y, z that is not 0 is positive.
+
+    Raises:
+        ValueError: its norm is not within ``NORM_TOLERANCE`` of 1, so that it is no rotation.
+    """
+    norm = math.sqrt(x * x + y * y + z * z + w * w)
+    if not abs(norm - 1.0) <= NORM_TOLERANCE:
+        raise ValueError(f"its quaternion has norm {norm:.4g}, expected 1")
+    if (w or x or y or z) < 0.0:
+        norm = -norm
+    return x / norm, y / norm, z / norm, w / norm
+
+
+def six_dimensional(x: float, y: float, z: float, w: float) -> tuple[float, float, float, float, float, float]:
+    """First and second column of a unit quaternion's rotation matrix (Zhou et al., CVPR 2019)."""
+    return (
+        1.0 - 2.0 * (y * y + z * z),
+        2.0 * (x * y + z * w),
+        2.0 * (x * z - y * w),
+        2.0 * (x * y - z * w),
+        1.0 - 2.0 * (x * x + z * z),
+        2.0 * (y * z + x * w),
+    )
+
+
+def yaw(x: float, y: float, z: float, w: float) -> float:
+    """Rotation about z [rad] of a unit quaternion, yaw of URDF's roll, pitch, yaw."""
+    return math.atan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
+
+
+def rotation_numbers(form: str, quaternion: Sequence[float]) -> Sequence[float]:
+    """A quaternion (x, y, z, w) as ``canonical`` (4), ``six_dimensional`` (6) or ``yaw`` (1) numbers.
+
+    Raises:
+        ValueError: it is no rotation.
+    """
+    x, y, z, w = quaternion
+    turn = unit_quaternion(x, y, z, w)
+    if form == "canonical":
+        return turn
+    return six_dimensional(*turn) if form == "six_dimensional" else (yaw(*turn),)
+
+
+def relative_pose(pose: Sequence[float], to: Sequence[float]) -> tuple[float, ...]:
+    """``pose`` seen from ``to``, both (x, y, z [m], quaternion x, y, z, w) in one frame.
+
+    Returns:
+        x, y, z [m], yaw [rad] and the six-dimensional rotation (10 numbers).
+
+    Raises:
+        ValueError: one of the quaternions is no rotation.
+    """
+    px, py, pz, x, y, z, w = pose
+    tx, ty, tz, u, v, s, c = to
+    x, y, z, w = unit_quaternion(x, y, z, w)
+    u, v, s, c = unit_quaternion(u, v, s, c)
+    dx, dy, dz = px - tx, py - ty, pz - tz
+    a, b, g, d, e, f = six_dimensional(u, v, s, c)
+    i, j, k = b * f - g * e, g * d - a * f, a * e - b * d  # the third column
+    turn = unit_quaternion(
+        c * x - u * w - v * z + s * y,
+        c * y - v * w - s * x + u * z,
+        c * z - s * w - u * y + v * x,
+        c * w + u * x + v * y + s * z,
+    )
+    return (
+        a * dx + b * dy + g * dz,
+        d * dx + e * dy + f * dz,
+        i * dx + j * dy + k * dz,
+        yaw(*turn),
+        *six_dimensional(*turn),
+    )

@@ -11,12 +11,20 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import math
+import operator
 import re
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-NUMBERS = ("float", "double", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "octet")
+from srdp_controller.errors import SrdpError
+
+NUMBERS = ("float", "double", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 JOINT_STATE = "sensor_msgs/msg/JointState"
 JOINT_ARRAYS = ("position", "velocity", "effort")
+PLURALS = {"position": "positions", "velocity": "velocities", "effort": "efforts"}
+TWO_TURNS_RAD = 4.0 * math.pi
+ORDERS = 8  # orders of a JointState's joints that are remembered: senders that shuffle them cost time, not memory
 STEP = re.compile(r"([A-Za-z]\w*)(?:\[([^\[\]]+)\])?")
 
 
@@ -98,3 +106,222 @@ def check_path(type_name: str, path: str) -> str | None:
             return f"field {path!r}: {name} is a {inner}; name one of its numbers: {', '.join(inside)}"
         kind = message_class(inner.replace("/", "/msg/", 1))
     return None
+
+
+Getter = Callable[[Any], Any]
+
+
+def _chained(getters: Sequence[Getter]) -> Getter:
+    def get(message: Any) -> Any:
+        for getter in getters:
+            message = getter(message)
+        return message
+
+    return getters[0] if len(getters) == 1 else get
+
+
+def _steps(path: str) -> list[tuple[str, str | None]]:
+    steps = parse_path(path)
+    if steps is None:
+        raise ValueError(f"field {path!r} is not of the form a.b, a[3] or a[name]")
+    return steps
+
+
+def _getter(path: str) -> tuple[Getter, list[tuple[str, Getter, int]]]:
+    """What reads a path, and every array on it: its name, what reads it, and the index that is read."""
+    getters: list[Getter] = []
+    arrays: list[tuple[str, Getter, int]] = []
+    for name, bracket in _steps(path):
+        getters.append(operator.attrgetter(name))
+        if bracket is not None:
+            arrays.append((name, _chained(tuple(getters)), int(bracket)))
+            getters.append(operator.itemgetter(int(bracket)))
+    return _chained(tuple(getters)), arrays
+
+
+def _joint_entry(type_name: str, path: str) -> tuple[str, str] | None:
+    """(array, joint) where the path is an entry of a JointState's array; None for any other path."""
+    steps = _steps(path)
+    if type_name != JOINT_STATE or steps[0][0] not in JOINT_ARRAYS or steps[0][1] is None:
+        return None
+    return steps[0][0], steps[0][1]
+
+
+def known_class(type_name: str) -> Any:
+    """As ``message_class``.
+
+    Raises:
+        SrdpError: the message's package is not installed, or has no such message.
+    """
+    kind = message_class(type_name)
+    if kind is None:
+        package = type_name.partition("/")[0]
+        raise SrdpError(f"message type {type_name} is not here; install or source the ROS 2 package {package}")
+    return kind
+
+
+class Extractor:
+    """Reads the numbers at ``fields``, in their order, from messages of one type, and says what is wrong with one.
+
+    Args:
+        type_name: e.g. ``sensor_msgs/msg/JointState``.
+        fields: paths of numbers (see the module's text); JointState arrays by the joint's name.
+        frame: a message whose header names another frame is refused, one without a frame is taken to be in it; empty:
+            any frame.
+        chain_joints: joints of a kinematic chain: no limit of the observation sees their angles, so angles that can
+            only be degrees are refused here.
+
+    Raises:
+        SrdpError: the type is not installed, or a path leads to no number in it.
+    """
+
+    def __init__(
+        self, type_name: str, fields: Sequence[str], frame: str = "", chain_joints: Collection[str] = ()
+    ) -> None:
+        self.type: Any = known_class(type_name)
+        wrong = next((text for text in (check_path(type_name, path) for path in fields) if text is not None), None)
+        if wrong is not None:
+            raise SrdpError(f"{type_name}: {wrong}")
+        has_header = self.type.get_fields_and_field_types().get("header") == "std_msgs/Header"
+        self.fields = list(fields)
+        self.chain_joints = frozenset(chain_joints)
+        self.stamped = has_header
+        self._frame = frame if has_header else ""
+        self._joints: list[tuple[int, str, str]] = []  # place among the values, array, joint
+        self._others: list[tuple[int, Getter]] = []
+        self._arrays: dict[tuple[str, int], tuple[str, Getter, int]] = {}
+        for place, path in enumerate(self.fields):
+            entry = _joint_entry(type_name, path)
+            if entry is not None:
+                self._joints.append((place, *entry))
+                continue
+            getter, arrays = _getter(path)
+            self._others.append((place, getter))
+            for depth, array in enumerate(arrays):
+                self._arrays[path, depth] = array
+        self._joint_arrays = sorted({array for _, array, _ in self._joints})
+        self._orders: dict[tuple[str, ...], list[int] | str] = {}
+        plain = [path for path in self.fields if "[" not in path]
+        self._plain = operator.attrgetter(*plain) if len(plain) == len(self.fields) > 1 else None
+
+    def values(self, message: Any) -> list[float]:
+        """The numbers, in the order of ``fields``, of a message that ``check`` accepts."""
+        if self._plain is not None:
+            return list(map(float, self._plain(message)))
+        values = [0.0] * len(self.fields)
+        if self._joints:
+            order = self._order(message)
+            for (place, array, _), index in zip(self._joints, order, strict=False):
+                values[place] = getattr(message, array)[index]
+        for place, getter in self._others:
+            values[place] = float(getter(message))
+        return values
+
+    def check(self, message: Any) -> str | None:
+        """None, or what is wrong with the message (a joint that is missing, say, or another frame)."""
+        if self._frame:
+            given = message.header.frame_id
+            if given and given != self._frame:
+                return f"its frame is {given!r}, the bundle's is {self._frame!r}; publish it in that frame"
+        for name, getter, index in self._arrays.values():
+            size = len(getter(message))
+            if index >= size:
+                return f"{name}[{index}] is not in the message ({name} has {size} entries)"
+        if not self._joints:
+            return None
+        order = self._order(message)
+        if isinstance(order, str):
+            return order
+        many = len(message.name)
+        for array in self._joint_arrays:
+            size = len(getattr(message, array))
+            if size != many:
+                return f"{size} {PLURALS[array]} for {many} joints"
+        for (_, array, joint), index in zip(self._joints, order, strict=True):
+            if array == "position" and joint in self.chain_joints:
+                value = message.position[index]
+                if TWO_TURNS_RAD < abs(value) < math.inf:
+                    return f"joint {joint!r} at {value:.4g} rad is beyond two turns: are these degrees?"
+        return None
+
+    def stamp_ns(self, message: Any) -> int | None:
+        """The header's stamp [ns]; None where the type has no header."""
+        if not self.stamped:
+            return None
+        stamp = message.header.stamp
+        return int(stamp.sec * 1_000_000_000 + stamp.nanosec)
+
+    def _order(self, message: Any) -> list[int] | str:
+        """Where each joint stands in this sender's arrays, or which joint does not."""
+        names = tuple(message.name)
+        order = self._orders.get(names)
+        if order is None:
+            missing = next((joint for _, _, joint in self._joints if joint not in names), None)
+            if missing is None:
+                order = [names.index(joint) for _, _, joint in self._joints]
+            else:
+                order = f"joint {missing!r} is not in the message (it has {len(names)} joints)"
+            if len(self._orders) < ORDERS:
+                self._orders[names] = order
+        return order
+
+
+class MessageWriter:
+    """Writes numbers to ``fields`` of one message of a type, which is used again and again.
+
+    Arrays are as long as the greatest index needs. A JointState has the joints that ``fields`` name, in that order;
+    an entry of its arrays that no field names is NaN.
+
+    Raises:
+        SrdpError: the type is not installed, or a path leads to no number in it.
+    """
+
+    def __init__(self, type_name: str, fields: Sequence[str], frame: str = "") -> None:
+        reader = Extractor(type_name, fields)
+        self.type = reader.type
+        self._message = self.type()
+        self._stamp = self._message.header.stamp if reader.stamped else None
+        if reader.stamped:
+            self._message.header.frame_id = frame
+        entries = [_joint_entry(type_name, path) for path in fields]
+        joints = list(dict.fromkeys(entry[1] for entry in entries if entry is not None))
+        if joints:
+            self._message.name = joints
+        for array in {entry[0] for entry in entries if entry is not None}:
+            setattr(self._message, array, [math.nan] * len(joints))
+        self._places: list[tuple[Callable[[Any, Any, Any], None], Any, Any, type]] = []
+        for path, entry in zip(fields, entries, strict=True):
+            steps: list[tuple[str, str | None]] = _steps(path)
+            if entry is not None:
+                steps = [(entry[0], str(joints.index(entry[1])))]
+            self._places.append(self._place(steps))
+
+    def _place(self, steps: list[tuple[str, str | None]]) -> tuple[Callable[[Any, Any, Any], None], Any, Any, type]:
+        """How a number is written, into what, where in it, and as what."""
+        inside = self._message
+        for depth, (name, bracket) in enumerate(steps):
+            last = depth == len(steps) - 1
+            inner = inside.get_fields_and_field_types()[name]
+            convert = float if "float" in inner or "double" in inner else int
+            if bracket is None:
+                if last:
+                    return setattr, inside, name, convert
+                inside = getattr(inside, name)
+                continue
+            index, array = int(bracket), getattr(inside, name)
+            while len(array) <= index:
+                element = re.fullmatch(r"sequence<(.+?)(?:, \d+)?>", inner)
+                assert element is not None
+                array.append(known_class(element[1].replace("/", "/msg/", 1))() if "/" in inner else convert(0))
+            if last:
+                return operator.setitem, array, index, convert
+            inside = array[index]
+        raise AssertionError("a path has at least one step")
+
+    def message(self, values: Sequence[float], stamp_ns: int) -> Any:
+        """The one message, with ``values`` at the fields and the stamp [ns] in its header, if it has one."""
+        if self._stamp is not None:
+            self._stamp.sec, self._stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
+        for (write, inside, where, convert), value in zip(self._places, values, strict=True):
+            write(inside, where, float(value) if convert is float else round(value))
+        return self._message

@@ -308,6 +308,21 @@ def _units_of(source: Any) -> tuple[str, ...] | None:
     return None
 
 
+def _numbered(components: Any, first: int) -> Any:
+    if not isinstance(components, list | tuple):
+        return components
+    numbered = []
+    for place, one in enumerate(components, first):
+        if isinstance(one, Mapping | ObservationComponent | ActionComponent):
+            one = dict(one)
+            if one.get("index", -1) < 0:
+                one["index"] = place
+            if isinstance(one.get("source"), Mapping):
+                one["source"] = {"kind": "topic", **one["source"]}
+        numbered.append(one)
+    return numbered
+
+
 class PolicySpec(Strict):
     """Observation (obs_dim,), action chunk (horizon, act_dim) and how both meet the robot."""
 
@@ -322,26 +337,20 @@ class PolicySpec(Strict):
     @model_validator(mode="before")
     @classmethod
     def _number(cls, content: Any) -> Any:
-        """Fill the indices in that were left out."""
+        """Fill in what may be left out: indices, and a source's kind where it is a topic."""
         if not isinstance(content, Mapping):
             return content
         content = dict(content)
-
-        def numbered(components: Any, first: int = 0) -> Any:
-            if not isinstance(components, list | tuple):
-                return components
-            return [
-                {"index": first + place, **one} if isinstance(one, Mapping) else one
-                for place, one in enumerate(components)
-            ]
-
-        content["observation"] = numbered(content.get("observation"))
+        content["observation"] = _numbered(content.get("observation"), 0)
         groups, first = [], 0
         for group in content.get("action_groups") or ():
-            if isinstance(group, Mapping) and isinstance(group.get("components"), list | tuple):
-                group = {**group, "components": numbered(group["components"], first)}
-                first += len(group["components"])
-            groups.append(group)
+            if isinstance(group, Mapping | ActionGroup):
+                plain = dict(group)
+                plain["components"] = _numbered(plain.get("components"), first)
+                first += len(plain["components"] or ())
+                groups.append(plain)
+            else:
+                groups.append(group)
         content["action_groups"] = groups
         return content
 

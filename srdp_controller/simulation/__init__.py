@@ -1,1 +1,1 @@
-"""PyBullet worlds as Gymnasium environments, the scripted expert and closed-loop evaluation."""
+"""What any simulated robot shares: scenarios, sensing, actuation, faults and time; no task."""

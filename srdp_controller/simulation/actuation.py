@@ -1,32 +1,45 @@
-"""The way from a published command to the arm: delay with jitter, loss, hold, rate limits."""
+"""The way from a published command to the drives: delay with jitter, order, loss, and the robot's own watchdog."""
 
 from __future__ import annotations
 
 import heapq
-import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from srdp_controller.simulation.scenario import Actuation
+from srdp_controller.spec import PolicySpec
+
+
+def watchdog_values(spec: PolicySpec) -> list[float | None]:
+    """What each action does when commands stay away: a value (zero for velocities), or None, to stay as it is."""
+    found: list[float | None] = []
+    for group in spec.action_groups:
+        values = group.hold_values()
+        found += [None] * len(group.components) if values is None else list(values)
+    return found
 
 
 class DelayedActuator:
-    """Planar velocity commands that take effect late, in order, and expire.
+    """Commands (act_dim,) that take effect late, in order, and expire; times are seconds of the episode."""
 
-    Times are simulation seconds; velocities (2,) in m/s.
-    """
-
-    def __init__(self, parameters: Actuation, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        parameters: Actuation,
+        watchdog: Sequence[float | None],
+        start: Sequence[float],
+        rng: np.random.Generator,
+    ) -> None:
         self._parameters = parameters
+        self._watchdog = watchdog
         self._rng = rng
-        self._queue: list[tuple[float, int, float, float]] = []
+        self._queue: list[tuple[float, int, list[float]]] = []
         self._sequence = 0
         self._newest_effective = -1
-        self._target = (0.0, 0.0)
-        self._since = -math.inf
-        self.velocity = (0.0, 0.0)
+        self._target = [float(value) for value in start]
+        self._since = 0.0
 
-    def send(self, velocity: tuple[float, float], now: float) -> None:
+    def send(self, command: Sequence[float], now: float) -> None:
         """Accept a command at time ``now`` [s]."""
         parameters = self._parameters
         self._sequence += 1
@@ -35,24 +48,16 @@ class DelayedActuator:
         delay = parameters.delay_s
         if parameters.jitter_s:
             delay = max(0.0, delay + parameters.jitter_s * float(self._rng.standard_normal()))
-        heapq.heappush(self._queue, (now + delay, self._sequence, velocity[0], velocity[1]))
+        heapq.heappush(self._queue, (now + delay, self._sequence, [float(value) for value in command]))
 
-    def step(self, now: float, dt: float) -> tuple[float, float]:
-        """Velocity in force during the next ``dt`` seconds, within speed and acceleration limits."""
-        while self._queue and self._queue[0][0] <= now:
-            effective, sequence, vx, vy = heapq.heappop(self._queue)
+    def in_force(self, now: float) -> list[float]:
+        """The command (act_dim,) that the drives follow at time ``now`` [s]; never to be asked back in time."""
+        while self._queue and self._queue[0][0] <= now + 1e-9:
+            effective, sequence, command = heapq.heappop(self._queue)
             if sequence > self._newest_effective:
                 self._newest_effective = sequence
-                self._target, self._since = (vx, vy), effective
-        parameters = self._parameters
-        tx, ty = self._target if now - self._since <= parameters.hold_s else (0.0, 0.0)
-        speed = math.hypot(tx, ty)
-        if speed > parameters.velocity_limit:
-            tx, ty = tx * parameters.velocity_limit / speed, ty * parameters.velocity_limit / speed
-        dx, dy = tx - self.velocity[0], ty - self.velocity[1]
-        change = math.hypot(dx, dy)
-        most = parameters.acceleration_limit * dt
-        if change > most:
-            dx, dy = dx * most / change, dy * most / change
-        self.velocity = (self.velocity[0] + dx, self.velocity[1] + dy)
-        return self.velocity
+                self._target, self._since = command, effective
+        if now - self._since > self._parameters.hold_s + 1e-9:
+            pairs = zip(self._target, self._watchdog, strict=True)
+            self._target = [held if value is None else value for held, value in pairs]
+        return self._target

@@ -10,98 +10,37 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from srdp_controller.errors import SrdpError
 from srdp_controller.simulation.scenario import Scenario, load_scenario
+from srdp_controller.simulation.world import Measured, Outcome, TopicLayout, World
 from srdp_controller.spec import PolicySpec
 
+# a task's author needs these of the simulation as well
+__all__ = [
+    "Expert",
+    "Measured",
+    "Outcome",
+    "Task",
+    "TaskError",
+    "TopicLayout",
+    "World",
+    "find_task",
+    "known_tasks",
+    "load_object",
+    "summarise",
+]
 GROUP = "srdp_controller.tasks"
 
 
 class TaskError(SrdpError):
     """A task is not there, or lacks what a command needs."""
-
-
-@dataclass(frozen=True)
-class TopicLayout:
-    """What a world publishes on a topic: the message type, the fields that it fills, in order, and the frame."""
-
-    type: str
-    fields: tuple[str, ...]
-    frame: str = ""
-    latched: bool = False
-
-
-class Measured(NamedTuple):
-    """One message of a world: values in the order of its topic's fields, and when they were measured [s]."""
-
-    topic: str
-    values: Sequence[float]
-    measured_s: float
-
-
-@dataclass
-class Outcome:
-    """What an episode came to.
-
-    Attributes:
-        success: whether the task was done.
-        finished: whether the episode is over.
-        duration_s: its time so far.
-        metrics: what is reported of it (numbers, or words that are counted over the episodes).
-        details: what figures need (paths, layout); JSON-serialisable.
-    """
-
-    success: bool = False
-    finished: bool = False
-    duration_s: float = 0.0
-    metrics: dict[str, float | int | str] = field(default_factory=dict)
-    details: dict[str, Any] = field(default_factory=dict)
-
-
-class World(Protocol):
-    """One simulated robot; the same in virtual time (evaluation) and in real time (the robot node).
-
-    Attributes:
-        tick_s: what ``tick`` advances the time by [s].
-        time_s: of the episode.
-        topics: what it publishes, by topic.
-        outcome: of the episode.
-    """
-
-    tick_s: float
-    time_s: float
-    topics: Mapping[str, TopicLayout]
-    outcome: Outcome
-
-    def reset(self, rng: np.random.Generator) -> None:
-        """Start an episode; everything random in it comes from ``rng``."""
-
-    def tick(self) -> None:
-        """Advance by ``tick_s``."""
-
-    def send(self, command: Sequence[float]) -> None:
-        """Accept a command (act_dim,) in SI units, in the order of the spec's actions, now."""
-
-    def measurements(self) -> list[Measured]:
-        """What the sensors have published since the last call, in order."""
-
-    @property
-    def truth(self) -> Any:
-        """What an expert is told of the true state."""
-
-    def snapshot(self) -> list[float]:
-        """The scene as numbers from which the task's ``render`` draws it; empty where it cannot."""
-
-    def close(self) -> None:
-        """Free what it holds."""
 
 
 class Expert(Protocol):
@@ -182,7 +121,8 @@ def find_task(name: str) -> Task:
         if entry.name == name:
             return entry.load()()  # type: ignore[no-any-return]
     raise TaskError(
-        f"no task {name!r}; installed are: {', '.join(known_tasks()) or 'none'}; or give module:Class, or gymnasium:ENV_ID"
+        f"no task {name!r}; installed are: {', '.join(known_tasks()) or 'none'}; "
+        "or give module:Class, or gymnasium:ENV_ID"
     )
 
 

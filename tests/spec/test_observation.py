@@ -43,7 +43,7 @@ def test_an_optional_topic_has_its_default_until_it_speaks(assembler):
 def test_a_bad_value_changes_nothing_and_is_named(assembler, bad):
     fill(assembler)
     before = assembler.vector.copy()
-    assert assembler.update("/object_pose", [0.0, bad], 200) == "object_y"
+    assert assembler.update("/object_pose", [0.0, bad], 200) .startswith("object_y")
     assert np.array_equal(assembler.vector, before)
     assert assembler.plans["/object_pose"].measured_ns == 100
 

@@ -142,10 +142,9 @@ class SimulatedArm:
         """Let the drives follow the tip position (x, y) [m]."""
         self._hold(self._inverse(x, y))
 
-    def joint_states(self) -> tuple[list[float], list[float]]:
-        """Joint positions [rad] and velocities [rad/s], base joint first."""
-        states = self._client.getJointStates(self.body, self.joints)
-        return [state[0] for state in states], [state[1] for state in states]
+    def joint_positions(self) -> list[float]:
+        """Joint positions [rad], base joint first."""
+        return [state[0] for state in self._client.getJointStates(self.body, self.joints)]
 
     def tip_position(self) -> tuple[float, float]:
         """True tip position (x, y) [m]."""

@@ -7,6 +7,7 @@ symmetric line, where a coin decides: there the expert's action distribution has
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,6 +21,15 @@ ORBIT_M = 0.070
 PUSH_SPEED = 0.12
 TRAVEL_SPEED = 0.20
 Point = tuple[float, float]
+
+
+class PushingTruth(NamedTuple):
+    """True positions (x, y) [m] of the pusher's tip, the box, its goal and the post."""
+
+    tip: Point
+    box: Point
+    goal: Point
+    post: Point
 
 
 class PushingExpert:
@@ -54,8 +64,9 @@ class PushingExpert:
             self._side = 1 if self._rng.random() < 0.5 else -1
         return post[0] + 0.012, post[1] + self._side * CLEARANCE_M
 
-    def act(self, tip: Point, box: Point, goal: Point, post: Point) -> np.ndarray:
+    def act(self, truth: PushingTruth) -> np.ndarray:
         """The expert's command (2,) [m/s]."""
+        tip, box, goal, post = truth
         way = self._waypoint(box, goal, post)
         dx, dy = way[0] - box[0], way[1] - box[1]
         distance = math.hypot(dx, dy) + 1e-9

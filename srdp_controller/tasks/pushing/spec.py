@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 from srdp_controller.spec import (
-    TWIST,
     ActionComponent,
     ActionGroup,
     KinematicsSource,
@@ -23,21 +22,22 @@ from srdp_controller.spec import (
     Workspace,
 )
 from srdp_controller.tasks.pushing.arm import arm_chain
-from srdp_controller.tasks.pushing.world import WORK_AREA_LOWER_M, WORK_AREA_UPPER_M
 
 HORIZON = 8
 CONTROL_RATE_HZ = 20.0
 MAX_TIP_SPEED = 0.25
 FRAME = "table"
+POSE = "geometry_msgs/msg/PoseStamped"
+WORK_AREA_LOWER_M = (-0.26, -0.17)
+WORK_AREA_UPPER_M = (0.26, 0.17)
 MARGIN_M = 0.25  # a measured position that far outside the work area is a fault, not a state
 
 
 def pushing_spec() -> PolicySpec:
     """Specification of the pushing task (observation (8,), action chunk (8, 2))."""
-    pose = "geometry_msgs/msg/PoseStamped"
 
     def position(topic: str, axis: str, default: float | None = None) -> Source:
-        return TopicSource(topic=topic, type=pose, frame=FRAME, field=f"pose.position.{axis}", default=default)
+        return TopicSource(topic=topic, type=POSE, frame=FRAME, field=f"pose.position.{axis}", default=default)
 
     sources: list[tuple[str, str, Source]] = []
     for axis in ("x", "y"):
@@ -85,7 +85,7 @@ def pushing_spec() -> PolicySpec:
                 name="tool",
                 kind="twist",
                 components=action,
-                output=Output(topic="~/command", type=TWIST, frame=FRAME),
+                output=Output(topic="~/command", type="geometry_msgs/msg/TwistStamped", frame=FRAME),
                 on_hold="zero",
             ),
         ),

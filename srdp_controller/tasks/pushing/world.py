@@ -1,4 +1,4 @@
-"""Tabletop pushing round a post: the physics, the sensors and the actuators of one episode.
+"""Tabletop pushing round a post: the physics of one episode, and what came of it.
 
 Task frame: origin in the middle of the work area on the table top, x from start to goal, y to the
 left, z up; metres, radians, simulation seconds.
@@ -8,46 +8,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
-from srdp_controller.simulation.actuation import DelayedActuator
 from srdp_controller.simulation.bullet import connect
-from srdp_controller.simulation.faults import FaultInjector
-from srdp_controller.simulation.scenario import EpisodeLayout, Scenario, draw_layout
-from srdp_controller.simulation.sensors import Measurement, SensorStream
+from srdp_controller.simulation.world import Outcome, SimulatedWorld, TopicLayout
 from srdp_controller.tasks.pushing.arm import SimulatedArm
+from srdp_controller.tasks.pushing.expert import PushingExpert, PushingTruth
+from srdp_controller.tasks.pushing.scenario import EpisodeLayout, PushingScenario
+from srdp_controller.tasks.pushing.spec import FRAME, POSE, WORK_AREA_LOWER_M, WORK_AREA_UPPER_M, pushing_spec
 
 PHYSICS_RATE_HZ = 240
 SERVO_EVERY = 2  # physics steps between two inverse-kinematics solutions
+PATH_EVERY = 12  # physics steps between two points of an episode's paths
 BOX_HALF_M = 0.03
 POST_RADIUS_M = 0.02
 POST_HEIGHT_M = 0.08
-WORK_AREA_LOWER_M = (-0.26, -0.17)
-WORK_AREA_UPPER_M = (0.26, 0.17)
 LEAD_LIMIT_M = 0.03  # the drives' set point never runs further ahead of the tip than this
+POSE_FIELDS = ("pose.position.x", "pose.position.y", "pose.orientation.z", "pose.orientation.w")
 
 
-@dataclass
-class EpisodeOutcome:
-    """What an episode came to."""
+class PushingWorld(SimulatedWorld):
+    """One simulated robot; a tick is a physics step of 1/240 s, a snapshot the arm's joints and the box's x, y, yaw."""
 
-    layout: EpisodeLayout
-    success: bool = False
-    finished: bool = False
-    duration_s: float = 0.0
-    post_contacts: int = 0
-    way: str = ""
-    box_path: list[tuple[float, float]] = field(default_factory=list)
-    tip_path: list[tuple[float, float]] = field(default_factory=list)
+    scenario: PushingScenario
 
-
-class PushingWorld:
-    """One simulated robot; ``reset`` starts an episode, ``step`` advances the physics by 1/240 s."""
-
-    def __init__(self, scenario: Scenario, gui: bool = False) -> None:
-        self.scenario = scenario
+    def __init__(self, scenario: PushingScenario, seed: int = 0, gui: bool = False) -> None:
         self._client = b = connect(gui)
         b.setTimeStep(1.0 / PHYSICS_RATE_HZ)
         b.setGravity(0.0, 0.0, -9.81)
@@ -80,91 +66,107 @@ class PushingWorld:
         arm = scenario.arm
         self.arm = SimulatedArm(b, arm.payload_kg, arm.torque_scale, arm.joint_friction)
         b.changeDynamics(self.arm.body, self.arm.tip_link, lateralFriction=scenario.payload.tip_friction)
-        self.time_s = 0.0
-        self.outcome: EpisodeOutcome
         self.arm.place(0.0, 0.0)
         for _ in range(10):  # Bullet's caches settle in the first steps; states saved before differ after
             b.stepSimulation()
         self._pristine = b.saveState()
-        self._rng = np.random.default_rng(0)
-        self.reset(np.random.default_rng(0))
+        joints = TopicLayout("sensor_msgs/msg/JointState", tuple(f"position[{name}]" for name in self.arm.joint_names))
+        topics = {
+            "/joint_states": joints,
+            "/object_pose": TopicLayout(POSE, POSE_FIELDS, FRAME),
+            "/goal_pose": TopicLayout(POSE, POSE_FIELDS, FRAME, latched=True),
+            "/post_pose": TopicLayout(POSE, POSE_FIELDS, FRAME, latched=True),
+        }
+        super().__init__(scenario, pushing_spec(), topics, 1.0 / PHYSICS_RATE_HZ, seed)
 
-    def reset(self, rng: np.random.Generator, layout: EpisodeLayout | None = None) -> EpisodeLayout:
-        """Start an episode; everything random in it comes from ``rng``."""
-        b = self._client
-        scenario = self.scenario
-        b.restoreState(self._pristine)  # contacts and velocities of the last episode would leak into this one
-        self._rng = rng
-        self.layout = layout or draw_layout(scenario.layout, rng)
-        self.outcome = EpisodeOutcome(self.layout)
-        self.time_s = 0.0
-        self._steps = 0
+    def _begin(self, rng: np.random.Generator) -> Outcome:
+        self.place(self.scenario.draw_layout(rng))
+        self._velocity = (0.0, 0.0)
         self._touching = False
-        self.arm.place(*self.layout.tip)
-        b.resetBasePositionAndOrientation(
-            self._box, [*self.layout.box, BOX_HALF_M], b.getQuaternionFromEuler([0.0, 0.0, self.layout.box_yaw])
+        return Outcome(
+            metrics={"post_contacts": 0},
+            details={"layout": self.layout.model_dump(), "box_path": [], "tip_path": [], "way": ""},
         )
+
+    def place(self, layout: EpisodeLayout) -> None:
+        """Put everything where an episode's layout says, at rest."""
+        b = self._client
+        b.restoreState(self._pristine)  # contacts and velocities of the last episode would leak into this one
+        self.layout = layout
+        self.arm.place(*layout.tip)
+        self._place_box(*layout.box, layout.box_yaw)
         b.resetBaseVelocity(self._box, [0.0] * 3, [0.0] * 3)
-        b.resetBasePositionAndOrientation(self._post, [*self.layout.post, POST_HEIGHT_M / 2], [0.0, 0.0, 0.0, 1.0])
-        b.resetBasePositionAndOrientation(self._goal_marker, [*self.layout.goal, 0.001], [0.0, 0.0, 0.0, 1.0])
-        self._target = list(self.layout.tip)
-        self.actuator = DelayedActuator(scenario.actuation, rng)
-        self.joint_sensor = SensorStream(scenario.joint_states, len(self.arm.joints), rng)
-        self.object_sensor = SensorStream(scenario.object_pose, 3, rng)
-        self._joint_faults = FaultInjector(scenario.faults, "joint_states")
-        self._object_faults = FaultInjector(scenario.faults, "object_pose")
-        self._observe()
-        return self.layout
+        b.resetBasePositionAndOrientation(self._post, [*layout.post, POST_HEIGHT_M / 2], [0.0, 0.0, 0.0, 1.0])
+        b.resetBasePositionAndOrientation(self._goal_marker, [*layout.goal, 0.001], [0.0, 0.0, 0.0, 1.0])
+        self._target = list(layout.tip)
 
-    def send(self, velocity: tuple[float, float]) -> None:
-        """Accept a planar tool velocity command [m/s] now."""
-        self.actuator.send(velocity, self.time_s)
+    def _place_box(self, x: float, y: float, yaw: float) -> None:
+        b = self._client
+        b.resetBasePositionAndOrientation(self._box, [x, y, BOX_HALF_M], b.getQuaternionFromEuler([0.0, 0.0, yaw]))
 
-    def step(self) -> None:
-        """Advance by one physics step (1/240 s)."""
-        dt = 1.0 / PHYSICS_RATE_HZ
-        vx, vy = self.actuator.step(self.time_s, dt)
+    def _advance(self, command: Sequence[float]) -> None:
+        dt = self.tick_s
+        self._velocity = self._tool_velocity(command[0], command[1], dt)
         tip = self.arm.tip_position()
-        for axis, velocity in ((0, vx), (1, vy)):
+        for axis, velocity in enumerate(self._velocity):
             target = self._target[axis] + velocity * dt
             target = min(max(target, tip[axis] - LEAD_LIMIT_M), tip[axis] + LEAD_LIMIT_M)
             self._target[axis] = min(max(target, WORK_AREA_LOWER_M[axis]), WORK_AREA_UPPER_M[axis])
-        if self._steps % SERVO_EVERY == 0:
+        if self._ticks % SERVO_EVERY == 0:
             self.arm.aim(self._target[0], self._target[1])
         self._client.stepSimulation()
-        self._steps += 1
-        self.time_s = self._steps / PHYSICS_RATE_HZ
-        self._observe()
-        self._judge()
 
-    def _observe(self) -> None:
-        if self.joint_sensor.due(self.time_s):
-            positions, _ = self.arm.joint_states()
-            self.joint_sensor.sample(np.array(positions), self.time_s)
-        if self.object_sensor.due(self.time_s):
-            self.object_sensor.sample(np.array([*self.box_position(), self.box_yaw()]), self.time_s)
+    def _tool_velocity(self, vx: float, vy: float, dt: float) -> tuple[float, float]:
+        """The tool's velocity after ``dt``, within the drives' speed and acceleration limits [m/s]."""
+        limits = self.scenario.actuation
+        speed = math.hypot(vx, vy)
+        if speed > limits.velocity_limit:
+            vx, vy = vx * limits.velocity_limit / speed, vy * limits.velocity_limit / speed
+        dx, dy = vx - self._velocity[0], vy - self._velocity[1]
+        change, most = math.hypot(dx, dy), limits.acceleration_limit * dt
+        if change > most:
+            dx, dy = dx * most / change, dy * most / change
+        return self._velocity[0] + dx, self._velocity[1] + dy
+
+    def _true_values(self, topic: str) -> Sequence[float]:
+        if topic == "/joint_states":
+            return self.arm.joint_positions()
+        if topic == "/object_pose":
+            return [*self.box_position(), self.box_yaw()]
+        return [*(self.layout.goal if topic == "/goal_pose" else self.layout.post), 0.0]
+
+    def _message(self, topic: str, measured: np.ndarray) -> Sequence[float]:
+        values: list[float] = measured.tolist()
+        if topic == "/joint_states" or len(values) < 3:
+            return values
+        x, y, yaw = values
+        # an infinite angle, which a fault may give, has no sine
+        return [x, y, *((math.sin(yaw / 2), math.cos(yaw / 2)) if math.isfinite(yaw) else (yaw, yaw))]
 
     def _judge(self) -> None:
         outcome = self.outcome
-        if outcome.finished:
-            return
         x, y = self.box_position()
-        outcome.duration_s = self.time_s
-        if self._steps % 12 == 0:
-            outcome.box_path.append((x, y))
-            outcome.tip_path.append(self.arm.tip_position())
+        if self._ticks % PATH_EVERY == 0:
+            outcome.details["box_path"].append((x, y))
+            outcome.details["tip_path"].append(self.arm.tip_position())
             touching = bool(self._client.getContactPoints(self._post, self._box)) or bool(
                 self._client.getContactPoints(self._post, self.arm.body)
             )
-            outcome.post_contacts += touching and not self._touching
+            outcome.metrics["post_contacts"] = int(outcome.metrics["post_contacts"]) + (touching and not self._touching)
             self._touching = touching
-        if not outcome.way and x > self.layout.post[0]:
-            outcome.way = "left" if y > self.layout.post[1] else "right"
-        goal = self.layout.goal
-        if math.hypot(x - goal[0], y - goal[1]) <= self.scenario.success_radius_m:
-            outcome.success = outcome.finished = True
-        elif self.time_s >= self.scenario.time_limit_s:
-            outcome.finished = True
+        post, goal = self.layout.post, self.layout.goal
+        if not outcome.details["way"] and x > post[0]:
+            outcome.details["way"] = "left" if y > post[1] else "right"
+        outcome.success = math.hypot(x - goal[0], y - goal[1]) <= self.scenario.success_radius_m
+        outcome.finished |= outcome.success
+        # only of starts from which the expert tosses a coin; "stuck": the box never passed the post
+        if outcome.finished and PushingExpert.is_ambiguous(self.layout.box, post):
+            outcome.metrics["ways"] = outcome.details["way"] or "stuck"
+
+    @property
+    def truth(self) -> PushingTruth:
+        """What the expert is told: the true positions [m]."""
+        return PushingTruth(self.arm.tip_position(), self.box_position(), self.layout.goal, self.layout.post)
 
     def box_position(self) -> tuple[float, float]:
         """True box position (x, y) [m]."""
@@ -176,24 +178,16 @@ class PushingWorld:
         _, quaternion = self._client.getBasePositionAndOrientation(self._box)
         return float(self._client.getEulerFromQuaternion(quaternion)[2])
 
-    def joint_measurements(self) -> list[Measurement]:
-        """Joint positions (7,) [rad] published since the last call: the newest, unless a fault adds to it."""
-        return self._publish(self.joint_sensor, self._joint_faults)
+    def snapshot(self) -> list[float]:
+        """Joint positions [rad] and the box's x, y [m], yaw [rad]."""
+        return [*self.arm.joint_positions(), *self.box_position(), self.box_yaw()]
 
-    def object_measurements(self) -> list[Measurement]:
-        """Box poses (x, y, yaw) published since the last call: the newest, unless a fault adds to it."""
-        return self._publish(self.object_sensor, self._object_faults)
-
-    def _publish(self, sensor: SensorStream, faults: FaultInjector) -> list[Measurement]:
-        newest = sensor.published(self.time_s)
-        return [] if newest is None else faults.apply(newest, self.time_s)
-
-    def pose(self, joint_positions: Sequence[float], box: tuple[float, float], box_yaw: float) -> None:
-        """Put arm [rad] and box [m, rad] where a recording says, without dynamics."""
-        b = self._client
-        for joint, angle in zip(self.arm.joints, joint_positions, strict=True):
-            b.resetJointState(self.arm.body, joint, angle)
-        b.resetBasePositionAndOrientation(self._box, [*box, BOX_HALF_M], b.getQuaternionFromEuler([0.0, 0.0, box_yaw]))
+    def show(self, snapshot: Sequence[float]) -> None:
+        """Put arm and box where a snapshot says, without dynamics."""
+        *angles, x, y, yaw = snapshot
+        for joint, angle in zip(self.arm.joints, angles, strict=True):
+            self._client.resetJointState(self.arm.body, joint, angle)
+        self._place_box(x, y, yaw)
 
     def render(self, width: int = 320, height: int = 240) -> np.ndarray:
         """Picture (height, width, 3) uint8 of the scene, by PyBullet's software renderer."""

@@ -1,0 +1,69 @@
+"""Any world as a Gymnasium environment, for Minari's collector and for users' own tools."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from srdp_controller.simulation.observed import ObservedWorld
+from srdp_controller.simulation.world import World
+from srdp_controller.spec import PolicySpec
+
+
+class WorldEnv(gymnasium.Env[np.ndarray, np.ndarray]):
+    """A world at the spec's control rate, seen as the controller would see it.
+
+    Observation (obs_dim,) and action (act_dim,), float32, SI units. The reward is what the metric ``return`` grew
+    by where the world keeps one, else 1 on success. Terminated on success, truncated at any other end.
+    """
+
+    def __init__(self, world: World, spec: PolicySpec) -> None:
+        self.observed = ObservedWorld(world, spec)
+        self._ticks = max(1, round(spec.step_s / world.tick_s))
+        limits = ([component.lower for component in spec.observation], [c.upper for c in spec.observation])
+        self.observation_space = _box(*limits)
+        self.action_space = _box(*spec.action_limits())
+
+    @property
+    def world(self) -> World:
+        """The physics behind the sensors."""
+        return self.observed.world
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode; returns the first observation and an empty info."""
+        super().reset(seed=seed)
+        self.observed.reset(self.np_random)
+        self._return = self._reward_so_far()
+        return self.observed.observation, {}
+
+    def _reward_so_far(self) -> float:
+        outcome = self.world.outcome
+        return float(outcome.metrics.get("return", outcome.success))
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Send the command and run one control period."""
+        self.observed.send(np.asarray(action, dtype=np.float64).tolist())
+        for _ in range(self._ticks):
+            self.observed.tick()
+        outcome, before = self.world.outcome, self._return
+        self._return = self._reward_so_far()
+        return (
+            self.observed.observation,
+            self._return - before,
+            outcome.success,
+            outcome.finished and not outcome.success,
+            {},
+        )
+
+    def close(self) -> None:
+        """Free the world."""
+        self.world.close()
+
+
+def _box(lower: Sequence[float] | np.ndarray, upper: Sequence[float] | np.ndarray) -> gymnasium.spaces.Box:
+    return gymnasium.spaces.Box(np.array(lower, dtype=np.float32), np.array(upper, dtype=np.float32))

@@ -1,0 +1,71 @@
+"""The pushing task: spec, world, expert, drawing and pictures under one name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from srdp_controller.simulation.scenario import Scenario, load_scenario
+from srdp_controller.spec import PolicySpec
+from srdp_controller.tasks.pushing.expert import PushingExpert
+from srdp_controller.tasks.pushing.scenario import EpisodeLayout, PushingScenario
+from srdp_controller.tasks.pushing.spec import pushing_spec
+from srdp_controller.tasks.task import Task
+
+if TYPE_CHECKING:  # PyBullet is not needed to train and deploy
+    from srdp_controller.tasks.pushing.world import PushingWorld
+
+
+class PushingTask(Task):
+    """Push a box round a post, either way, to a goal."""
+
+    name = "pushing"
+    scenario_model = PushingScenario
+
+    def spec(self) -> PolicySpec:
+        """Observation (8,) [m], action chunk (8, 2) [m/s]."""
+        return pushing_spec()
+
+    def scenario(self, name_or_path: str | Path) -> PushingScenario:
+        """A scenario by name, or by path of a YAML file."""
+        return load_scenario(name_or_path, PushingScenario, self.name)
+
+    def make_world(self, scenario: Scenario, seed: int = 0, gui: bool = False) -> PushingWorld:
+        """The simulated arm, a ``PushingWorld``; needs PyBullet."""
+        from srdp_controller.tasks.pushing.world import PushingWorld
+
+        assert isinstance(scenario, PushingScenario)
+        return PushingWorld(scenario, seed, gui)
+
+    def expert(self, rng: np.random.Generator) -> PushingExpert:
+        """The scripted expert."""
+        return PushingExpert(rng)
+
+    def draw(self, axes: Any, episodes: list[dict[str, Any]]) -> None:
+        """The box's paths on the table, seen from above."""
+        from matplotlib.patches import Circle
+
+        from srdp_controller.tasks.pushing.world import POST_RADIUS_M
+
+        for episode in episodes:
+            details = episode["details"]
+            path, layout = np.array(details["box_path"]).reshape(-1, 2), details["layout"]
+            axes.plot(path[:, 0], path[:, 1], color="C0" if episode["success"] else "C3", alpha=0.7, lw=1.5)
+            axes.add_patch(Circle(layout["goal"], 0.025, color="C2", alpha=0.15))
+            axes.add_patch(Circle(layout["post"], POST_RADIUS_M, color="0.3", alpha=0.3))
+        axes.set(xlim=(-0.27, 0.27), ylim=(-0.18, 0.18), aspect="equal", xlabel="x [m]", ylabel="y [m]")
+        good = sum(bool(episode["success"]) for episode in episodes)
+        axes.set_title(f"box paths: {good} of {len(episodes)} succeeded")
+
+    def render(self, scenario: Scenario, details: dict[str, Any], snapshots: list[list[float]]) -> list[np.ndarray]:
+        """Pictures (height, width, 3) uint8 by PyBullet's software renderer."""
+        world = self.make_world(scenario)
+        world.place(EpisodeLayout.model_validate(details["layout"]))
+        pictures = []
+        for snapshot in snapshots:
+            world.show(snapshot)
+            pictures.append(world.render())
+        world.close()
+        return pictures
