@@ -33,7 +33,7 @@ class _Swapper:
         from rclpy.node import Node
         from std_msgs.msg import String
 
-        from srdp_controller.ros.direct_take import LATCHED
+        from srdp_controller.ros.inputs import LATCHED
 
         rclpy.init()
         self.engines = engines
@@ -62,7 +62,7 @@ class _Swapper:
         Raises:
             SrdpError: a swap did not come into force within ten seconds, or was refused.
         """
-        from srdp_controller.ros.swap_client import set_engine
+        from srdp_controller.ros.client import set_engine
 
         first = self.swaps
         while (done := self.swaps - first) < count:
