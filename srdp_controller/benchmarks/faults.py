@@ -27,6 +27,7 @@ from tyro.conf import Positional
 from srdp_controller.benchmarks.fault_bundles import SLOW_STEPS, Misbehaviour, misbehaving_bundle
 from srdp_controller.benchmarks.fault_clock_node import VARIABLE, set_offset
 from srdp_controller.benchmarks.still_robot import PROVOKED, Cue, StillRobot, find_scene
+from srdp_controller.control.build import default_values
 from srdp_controller.engines.bundle import LoadedBundle, load_bundle
 from srdp_controller.errors import SrdpError
 from srdp_controller.processes import default_engine, end_process, join_private_domain, node_command
@@ -36,7 +37,6 @@ from srdp_controller.spec import ActionGroup
 FAULT_S, RECOVERY_S = 1.0, 6.0
 HELD = ("HOLD", "STOP")
 TOLERANCE = 1e-6
-SPEED = 0.3  # the node's default of safety.max_speed [m/s]
 LEFT_OUT = dict.fromkeys(("cycles", "commands", "unsafe_commands"), 0) | {
     "expected": [],
     "modes": [],
@@ -378,7 +378,7 @@ def _run(
         record = json.loads((folder / "controller.json").read_text())
         entered = [] if fault.ends else _entered(folder / "recording.mcap", injected_ns, ended_ns)
         mode, taken = ("ended", 0.0) if fault.ends else _answer(entered, fault.expected)
-        unsafe = _unsafe(robot.commands, SPEED) + record["limit_violations"]
+        unsafe = _unsafe(robot.commands, default_values()["safety.max_speed"]) + record["limit_violations"]
         lost_ms = _lost_ms(rig, record)
         whole = lost_ms <= LOST_MS or "record_limit" in fault.parameters
         return {
@@ -390,7 +390,7 @@ def _run(
             "cycles": record["cycles"],
             "commands": record["commands"],
             "unsafe_commands": unsafe,
-            "last_command": dict((group.name, values) for group, values in robot.commands),
+            "last_command": {group.name: values for group, values in robot.commands},
             "recording_lost_ms": lost_ms,
             "recovered": bool(healthy and alive and status == 0),
             "passed": bool(
