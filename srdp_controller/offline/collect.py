@@ -1,8 +1,8 @@
-"""Demonstrations of the scripted expert, recorded with Minari's collector in its own format.
+"""Demonstrations of a task's expert in its own world, recorded with Minari's collector in its own format.
 
 The command that is executed carries an Ornstein-Uhlenbeck disturbance; the command that is recorded
-is the expert's own, so that the data holds corrections. Starts and goals in the regions of the
-``hole_scenario`` are left out, so that that scenario is out of distribution by construction.
+is the expert's own, so that the data holds corrections. The starts that ``hole_scenario`` draws are left
+out, so that that scenario is out of distribution by construction.
 """
 
 from __future__ import annotations
@@ -12,37 +12,64 @@ import os
 import shutil
 import warnings
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from srdp_controller.errors import DatasetError
-from srdp_controller.offline.recipe import CollectRecipe
+from srdp_controller.offline.recipe import Recipe
 from srdp_controller.progress import Progress
-from srdp_controller.simulation.scenario import Scenario, load_scenario
+from srdp_controller.simulation.scenario import Scenario, slug
+from srdp_controller.spec import PolicySpec
+from srdp_controller.tasks.task import Expert, Outcome, Task, find_task, load_object, summarise
 
-DATASET = "pushing/expert-v1"
+DISTURBANCE_SHARE = 0.1  # of an action's range, where the recipe does not say
+WORST_EXPERT = 0.9  # least share of successes
 
 
-def dataset_scenario(recipe: CollectRecipe) -> Scenario:
+def dataset_name(task_name: str) -> str:
+    """Minari's id of a task's collected dataset, e.g. ``pushing/expert-v1``."""
+    return f"{slug(task_name)}/expert-v1"
+
+
+def dataset_scenario(recipe: Recipe, task: Task) -> Scenario:
     """The scenario that is collected in: the recipe's, less the hole."""
-    scenario = load_scenario(recipe.scenario)
-    hole = load_scenario(recipe.hole_scenario)
-    layout = scenario.layout.model_copy(update={"excluded": scenario.layout.excluded + hole.layout.regions})
-    return scenario.model_copy(update={"layout": layout})
+    scenario = task.scenario(recipe.collect.scenario)
+    hole = recipe.collect.hole_scenario
+    return scenario.without(task.scenario(hole)) if hole else scenario
 
 
-def _collect_part(recipe: CollectRecipe, seed: int, first: int, count: int, folder: str, name: str) -> int:
-    """Collect episodes ``first`` to ``first + count`` into Minari dataset ``name``; returns successes."""
+def make_expert(recipe: Recipe, task: Task, rng: np.random.Generator) -> Expert:
+    """The recipe's expert (``module:Class``, made from ``rng``), else the task's own.
+
+    Raises:
+        TaskError: there is none.
+    """
+    if recipe.collect.expert:
+        expert: Expert = load_object(recipe.collect.expert, "expert")(rng)
+        return expert
+    return task.require_expert(rng)
+
+
+def disturbance_std(recipe: Recipe, spec: PolicySpec) -> np.ndarray:
+    """Standard deviation (act_dim,) of what is added to the expert's commands, in their units."""
+    if recipe.collect.disturbance is not None:
+        return np.full(spec.act_dim, recipe.collect.disturbance)
+    # limits may stand for "none at all": then the scale says what is large
+    return DISTURBANCE_SHARE * np.array([min(c.upper - c.lower, 10.0 * c.scale) for c in spec.action])
+
+
+def _collect_part(recipe: Recipe, spec: PolicySpec, first: int, count: int, folder: str, name: str) -> list[Outcome]:
+    """Collect episodes ``first`` to ``first + count`` into Minari dataset ``name``; returns what they came to."""
     os.environ["MINARI_DATASETS_PATH"] = folder
     from minari import DataCollector, StepDataCallback
 
     # Minari warns that the environment has no registered spec: its scenario is an object, not a name
     warnings.filterwarnings("ignore", module="minari")
 
-    from srdp_controller.tasks.pushing.env import PushingEnv
-    from srdp_controller.tasks.pushing.expert import PushingExpert
+    from srdp_controller.simulation.environment import WorldEnv
 
     class RecordExpertCommand(StepDataCallback):  # type: ignore[misc]
         """Records the expert's own command in place of the disturbed one, which goes into the infos."""
@@ -50,92 +77,102 @@ def _collect_part(recipe: CollectRecipe, seed: int, first: int, count: int, fold
         def __call__(self, env: Any, **data: Any) -> Any:
             step = super().__call__(env, **data)
             sent = step["action"]
-            step["info"] = {"executed": np.zeros(2, np.float32) if sent is None else np.array(sent, np.float32)}
+            none = np.zeros(spec.act_dim, np.float32)
+            step["info"] = {"executed": none if sent is None else np.array(sent, np.float32)}
             if sent is not None:
                 step["action"] = command.copy()
             return step
 
-    env = PushingEnv(dataset_scenario(recipe))
+    task = find_task(recipe.task)
+    env = WorldEnv(task.make_world(dataset_scenario(recipe, task)), spec)
     collector = DataCollector(env, step_data_callback=RecordExpertCommand, record_infos=True)
-    period = 1.0 / 20.0
-    keep = math.exp(-period / recipe.disturbance_time_s)
-    fresh = recipe.disturbance * math.sqrt(1.0 - keep * keep)
-    successes = 0
+    keep = math.exp(-spec.step_s / recipe.collect.disturbance_time_s)
+    std = disturbance_std(recipe, spec)
+    outcomes = []
     for episode in range(first, first + count):
-        episode_seed = int(np.random.SeedSequence([seed, episode]).generate_state(1)[0])
-        rng = np.random.default_rng([seed, episode, 1])
-        expert = PushingExpert(rng)
-        collector.reset(seed=episode_seed)
-        disturbance = recipe.disturbance * rng.standard_normal(2)
-        world = env.world
+        rng = np.random.default_rng([recipe.seed, episode, 1])
+        expert = make_expert(recipe, task, rng)
+        collector.reset(seed=int(np.random.SeedSequence([recipe.seed, episode]).generate_state(1)[0]))
+        disturbance = std * rng.standard_normal(spec.act_dim)
         done = False
         while not done:
-            command = expert.act(world.arm.tip_position(), world.box_position(), world.layout.goal, world.layout.post)
-            disturbance = keep * disturbance + fresh * rng.standard_normal(2)
-            limit = env.action_space.high
-            executed = np.clip(command + disturbance, -limit, limit).astype(np.float32)
-            _, _, terminated, truncated, _ = collector.step(executed)
+            command = np.asarray(expert.act(env.world.truth), dtype=np.float32)
+            if command.shape != (spec.act_dim,) or not np.isfinite(command).all():
+                raise DatasetError(f"the expert's command is {command}; expected {spec.act_dim} finite numbers")
+            disturbance = keep * disturbance + math.sqrt(1.0 - keep * keep) * std * rng.standard_normal(spec.act_dim)
+            executed = np.clip(command + disturbance, env.action_space.low, env.action_space.high)
+            _, _, terminated, truncated, _ = collector.step(executed.astype(np.float32))
             done = terminated or truncated
-            successes += terminated
-    dataset = collector.create_dataset(
+        outcomes.append(replace(env.world.outcome, details={}))
+    collector.create_dataset(
         dataset_id=name,
-        algorithm_name="scripted expert",
+        algorithm_name="expert",
         author="srdp_controller",
         author_email="none@example.org",
         code_permalink="https://example.org",
-        description="Tabletop pushing round a post, either way",
+        description=f"Demonstrations of task {recipe.task}",
     )
-    del dataset
     collector.close()
-    return successes
+    return outcomes
 
 
-def collect(recipe: CollectRecipe, seed: int, folder: Path, progress: Progress) -> dict[str, float]:
-    """Collect ``recipe.episodes`` episodes into ``folder`` as Minari dataset ``pushing/expert-v1``.
+def collect(recipe: Recipe, spec: PolicySpec, folder: Path, progress: Progress) -> dict[str, Any]:
+    """Collect ``recipe.collect.episodes`` episodes into ``folder`` as Minari dataset ``dataset_name(recipe.task)``.
 
-    Returns: episodes, successes and steps.
+    ``spec`` says what of the world is observed, at what rate, and the limits of the commands.
+
+    Returns: episodes, successes (None where the world judges none), steps, metrics.
 
     Raises:
+        TaskError: the task has no world, or nobody demonstrates it.
         DatasetError: the expert failed in more than one episode in ten, so the data would be bad.
     """
+    task, settings = find_task(recipe.task), recipe.collect
+    make_expert(recipe, task, np.random.default_rng(0))  # one that is missing is missed here, not in a worker
+    dataset_scenario(recipe, task)
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["MINARI_DATASETS_PATH"] = str(folder)
     import minari
 
-    chunk = max(1, math.ceil(recipe.episodes / (recipe.processes * 5)))
+    name = dataset_name(recipe.task)
+    chunk = max(1, math.ceil(settings.episodes / (settings.processes * 5)))
     parts = [
-        (first, min(chunk, recipe.episodes - first), f"pushing/part{index}-v0")
-        for index, first in enumerate(range(0, recipe.episodes, chunk))
+        (first, min(chunk, settings.episodes - first), f"{slug(recipe.task)}/part{index}-v0")
+        for index, first in enumerate(range(0, settings.episodes, chunk))
     ]
     # what a killed run left may be half a dataset, at which Minari's own listing fails
-    for name in {name.split("/")[0] for _, _, name in parts} | {DATASET.split("/")[0]}:
-        shutil.rmtree(folder / name, ignore_errors=True)
-    successes = done = 0
+    shutil.rmtree(folder / slug(recipe.task), ignore_errors=True)
+    outcomes: list[Outcome] = []
 
-    def finished(part: int, found: int) -> None:
-        nonlocal successes, done
-        successes += found
-        done += parts[part][1]
-        progress(done, recipe.episodes, f"expert succeeded in {successes} of {done}")
+    def finished(found: list[Outcome]) -> None:
+        outcomes.extend(found)
+        good = sum(outcome.success for outcome in outcomes)
+        text = f"expert succeeded in {good} of {len(outcomes)}" if found[0].judged else f"{len(outcomes)} episodes"
+        progress(len(outcomes), settings.episodes, text)
 
-    work = [(recipe, seed, first, count, str(folder), name) for first, count, name in parts]
-    if recipe.processes == 1:  # a worker of a cluster may have no children
-        for part, arguments in enumerate(work):
-            finished(part, _collect_part(*arguments))
+    work = [(recipe, spec, first, count, str(folder), part) for first, count, part in parts]
+    if settings.processes == 1:  # a worker of a cluster may have no children
+        for arguments in work:
+            finished(_collect_part(*arguments))
     else:
-        with ProcessPoolExecutor(recipe.processes) as pool:
-            futures = [pool.submit(_collect_part, *arguments) for arguments in work]
-            for part, future in enumerate(futures):
-                finished(part, future.result())
-    datasets = [minari.load_dataset(name) for _, _, name in parts]
-    combined = minari.combine_datasets(datasets, DATASET)
-    combined.storage.update_metadata({"seed": seed, "recipe": recipe.model_dump_json()})
+        with ProcessPoolExecutor(settings.processes) as pool:
+            for future in [pool.submit(_collect_part, *arguments) for arguments in work]:
+                finished(future.result())
+    combined = minari.combine_datasets([minari.load_dataset(part) for _, _, part in parts], name)
+    combined.storage.update_metadata({"seed": recipe.seed, "recipe": settings.model_dump_json()})
     steps = int(combined.total_steps)
-    for _, _, name in parts:
-        minari.delete_dataset(name)
-    if successes < 0.9 * recipe.episodes:
+    for _, _, part in parts:
+        minari.delete_dataset(part)
+    judged = all(outcome.judged for outcome in outcomes)
+    successes = sum(outcome.success for outcome in outcomes)
+    if judged and successes < WORST_EXPERT * settings.episodes:
         raise DatasetError(
-            f"the expert succeeded in {successes} of {recipe.episodes} episodes only; "
-            f"scenario {recipe.scenario!r} is too hard to learn from"
+            f"the expert succeeded in {successes} of {settings.episodes} episodes only; "
+            f"scenario {settings.scenario!r} is too hard to learn from"
         )
-    return {"episodes": recipe.episodes, "successes": successes, "steps": steps}
+    return {
+        "episodes": settings.episodes,
+        "successes": successes if judged else None,
+        "steps": steps,
+        "metrics": summarise(outcomes),
+    }

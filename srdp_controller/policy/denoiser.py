@@ -86,21 +86,21 @@ class Denoiser(nn.Module, ABC):
     def predict(self, a: Tensor, context: Tensor, time: Tensor) -> Tensor:
         """The network's output (B, A) at a_t (B, A), context (B, C) and time features (B, F) or (F,)."""
 
-    def free(self, context: Tensor) -> Tensor | None:
+    def mask(self, context: Tensor) -> Tensor | None:
         """Which entries of the chunk (B, A) are the policy's to choose: 1 or 0; None where all are."""
         return None
 
-    def finish(self, a: Tensor, context: Tensor) -> Tensor:
+    def with_prefix(self, a: Tensor, context: Tensor) -> Tensor:
         """Last touch on a sampled a_0 (B, A); the identity unless part of the chunk is given."""
         return a
 
     # The exporter calls these two; a network whose biases can be folded into constants overrides them.
 
-    def constants(self, t: Tensor) -> Tensor:
+    def folded_time_features(self, t: Tensor) -> Tensor:
         """Time features (n, F) as ``evaluate`` wants them."""
         return self.time_features(t)
 
-    def evaluate(self, a: Tensor, context: Tensor, constants: Tensor) -> Tensor:
+    def predict_folded(self, a: Tensor, context: Tensor, constants: Tensor) -> Tensor:
         """``predict``, arranged for the exported graph."""
         return self.predict(a, context, constants)
 
@@ -156,7 +156,7 @@ class DiffusionTeacher(Denoiser):
             return self.process.epsilon(a, predicted, alpha_bar[t] ** 0.5, (1.0 - alpha_bar[t]) ** 0.5)
 
         a, kept = ddim(predict, noise, alpha_bar, tau, keep)
-        a = self.finish(a, context)
+        a = self.with_prefix(a, context)
         if 0 in keep:
             kept[-1] = a
         return a, kept

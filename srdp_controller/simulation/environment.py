@@ -16,15 +16,17 @@ from srdp_controller.spec import PolicySpec
 class WorldEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     """A world at the spec's control rate, seen as the controller would see it.
 
-    Observation (obs_dim,) and action (act_dim,), float32, SI units. The reward is what the metric ``return`` grew
+    Observation (sensors,), which is what a dataset holds of the spec's observation (past and committed commands can
+    be told from the actions), and action (act_dim,), float32, SI units. The reward is what the metric ``return`` grew
     by where the world keeps one, else 1 on success. Terminated on success, truncated at any other end.
     """
 
     def __init__(self, world: World, spec: PolicySpec) -> None:
         self.observed = ObservedWorld(world, spec)
         self._ticks = max(1, round(spec.step_s / world.tick_s))
-        limits = ([component.lower for component in spec.observation], [c.upper for c in spec.observation])
-        self.observation_space = _box(*limits)
+        self._sensors = spec.sensor_indices()
+        sensors = [spec.observation[index] for index in self._sensors]
+        self.observation_space = _box([sensor.lower for sensor in sensors], [sensor.upper for sensor in sensors])
         self.action_space = _box(*spec.action_limits())
 
     @property
@@ -39,7 +41,7 @@ class WorldEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         super().reset(seed=seed)
         self.observed.reset(self.np_random)
         self._return = self._reward_so_far()
-        return self.observed.observation, {}
+        return self.observed.observation[self._sensors], {}
 
     def _reward_so_far(self) -> float:
         outcome = self.world.outcome
@@ -53,7 +55,7 @@ class WorldEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         outcome, before = self.world.outcome, self._return
         self._return = self._reward_so_far()
         return (
-            self.observed.observation,
+            self.observed.observation[self._sensors],
             self._return - before,
             outcome.success,
             outcome.finished and not outcome.success,

@@ -1,25 +1,73 @@
 import numpy as np
 import pytest
-from gymnasium.utils.env_checker import check_env
 
-from srdp_controller.errors import ScenarioError
-from srdp_controller.evaluation.episodes_loop import run_episodes
-from srdp_controller.offline.collect import dataset_scenario
-from srdp_controller.offline.recipe import CollectRecipe
+from srdp_controller.errors import ScenarioError, SpecError
 from srdp_controller.simulation.actuation import DelayedActuator
-from srdp_controller.simulation.faults import FaultInjector
-from srdp_controller.simulation.scenario import Actuation, Sensor, SensorFault, draw_layout, load_scenario
-from srdp_controller.simulation.sensors import Measurement, SensorStream
-from srdp_controller.tasks.pushing.env import ObservedWorld, PushingEnv
-from srdp_controller.tasks.pushing.expert import PushingExpert
-from srdp_controller.tasks.pushing.world import PushingWorld
+from srdp_controller.simulation.observed import ObservedWorld
+from srdp_controller.simulation.scenario import Actuation, Scenario, Sensor, SensorFault, load_scenario
+from srdp_controller.simulation.sensors import FaultInjector, Measurement, SensorStream
+from srdp_controller.simulation.world import Outcome, SimulatedWorld, TopicLayout
+from srdp_controller.spec import PolicySpec
 
-SCENARIOS = ["nominal", "delayed", "noisy", "heavy", "lossy", "shifted", "symmetric"]
+ARRAY = "std_msgs/msg/Float64MultiArray"
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
-def test_every_shipped_scenario_loads_under_its_name(name):
-    assert load_scenario(name).name == name
+def joint_spec(**extra):
+    """Two joints with position commands, which stay where they are when commands stay away."""
+    joints = [f"joint_{number}" for number in (1, 2)]
+    states = {"kind": "topic", "topic": "/joint_states", "type": "sensor_msgs/msg/JointState"}
+    limits = {"unit": "rad", "lower": -3.0, "upper": 3.0}
+    observation = [{"name": name, **limits, "source": {**states, "field": f"position[{name}]"}} for name in joints]
+    observation.append(
+        {
+            "name": "load",
+            "unit": "1",
+            "lower": -9.0,
+            "upper": 9.0,
+            "source": {"kind": "topic", "topic": "/load", "type": ARRAY, "field": "data[0]"},
+        }
+    )
+    group = {
+        "name": "arm",
+        "kind": "joint_position",
+        "components": [
+            {"name": f"goal_{n}", **limits, "field": f"data[{n}]", "measured_by": name} for n, name in enumerate(joints)
+        ],
+        "output": {"type": ARRAY},
+        "on_hold": "last",
+    }
+    content = {"task": "joints", "observation": observation, "action_groups": [group], "horizon": 4}
+    return PolicySpec.model_validate({**content, "control_rate_hz": 10.0, **extra})
+
+
+class JointWorld(SimulatedWorld):
+    """Joints that are where they are told to be; lists them in an order of its own, beside one nobody asks for."""
+
+    def __init__(self, scenario, spec):
+        joints = TopicLayout("sensor_msgs/msg/JointState", tuple(f"position[joint_{n}]" for n in (2, 3, 1)))
+        super().__init__(
+            scenario, spec, {"/joint_states": joints, "/load": TopicLayout(ARRAY, ("data[0]",), "", True)}, 0.01
+        )
+
+    def _begin(self, rng):
+        self.position = rng.uniform(-1.0, 1.0, 2).tolist()
+        return Outcome()
+
+    def _start_command(self):
+        return self.position
+
+    def _advance(self, command):
+        self.position = list(command)
+
+    def _true_values(self, topic):
+        return [self.position[1], 7.0, self.position[0]] if topic == "/joint_states" else [0.5]
+
+
+def scenario(**fields):
+    return Scenario(name="test", **fields)
+
+
+# --- scenarios ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -35,45 +83,54 @@ def test_a_wrong_scenario_names_file_and_field(tmp_path, text, message):
     path = tmp_path / "wrong.yaml"
     path.write_text(text)
     with pytest.raises(ScenarioError, match=message) as caught:
-        load_scenario(path)
+        load_scenario(path, Scenario, "pushing")
     assert "wrong.yaml" in str(caught.value)
 
 
-def test_an_unknown_scenario_lists_those_there_are():
-    with pytest.raises(ScenarioError, match="nominal"):
-        load_scenario("windy")
+def test_an_unknown_scenario_lists_those_of_its_task():
+    with pytest.raises(ScenarioError, match=r"delayed.*nominal"):
+        load_scenario("windy", Scenario, "pushing")
+    with pytest.raises(ScenarioError, match="there are: nominal, or"):
+        load_scenario("delayed", Scenario, "gymnasium:Pendulum-v1")
 
 
-def test_the_environment_passes_gymnasiums_checker():
-    env = PushingEnv("nominal")
-    check_env(env, skip_render_check=True)
-    env.close()
+def test_a_task_without_files_has_a_nominal_scenario():
+    nominal = load_scenario("nominal", Scenario, "gymnasium:Pendulum-v1")
+    assert nominal.name == "nominal" and nominal.actuation.delay_s == 0.0 and nominal.sensors == {}
 
 
-def test_an_episode_repeats_for_its_seed():
-    def observations(seed):
-        env = PushingEnv("lossy")
-        first, _ = env.reset(seed=seed)
-        rows = [first] + [env.step(np.array([0.1, 0.05], np.float32))[0] for _ in range(20)]
-        env.close()
-        return np.array(rows)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"sensors": {"/lidar": Sensor(rate_hz=10.0)}},
+        {"faults": (SensorFault(stream="lidar", kind="nan", start_s=0.0, duration_s=1.0),)},
+    ],
+)
+def test_a_scenario_of_a_topic_that_is_not_there_is_refused(fields):
+    with pytest.raises(ScenarioError, match=r"/lidar.*there are: /joint_states, /load"):
+        JointWorld(scenario(**fields), joint_spec())
 
-    assert np.array_equal(observations(7), observations(7))
-    assert not np.array_equal(observations(7), observations(8))
+
+# --- actuation ----------------------------------------------------------------------------------
+
+
+def actuator(watchdog=(0.0,), rng=None, **parameters):
+    start = [value or 0.0 for value in watchdog]
+    return DelayedActuator(Actuation(**parameters), watchdog, start, rng or np.random.default_rng(0))
 
 
 def test_commands_take_effect_after_the_delay():
-    actuator = DelayedActuator(Actuation(delay_s=0.1, jitter_s=0.0, acceleration_limit=1e9), np.random.default_rng(0))
-    actuator.send((0.2, 0.0), now=0.0)
-    assert actuator.step(0.09, 0.01) == (0.0, 0.0)
-    assert actuator.step(0.10, 0.01) == (0.2, 0.0)
+    drives = actuator(delay_s=0.1)
+    drives.send([0.2], now=0.0)
+    assert drives.in_force(0.09) == [0.0]
+    assert drives.in_force(0.10) == [0.2]
 
 
-def test_the_arm_stops_when_commands_stay_away():
-    actuator = DelayedActuator(Actuation(jitter_s=0.0, hold_s=0.3), np.random.default_rng(0))
-    actuator.send((0.2, 0.0), now=0.0)
-    speeds = [actuator.step(t, 0.01)[0] for t in np.arange(0.0, 1.0, 0.01)]
-    assert max(speeds) == pytest.approx(0.2) and speeds[-1] == 0.0
+def test_when_commands_stay_away_velocities_stop_and_positions_stay():
+    drives = actuator((0.0, None, 0.4), hold_s=0.3)
+    drives.send([0.2, 0.2, 0.2], now=0.0)
+    assert drives.in_force(0.3) == [0.2, 0.2, 0.2]
+    assert drives.in_force(0.35) == [0.0, 0.2, 0.4]
 
 
 def test_a_command_overtaken_by_a_later_one_is_dropped():
@@ -83,18 +140,23 @@ def test_a_command_overtaken_by_a_later_one_is_dropped():
         def standard_normal(self):
             return next(self.values)
 
-    actuator = DelayedActuator(Actuation(delay_s=0.1, jitter_s=0.1, acceleration_limit=1e9), Jitter())
-    actuator.send((0.1, 0.0), now=0.0)  # due at 0.3
-    actuator.send((0.2, 0.0), now=0.1)  # due at 0.2
-    actuator.step(0.25, 0.01)
-    assert actuator.step(0.35, 0.01) == (0.2, 0.0)
+    drives = actuator(rng=Jitter(), delay_s=0.1, jitter_s=0.1)
+    drives.send([0.1], now=0.0)  # due at 0.3
+    drives.send([0.2], now=0.1)  # due at 0.2
+    drives.in_force(0.25)
+    assert drives.in_force(0.35) == [0.2]
 
 
 def test_lost_commands_are_lost_at_the_given_rate():
-    actuator = DelayedActuator(Actuation(loss=0.3, jitter_s=0.0), np.random.default_rng(0))
-    for i in range(2000):
-        actuator.send((0.1, 0.0), now=i * 0.01)
-    assert 1320 < len(actuator._queue) < 1480
+    drives = actuator(loss=0.3)
+    arrived = 0
+    for number in range(2000):
+        drives.send([float(number)], now=number * 0.01)
+        arrived += drives.in_force(number * 0.01) == [float(number)]
+    assert 1320 < arrived < 1480
+
+
+# --- sensors ------------------------------------------------------------------------------------
 
 
 def test_a_sensor_has_rate_latency_and_drops():
@@ -117,104 +179,10 @@ def test_quantisation_rounds_to_the_step():
     assert sensor.published(0.0).values[0] == pytest.approx(0.12)
 
 
-def test_the_dataset_leaves_out_what_shifted_draws():
-    recipe = CollectRecipe()
-    collected, shifted = dataset_scenario(recipe).layout, load_scenario(recipe.hole_scenario).layout
-    rng = np.random.default_rng(0)
-    inside = 0
-    for _ in range(500):
-        layout = draw_layout(collected, rng)
-        inside += any(
-            region.start.x[0] <= layout.box[0] <= region.start.x[1]
-            and region.start.y[0] <= layout.box[1] <= region.start.y[1]
-            and region.goal.x[0] <= layout.goal[0] <= region.goal.x[1]
-            and region.goal.y[0] <= layout.goal[1] <= region.goal.y[1]
-            for region in shifted.regions
-        )
-    assert inside == 0
-
-
-def drive(world, seed):
-    world.reset(np.random.default_rng(seed))
-    expert = PushingExpert(np.random.default_rng(seed))
-    step = 0
-    while not world.outcome.finished:
-        if step % 12 == 0:
-            command = expert.act(world.arm.tip_position(), world.box_position(), world.layout.goal, world.layout.post)
-            world.send((float(command[0]), float(command[1])))
-        world.step()
-        step += 1
-    return world.outcome
-
-
-def test_the_expert_succeeds_and_goes_both_ways():
-    world = PushingWorld(load_scenario("nominal"))
-    outcomes = [drive(world, seed) for seed in range(12)]
-    world.close()
-    assert sum(outcome.success for outcome in outcomes) >= 11
-    assert {outcome.way for outcome in outcomes} >= {"left", "right"}
-
-
-def test_weak_drives_push_less():
-    def progress(scale):
-        scenario = load_scenario("heavy")
-        arm = scenario.arm.model_copy(update={"torque_scale": scale})
-        world = PushingWorld(scenario.model_copy(update={"arm": arm}))
-        world.reset(np.random.default_rng(0))
-        for _ in range(240):
-            world.send((0.2, 0.0))
-            world.step()
-        travelled = world.arm.tip_position()[0] - world.layout.tip[0]
-        world.close()
-        return travelled
-
-    assert progress(1.0) > progress(0.02) + 0.02
-
-
-def expert_like(observation, noise):
-    """Goes straight for the box: enough to see when commands arrive."""
-    direction = observation[:, 2:4] - observation[:, 0:2]
-    return np.repeat(np.clip(direction, -0.2, 0.2)[:, None], 8, axis=1)
-
-
-def test_late_actions_reach_the_arm_late():
-    def first_motion(latency):
-        scenario = load_scenario("nominal").model_copy(update={"time_limit_s": 1.0})
-        (result,) = run_episodes(
-            expert_like,
-            scenario,
-            [3],
-            update_rate_hz=20.0,
-            noise_shape=(1, 8, 2),
-            noise_hold_s=0.2,
-            latency=lambda rng: latency,
-        )
-        path = np.array(result.outcome.tip_path)
-        return int(np.argmax(np.linalg.norm(path - path[0], axis=1) > 2e-3))
-
-    assert first_motion(0.3) >= first_motion(0.0) + 4  # samples of 50 ms
-
-
-def test_noise_is_drawn_as_often_as_it_is_held():
-    def draws(hold):
-        seen = set()
-
-        def policy(observation, noise):
-            seen.add(float(noise[0, 0, 0, 0]))
-            return np.zeros((len(observation), 8, 2))
-
-        scenario = load_scenario("nominal").model_copy(update={"time_limit_s": 1.0})
-        run_episodes(policy, scenario, [0], update_rate_hz=40.0, noise_shape=(1, 8, 2), noise_hold_s=hold)
-        return len(seen)
-
-    assert draws(0.0) >= 36
-    assert 4 <= draws(0.2) <= 6
-
-
 def test_each_fault_of_a_stream_does_what_it_says_and_only_in_its_time():
     def published(kind, now, values=(1.0, 2.0, 3.0)):
         fault = SensorFault(stream="object_pose", kind=kind, start_s=1.0, duration_s=0.5)
-        injector = FaultInjector((fault,), "object_pose")
+        injector = FaultInjector((fault,), "/object_pose")
         injector.apply(Measurement(np.zeros(3), now - 0.1, now - 0.07), now - 0.1)
         return injector.apply(Measurement(np.array(values), now, now + 0.03), now)
 
@@ -234,15 +202,83 @@ def test_each_fault_of_a_stream_does_what_it_says_and_only_in_its_time():
     assert published("frozen", 1.15)[0].values.tolist() == [0.0, 0.0, 0.0]
 
 
-def test_faults_of_a_scenario_reach_the_observation(bundle):
-    observed = ObservedWorld(load_scenario("faulty"), spec=bundle.spec)
+# --- worlds -------------------------------------------------------------------------------------
+
+
+def test_a_world_publishes_every_tick_and_repeats_latched_topics_at_20_hz():
+    world = JointWorld(scenario(), joint_spec())
+    assert [message.topic for message in world.measurements()] == ["/joint_states", "/load"]
+    for _ in range(10):
+        world.tick()
+    messages = world.measurements()
+    assert [message.topic for message in messages].count("/joint_states") == 10
+    assert [message.measured_s for message in messages if message.topic == "/load"] == pytest.approx([0.05, 0.1])
+    assert world.measurements() == []
+
+
+def test_the_observation_finds_its_fields_in_a_worlds_own_order():
+    observed = ObservedWorld(JointWorld(scenario(), joint_spec()), joint_spec())
+    observed.reset(np.random.default_rng(3))
+    assert observed.observation.tolist() == pytest.approx([*observed.world.position, 0.5])
+    observed.send([0.25, -0.5])
+    observed.tick()
+    assert observed.observation.tolist() == pytest.approx([0.25, -0.5, 0.5])
+
+
+def test_a_reset_waits_until_every_sensor_has_spoken_with_the_robot_at_rest():
+    late = scenario(sensors={"/joint_states": Sensor(rate_hz=50.0, latency_s=0.04)})
+    observed = ObservedWorld(JointWorld(late, joint_spec()), joint_spec())
+    observed.reset(np.random.default_rng(3))
+    start = np.random.default_rng(3).uniform(-1.0, 1.0, 2)
+    assert observed.world.time_s == pytest.approx(0.04)
+    assert observed.observation[:2].tolist() == pytest.approx(start.tolist(), abs=1e-6)
+    assert observed.world.position == start.tolist()
+
+
+def test_the_observation_knows_the_commands_that_were_sent():
+    spec = joint_spec().extended(commands=1)
+    observed = ObservedWorld(JointWorld(scenario(), spec), spec)
     observed.reset(np.random.default_rng(0))
-    tips = []
-    while observed.world.time_s < 1.75:  # the object's NaN, then silent joints
-        observed.send((0.05, 0.0))
-        observed.step()
-        assert np.isfinite(observed.observation).all()
-        tips.append((observed.world.time_s, observed.observation[:2].tolist()))
-    observed.world.close()
-    assert len({tuple(tip) for time_s, tip in tips if time_s < 1.1}) > 100
-    assert len({tuple(tip) for time_s, tip in tips if time_s > 1.25}) == 1
+    for number in range(15):
+        observed.send([0.1 * number, 0.0])
+        observed.tick()
+    past = spec.observation_index("past_1_goal_0")  # a control step of 0.1 s ago; now it is 0.15 s
+    assert observed.observation[past] == pytest.approx(0.5)
+
+
+def test_a_spec_that_observes_what_a_world_does_not_publish_is_refused():
+    spec = joint_spec().model_dump()
+    spec["observation"][0]["source"]["field"] = "position[joint_9]"
+    with pytest.raises(SpecError, match=r"joint_9.*joint_3"):
+        ObservedWorld(JointWorld(scenario(), joint_spec()), PolicySpec.model_validate(spec))
+
+
+def test_an_episode_ends_at_the_scenarios_time_limit_and_its_outcome_stands():
+    world = JointWorld(scenario(time_limit_s=0.2), joint_spec())
+    for _ in range(30):
+        world.tick()
+    assert world.outcome.finished and world.outcome.duration_s == pytest.approx(0.2)
+    assert world.time_s == pytest.approx(0.3)
+
+
+def test_an_episode_repeats_for_its_seed():
+    noisy = scenario(
+        actuation=Actuation(delay_s=0.02, jitter_s=0.01, loss=0.2),
+        sensors={"/joint_states": Sensor(rate_hz=50.0, noise=0.01, bias=0.01, drop=0.2)},
+    )
+
+    def observations(seed):
+        observed = ObservedWorld(JointWorld(noisy, joint_spec()), joint_spec())
+        rows = []
+        for _ in range(2):  # what came before an episode does not matter to it
+            observed.reset(np.random.default_rng(seed))
+            rows.append([])
+            for step in range(40):
+                observed.send([0.01 * step, 0.0])
+                observed.tick()
+                rows[-1].append(observed.observation.tolist())
+        assert rows[0] == rows[1]
+        return rows[0]
+
+    assert observations(7) == observations(7)
+    assert observations(7) != observations(8)
