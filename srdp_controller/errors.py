@@ -54,3 +54,8 @@ def all_problems(error: ValidationError) -> list[str]:
 def first_problem(error: ValidationError) -> str:
     """The first of ``all_problems``."""
     return all_problems(error)[0]
+
+
+def cause_of(error: BaseException) -> str:
+    """What an exception says, for a reason or a log: an ``SrdpError``'s text alone, any other with its type."""
+    return str(error) if isinstance(error, SrdpError) else f"{type(error).__name__}: {error}"

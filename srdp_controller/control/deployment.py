@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from srdp_controller.control.histogram import Histogram
 from srdp_controller.control.privileges import use_fifo
 from srdp_controller.engines.engine import Engine
-from srdp_controller.errors import EngineError, SrdpError
+from srdp_controller.errors import EngineError, cause_of
 from srdp_controller.spec import PolicySpec
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DeploymentRequest:
     """What to drive with: a policy of a bundle, on a provider."""
 
     engine: str
@@ -32,7 +32,7 @@ class Deployment:
     """An engine that is ready to drive, with what belongs to it.
 
     Attributes:
-        wanted: the request that it answers.
+        request: what it answers.
         engine: loaded, verified and warm.
         threshold: of the abstention test.
         run_time_ns: what the loop has to expect (``measure``).
@@ -40,7 +40,7 @@ class Deployment:
         ahead: whether it takes longer than a period, and plans ahead of the loop.
     """
 
-    wanted: Wanted
+    request: DeploymentRequest
     engine: Engine
     threshold: float
     run_time_ns: float
@@ -50,7 +50,7 @@ class Deployment:
     @property
     def name(self) -> str:
         """The policy's name."""
-        return self.wanted.engine
+        return self.request.engine
 
 
 def require_same_robot(mine: PolicySpec, other: PolicySpec, where: str) -> None:
@@ -65,8 +65,8 @@ def require_same_robot(mine: PolicySpec, other: PolicySpec, where: str) -> None:
 
     def facts(spec: PolicySpec) -> dict[str, object]:
         content = spec.model_dump(exclude={"task"})
-        for kind in ("observation", "action"):
-            for component in content[kind]:
+        for components in (content["observation"], *(group["components"] for group in content["action_groups"])):
+            for component in components:
                 del component["centre"], component["scale"]
         return content
 
@@ -133,10 +133,12 @@ def require_chunk(name: str, run_time_ns: float, chunk_ns: int, max_age_ns: int)
         )
 
 
-class EngineSlot:
+class DeploymentSlot:
     """Holds the deployment in force; ``take`` and ``roll_back`` are called by the loop between two cycles."""
 
-    def __init__(self, deployment: Deployment, prepare: Callable[[Wanted], Deployment], priority: int = 0) -> None:
+    def __init__(
+        self, deployment: Deployment, prepare: Callable[[DeploymentRequest], Deployment], priority: int = 0
+    ) -> None:
         """``priority`` (SCHED_FIFO) is that of the thread that prepares: it holds the interpreter's lock at times."""
         self._priority = priority
         self._retired: list[Deployment] = []
@@ -147,14 +149,14 @@ class EngineSlot:
         self.refusal = ""
         self._prepare = prepare
         self._pending: Deployment | None = None
-        self._wanted: Wanted | None = None
+        self._request: DeploymentRequest | None = None
         self._lock = threading.Lock()  # between requesters only; the loop never takes it
         self._thread: threading.Thread | None = None
 
-    def request(self, wanted: Wanted) -> None:
-        """Prepare ``wanted`` in the background; the newest request wins. Returns at once."""
+    def request(self, request: DeploymentRequest) -> None:
+        """Prepare what is asked for in the background; the newest request wins. Returns at once."""
         with self._lock:
-            self._wanted = wanted
+            self._request = request
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._work, name="engine-swap", daemon=True)
                 self._thread.start()
@@ -163,15 +165,15 @@ class EngineSlot:
         use_fifo(self._priority)
         while True:
             with self._lock:
-                wanted, self._wanted = self._wanted, None
-                if wanted is None:
+                request, self._request = self._request, None
+                if request is None:
                     self._thread = None
                     return
             try:
-                self._pending = self._prepare(wanted)
+                self._pending = self._prepare(request)
                 self.refusal = ""
-            except SrdpError as error:
-                self.refusal = str(error)
+            except Exception as error:  # whatever a bundle brings: the loop goes on with what drives, and says why
+                self.refusal = cause_of(error)
 
     @property
     def busy(self) -> bool:
@@ -197,7 +199,7 @@ class EngineSlot:
         failed, self.current, self.previous = self.current, self.previous, None
         self._retire(failed)
         self.rollbacks += 1
-        self.refusal = f"{failed.wanted} failed right after the swap ({reason})"
+        self.refusal = f"{failed.request} failed right after the swap ({reason})"
         return True
 
     def settle(self) -> None:

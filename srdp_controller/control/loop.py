@@ -1,9 +1,4 @@
-"""The fixed-rate loop: wait for the deadline, run the cycle, account for it, next deadline.
-
-Where the period is long, a processor that has slept has forgotten the cycle: its caches and branch predictors
-hold what others ran meanwhile, and the cycle takes several times as long as at 1 kHz. So the loop may wake up
-a little early and rehearse.
-"""
+"""The fixed-rate loop: wait for the deadline, run the cycle, account for it, next deadline."""
 
 from __future__ import annotations
 
@@ -14,9 +9,8 @@ from dataclasses import dataclass, field
 from srdp_controller.control.clock import Sleep, sleep_until
 from srdp_controller.control.histogram import Histogram
 
-SHORTEST_REHEARSAL_NS = 400_000
 SLACK_POLL_S = 20e-6
-PLENTY_NS = 5_000_000  # rehearsal included
+PLENTY_NS = 5_000_000
 
 
 @dataclass(frozen=True)
@@ -26,7 +20,6 @@ class LoopTiming:
     period_ns: int
     wait: Sleep
     manage_overruns: bool = True
-    rehearsal_ns: int = 0  # how long before the deadline the rehearsal begins; 0: none
 
 
 @dataclass
@@ -55,63 +48,25 @@ def absolute(lateness: int) -> int:
     return lateness if lateness >= 0 else -lateness
 
 
-def rehearsal_before(wanted_ns: int, period_ns: int) -> int:
-    """When the rehearsal begins before a deadline [ns]: at most a quarter of the period, 0 where that is too short."""
-    before = min(wanted_ns, period_ns // 4)
-    return before if before >= SHORTEST_REHEARSAL_NS else 0
-
-
-class Rehearsal:
-    """Runs the cycle for practice before the deadline, again and again while there is time for two more.
-
-    Once is not enough: a processor takes several to learn the cycle again (what it is worth: docs/real_time.md).
-    """
-
-    def __init__(self, before_ns: int, rehearse: Callable[[int], None]) -> None:
-        self._before_ns = before_ns
-        self._rehearse = rehearse
-        self._took_ns = 0
-
-    def run(self, deadline_ns: int, cycle_ns: int) -> None:
-        """Sleep until it is time, then rehearse; ``cycle_ns`` is what the last cycle took [ns]."""
-        sleep_until(deadline_ns - self._before_ns)
-        started = time.monotonic_ns()
-        if deadline_ns - started < 2 * max(self._took_ns, cycle_ns):
-            self._took_ns -= self._took_ns >> 3  # one slow rehearsal is not the last
-            return
-        while True:
-            self._rehearse(started)
-            ended = time.monotonic_ns()
-            self._took_ns = ended - started
-            started = ended
-            if deadline_ns - started < 2 * self._took_ns:
-                return
-
-
 def run_loop(
     timing: LoopTiming,
     state: LoopState,
     cycle: Callable[[int], None],
     running: Callable[[], bool],
     slack: Callable[[int], None] | None = None,
-    rehearse: Callable[[int], None] | None = None,
 ) -> None:
     """Call ``cycle(started_ns)`` every period until ``running()`` is false.
 
     Deadlines are absolute: an overrun (a cycle that ends after the next deadline) skips the cycles
     that it missed without moving the phase, or, where overruns are not managed, lets them follow at
-    once. ``slack(deadline_ns)`` may use the time until the next deadline; ``rehearse(now_ns)`` is called
-    ``timing.rehearsal_ns`` before it, unless the last rehearsal or cycle took more than half of that.
+    once. ``slack(deadline_ns)`` may use the time until the next deadline.
     """
     now = time.monotonic_ns
     period = timing.period_ns
     wait = timing.wait
     state.deadline_ns = deadline = now() + period
     previous = 0
-    rehearsal = Rehearsal(timing.rehearsal_ns, rehearse) if rehearse is not None and timing.rehearsal_ns else None
     while running():
-        if rehearsal is not None:
-            rehearsal.run(deadline, state.last_execution_ns)
         wait(deadline)
         started = now()
         lateness = started - deadline

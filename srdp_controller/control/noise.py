@@ -18,6 +18,10 @@ class HeldNoise:
         self._until = -(2**62)
         self._noise: np.ndarray | None = None
 
+    def renew(self) -> None:
+        """Draw anew at the next ``fill``."""
+        self._until = -(2**62)
+
     def fill(self, buffer: np.ndarray, now_ns: int) -> None:
         """Write the noise in force at ``now_ns`` into ``buffer`` (1, n_noise, horizon, act_dim)."""
         if self._noise is None or self._noise.shape != buffer.shape or now_ns >= self._until:

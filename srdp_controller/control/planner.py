@@ -245,6 +245,16 @@ class ChunkSchedule:
         self._before: Plan | None = None
         self._joined_ns = 0
 
+    def following(self, now_ns: int) -> list[np.ndarray]:
+        """The actions (act_dim,) that the plan in force has for one step after ``now_ns``, two steps after, ..."""
+        actions: list[np.ndarray] = []
+        while self.plan is not None:
+            action = self.plan.action(now_ns + (len(actions) + 1) * self.step_ns, self.step_ns)
+            if action is None:
+                break
+            actions.append(action)
+        return actions
+
     def join(self, plan: Plan, now_ns: int, blend: bool) -> None:
         """Put a plan in force; ``blend`` fades the one before out."""
         if blend and self.plan is not None and plan is not self.plan:

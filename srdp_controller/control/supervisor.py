@@ -71,10 +71,10 @@ class Abstention:
         self.count = 0
         self._below_since: int | None = None
 
-    def update(self, score: float, threshold: float, now_ns: int) -> bool:
-        """Whether to abstain; a score that is not a number counts as infinite."""
+    def update(self, score: float, threshold: float, now_ns: int, count: bool = True) -> bool:
+        """Whether to abstain; a score that is not a number counts as infinite. A new alarm counts where asked to."""
         if not score <= threshold:
-            if not self.fired:
+            if not self.fired and count:
                 self.count += 1
             self.fired = True
             self._below_since = None

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from srdp_controller.spec import PolicySpec
+
 MODES = ("STUDENT", "TEACHER", "HOLD", "STOP")
-COLUMNS = ("time_s", "mode", "inference_us", "latency_us", "age_ms", "score", "command_x", "command_y")
+COLUMNS = ("time_s", "mode", "inference_us", "latency_us", "age_ms", "score")
 HEADER = 16  # int64 words before the rows
 NEXT, CLOSED, STATUS, RECORDED, LOST, EPOCH_NS, CAPACITY, WIDTH = range(8)
 RECORDING, FINISHED, FAILED = range(3)
@@ -50,22 +52,24 @@ class SharedRing:
 
 
 class Telemetry:
-    """The last ``capacity`` cycles, one float64 row each: ``COLUMNS``, then the observation where asked for."""
+    """The last ``capacity`` cycles, one float64 row each.
 
-    def __init__(self, capacity: int, observation: tuple[str, ...] = (), shared: bool = False) -> None:
-        self.columns = (*COLUMNS, *observation)
-        width = len(self.columns)
-        self.ring = SharedRing.create(capacity, width) if shared else None
-        self._rows = self.ring.rows if self.ring is not None else np.zeros((capacity, width))
-        self._wide = bool(observation)
+    Its ``columns``: ``COLUMNS``, then ``command_NAME`` of every action component, then the observation's components.
+    """
+
+    def __init__(self, capacity: int, spec: PolicySpec, shared: bool = False) -> None:
+        commands = [f"command_{component.name}" for component in spec.action]
+        self.columns = (*COLUMNS, *commands, *(component.name for component in spec.observation))
+        self.ring = SharedRing.create(capacity, len(self.columns)) if shared else None
+        self._rows = self.ring.rows if self.ring is not None else np.zeros((capacity, len(self.columns)))
+        self._observation = len(COLUMNS) + len(commands)
         self._next = 0
 
-    def record(self, row: tuple[float, ...], observation: np.ndarray | None = None) -> None:
-        """Write one cycle's row over the oldest."""
+    def record(self, row: tuple[float, ...], command: list[float], observation: np.ndarray) -> None:
+        """Write one cycle (the ``COLUMNS``, its command (act_dim,), its observation (obs_dim,)) over the oldest."""
         place = self._rows[self._next % len(self._rows)]
-        place[: len(COLUMNS)] = row
-        if self._wide and observation is not None:
-            place[len(COLUMNS) :] = observation
+        place[: self._observation] = (*row, *command)
+        place[self._observation :] = observation
         self._next += 1
         if self.ring is not None:
             header = self.ring.header

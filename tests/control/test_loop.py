@@ -1,7 +1,7 @@
 import pytest
 
 from srdp_controller.control import loop as loop_module
-from srdp_controller.control.loop import LoopState, LoopTiming, rehearsal_before, run_loop, wait_for_slack
+from srdp_controller.control.loop import LoopState, LoopTiming, run_loop, wait_for_slack
 
 PERIOD = 1_000_000
 
@@ -65,51 +65,6 @@ def test_lateness_is_recorded(clock):
     count = iter(range(10))
     run_loop(LoopTiming(PERIOD, wait), state, lambda now: None, lambda: next(count) < 3)
     assert state.lateness.largest == 300 and state.period_error.largest == 300
-
-
-def rehearse(clock, monkeypatch, takes, cycles, cycle_ns=10_000):
-    """Starts of rehearsals and cycles; a rehearsal takes the next of ``takes``."""
-    seen, work = [], iter(takes)
-    monkeypatch.setattr(loop_module, "sleep_until", clock.wait)
-
-    def cycle(now):
-        seen.append(("cycle", now))
-        clock.now += cycle_ns
-
-    def practise(now):
-        seen.append(("rehearsal", now))
-        clock.now += next(work)
-
-    timing = LoopTiming(PERIOD, clock.wait, rehearsal_ns=400_000)
-    running = lambda: sum(kind == "cycle" for kind, _ in seen) < cycles  # noqa: E731
-    state = LoopState()
-    run_loop(timing, state, cycle, running, rehearse=practise)
-    return state, seen
-
-
-def test_rehearsals_end_before_the_deadline_and_the_cycle_is_on_time(clock, monkeypatch):
-    state, seen = rehearse(clock, monkeypatch, [100_000] * 9, 1)
-    assert seen == [*(("rehearsal", start) for start in (600_000, 700_000, 800_000)), ("cycle", PERIOD)]
-    assert state.lateness.largest == 0
-
-
-def test_after_a_slow_rehearsal_the_next_ones_are_left_out_for_a_while(clock, monkeypatch):
-    state, seen = rehearse(clock, monkeypatch, [700_000, *[100_000] * 100], 20)
-    assert state.lateness.largest == 300_000  # once
-    skipped = next(number for number, (kind, _) in enumerate(seen[1:]) if kind == "rehearsal")
-    assert 5 < skipped < 15
-
-
-def test_a_cycle_that_fills_the_period_is_not_rehearsed(clock, monkeypatch):
-    state, seen = rehearse(clock, monkeypatch, [10_000] * 100, 5, cycle_ns=700_000)
-    first_cycle = seen.index(("cycle", PERIOD))
-    assert [kind for kind, _ in seen[first_cycle:]] == ["cycle"] * 5
-    assert state.overruns == 0
-
-
-@pytest.mark.parametrize(("rate", "before"), [(50, 2_000_000), (250, 1_000_000), (500, 500_000), (1000, 0)])
-def test_a_rehearsal_fills_at_most_a_quarter_of_the_period(rate, before):
-    assert rehearsal_before(2_000_000, 1_000_000_000 // rate) == before
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Planning ahead of the loop: schedules with hand-made chunks, and the controller with real engines in virtual time."""
+"""Planning ahead of the loop: schedules with hand-made chunks, and the cycle with real engines in virtual time."""
 
 import threading
 import time
@@ -79,8 +79,8 @@ def test_a_plan_ahead_that_becomes_too_old_is_not_driven_any_more(virtual):
     virtual.took_ns = 10_000 * MS
     modes = {virtual.step() for _ in range(40)}
     assert modes == {Mode.STUDENT, Mode.HOLD}
-    assert virtual.controller.supervisor.mode is Mode.HOLD
-    assert "takes longer than 250 ms" in virtual.controller.supervisor.reason
+    assert virtual.cycle.supervisor.mode is Mode.HOLD
+    assert "takes longer than 250 ms" in virtual.cycle.supervisor.reason
 
 
 def test_a_planner_that_fails_holds_and_says_why(virtual):
@@ -89,9 +89,9 @@ def test_a_planner_that_fails_holds_and_says_why(virtual):
     def fail():
         raise EngineError("engine teacher: broken")
 
-    virtual.controller.slot.current.engine.run = fail
+    virtual.cycle.slot.current.engine.run = fail
     assert virtual.step(10) is Mode.HOLD
-    assert "engine teacher: broken" in virtual.controller.supervisor.reason
+    assert "engine teacher: broken" in virtual.cycle.supervisor.reason
 
 
 def test_a_plan_of_the_engine_before_the_swap_is_never_joined_after_it(virtual):
@@ -101,8 +101,8 @@ def test_a_plan_of_the_engine_before_the_swap_is_never_joined_after_it(virtual):
     engines = set()
     for _ in range(20):
         virtual.step()
-        if virtual.controller.supervisor.mode is Mode.STUDENT:
-            engines.add(virtual.controller.schedule.plan.engine.name)
+        if virtual.cycle.supervisor.mode is Mode.STUDENT:
+            engines.add(virtual.cycle.schedule.plan.engine.name)
     assert engines == {"student_k1"}
 
 
@@ -112,26 +112,26 @@ def test_a_swap_between_planning_ahead_and_every_cycle_keeps_every_command(virtu
         virtual.swap(name, ahead)
         assert virtual.step(15) is Mode.STUDENT
     assert len(virtual.published) == 65
-    assert virtual.controller.safety.violations == 0
+    assert virtual.cycle.safety.violations == 0
 
 
 def test_a_student_planned_ahead_abstains_on_its_own_score(bundle):
     virtual = Virtual(bundle, engine="student_k4", threshold=1e-9, took_ms=20.0)
     assert virtual.step(12) is Mode.TEACHER
-    assert virtual.controller.state.score > 0.0
+    assert virtual.cycle.statistics.score > 0.0
 
 
 def test_a_change_of_the_source_is_blended_in(bundle):
     """From the student's chunk to the teacher's: no change of the wish larger than the blending allows."""
     virtual = Virtual(bundle, engine="student_k4", ahead=False, took_ms=5.0)
     virtual.step(20)
-    controller = virtual.controller
-    controller.slot.current = replace(controller.slot.current, threshold=1e-9)
+    cycle = virtual.cycle
+    cycle.slot.current = replace(cycle.slot.current, threshold=1e-9)
     wishes = []
     for _ in range(10):
         virtual.step()
-        wishes.append(np.array(controller.schedule.action(virtual.now)))
-    assert controller.supervisor.mode is Mode.TEACHER
+        wishes.append(np.array(cycle.schedule.action(virtual.now)))
+    assert cycle.supervisor.mode is Mode.TEACHER
     reach = 2.0 * 0.22  # between two opposite wishes
     changes = np.linalg.norm(np.diff(wishes, axis=0), axis=1)
     assert changes.max() <= reach * virtual.period_ns / (50 * MS) + 0.02
@@ -208,9 +208,9 @@ def test_a_policy_with_an_action_prefix_is_told_what_is_executed_until_its_plan_
     wishes = []
     for _ in range(120):
         virtual.step()
-        if virtual.controller.schedule.plan is not None:
-            wishes.append(float(virtual.controller.schedule.action(virtual.now)[0]))
-    told = virtual.controller.slot.current.engine.told
+        if virtual.cycle.schedule.plan is not None:
+            wishes.append(float(virtual.cycle.schedule.action(virtual.now)[0]))
+    told = virtual.cycle.slot.current.engine.told
     assert len(told) >= 10 and all(len(prefix) == 2 for prefix in told[2:])  # 90 ms are two steps of 50
     changes = np.diff(wishes[30:])  # the first plan does not know yet how long it takes
     assert changes.min() >= -1e-6 and changes.max() <= 2.1e-3  # it counts on through every change of plan

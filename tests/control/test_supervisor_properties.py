@@ -35,9 +35,8 @@ class Rig(Virtual):
 class AnySequence(RuleBasedStateMachine):
     """Faults, repairs, swaps, resets and time, in any order."""
 
-    @initialize(ahead=st.booleans(), rate=st.sampled_from([50.0, 100.0, 500.0]), rehearses=st.booleans())
-    def start(self, ahead, rate, rehearses):
-        self.rehearses = rehearses
+    @initialize(ahead=st.booleans(), rate=st.sampled_from([50.0, 100.0, 500.0]))
+    def start(self, ahead, rate):
         for name, engine in ENGINES.items():
             engine.run = HEALTHY[name]
         self.rig = Rig(BUNDLE, engine="student_k1", ahead=ahead, took_ms=15.0, update_rate=rate)
@@ -45,18 +44,13 @@ class AnySequence(RuleBasedStateMachine):
         self.held_ns = self.stopped_ns = 0
 
     def cycle(self):
-        rig, controller = self.rig, self.rig.controller
-        before, previous_ns = list(controller.safety.command), rig.now
-        if self.rehearses:
-            mode = controller.supervisor.mode
-            controller.rehearse(rig.now + rig.period_ns // 2)
-            assert (len(rig.published), controller.safety.command) == (self.cycles, before)
-            assert controller.supervisor.mode is mode
+        rig, cycle = self.rig, self.rig.cycle
+        before, previous_ns = list(cycle.safety.command), rig.now
         rig.step()
         self.cycles += 1
         assert len(rig.published) == self.cycles
         command, measured_ns = rig.published[-1]
-        limits = controller.safety.limits
+        limits = cycle.safety.groups[0]
         elapsed = (rig.now - previous_ns) * 1e-9
         assert all(math.isfinite(value) for value in command)
         assert all(
@@ -66,15 +60,17 @@ class AnySequence(RuleBasedStateMachine):
         assert math.hypot(*command) <= limits.max_speed + 1e-6
         change = math.hypot(*(a - b for a, b in zip(command, before, strict=True)))
         assert change <= limits.max_acceleration * elapsed + 1e-6
-        mode = controller.supervisor.mode
+        mode = cycle.supervisor.mode
         if mode in (Mode.STUDENT, Mode.TEACHER):
-            assert rig.now - measured_ns <= controller.settings.max_age_ns
+            assert rig.now - measured_ns <= cycle.settings.max_age_ns
             self.held_ns = self.stopped_ns = 0
             return
         passed_ns = rig.now - previous_ns
         self.stopped_ns = self.stopped_ns + passed_ns if mode is Mode.STOP else 0
-        self.held_ns = self.held_ns + passed_ns if mode is Mode.HOLD and controller._position is not None else 0
-        assert self.held_ns <= controller.supervisor.timing.hold_ns + 2 * passed_ns
+        self.held_ns = (
+            self.held_ns + passed_ns if mode is Mode.HOLD and cycle.safety.groups[0].positions is not None else 0
+        )
+        assert self.held_ns <= cycle.supervisor.timing.hold_ns + 2 * passed_ns
         if self.stopped_ns > STOPPED_NS:
             assert not any(abs(value) > 1e-6 for value in command)
 
@@ -113,7 +109,7 @@ class AnySequence(RuleBasedStateMachine):
 
     @rule(answer=st.sampled_from(["raises", "nan", "huge"]), teacher=st.booleans())
     def an_engine_misbehaves(self, answer, teacher):
-        engine = self.rig.teacher_engine if teacher else self.rig.controller.slot.current.engine
+        engine = self.rig.teacher_engine if teacher else self.rig.cycle.slot.current.engine
         real = HEALTHY[engine.name]
 
         def run():
@@ -146,14 +142,14 @@ class AnySequence(RuleBasedStateMachine):
 
     @rule()
     def somebody_resets(self):
-        self.rig.controller.supervisor.request_reset()
+        self.rig.cycle.supervisor.request_reset()
         self.cycle()
 
     @rule()
     def a_fault_is_reported(self):
-        self.rig.controller.supervisor.fault("broken")
+        self.rig.cycle.supervisor.fault("broken")
         self.cycle()
-        assert self.rig.controller.supervisor.mode is Mode.STOP
+        assert self.rig.cycle.supervisor.mode is Mode.STOP
 
 
 TestAnySequence = AnySequence.TestCase

@@ -1,7 +1,7 @@
-"""A controller with real engines in virtual time: plans take as long as the test says."""
+"""A cycle with real engines in virtual time: plans take as long as the test says."""
 
-from srdp_controller.control.assembly import build_controller, default_values
-from srdp_controller.control.deployment import Deployment, Wanted
+from srdp_controller.control.build import build_cycle, default_values
+from srdp_controller.control.deployment import Deployment, DeploymentRequest
 from srdp_controller.control.telemetry import Telemetry
 from srdp_controller.engines.providers import load_engine
 from srdp_controller.evaluation.virtual_planner import VirtualPlanner
@@ -13,7 +13,7 @@ NOMINAL = {"/joint_states": JOINTS, "/object_pose": [-0.15, 0.03], "/goal_pose":
 
 
 class Virtual:
-    """The controller, its planners and everything that a test may turn; time passes only through ``step``."""
+    """The cycle, its planners and everything that a test may turn; time passes only through ``step``."""
 
     load = staticmethod(load_engine)
 
@@ -28,12 +28,12 @@ class Virtual:
         self.assembler = ObservationAssembler(bundle.spec)
         self.teacher_engine = self.load(bundle, "teacher", "cpu")
         self.threshold, self.is_ahead = threshold, ahead
-        first = self.prepare(Wanted(engine))
+        first = self.prepare(DeploymentRequest(engine))
         clock = lambda: self.now  # noqa: E731
         self.teacher = VirtualPlanner(self.teacher_engine, clock, lambda: self.teacher_ns)
         self.planner = VirtualPlanner(first.engine, clock, lambda: self.took_ns)
-        telemetry = Telemetry(10, tuple(component.name for component in bundle.spec.observation))
-        self.controller = build_controller(
+        telemetry = Telemetry(10, bundle.spec)
+        self.cycle = build_cycle(
             self.values,
             self.assembler,
             first,
@@ -42,17 +42,17 @@ class Virtual:
             self.planner,
             telemetry,
             self.take,
-            lambda command, measured: self.published.append((list(command), measured)),
+            lambda command, following, measured: self.published.append((list(command), measured)),
         )
-        self.period_ns = self.controller.settings.period_ns
+        self.period_ns = self.cycle.settings.period_ns
 
-    def prepare(self, wanted):
-        engine = self.load(self.bundle, wanted.engine, "cpu")
-        return Deployment(wanted, engine, self.threshold, 0.0, self.teacher_engine, self.is_ahead)
+    def prepare(self, request):
+        engine = self.load(self.bundle, request.engine, "cpu")
+        return Deployment(request, engine, self.threshold, 0.0, self.teacher_engine, self.is_ahead)
 
     def swap(self, name, ahead):
         self.is_ahead = ahead
-        self.controller.slot._pending = self.prepare(Wanted(name))
+        self.cycle.slot._pending = self.prepare(DeploymentRequest(name))
 
     def take(self, now_ns):
         for topic, values in self.messages.items():
@@ -62,8 +62,8 @@ class Virtual:
     def step(self, cycles=1):
         for _ in range(cycles):
             self.now += self.period_ns
-            self.controller.cycle(self.now)
-        return self.controller.supervisor.mode
+            self.cycle(self.now)
+        return self.cycle.supervisor.mode
 
     @property
     def command_age_ns(self):

@@ -7,13 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from srdp_controller.control.controller import Controller, ControllerSettings
-from srdp_controller.control.deployment import Deployment, EngineSlot, Wanted, measure, require_fit, require_same_robot
+from srdp_controller.control.build import build_cycle, default_values
+from srdp_controller.control.deployment import Deployment, DeploymentRequest, measure, require_fit, require_same_robot
 from srdp_controller.control.loop import LoopState
 from srdp_controller.control.noise import HeldNoise
 from srdp_controller.control.planner import Plan, PlanWorker
-from srdp_controller.control.safety_filter import SafetyFilter, SafetyLimits
-from srdp_controller.control.supervisor import Abstention, Mode, Supervisor, SupervisorTiming
+from srdp_controller.control.supervisor import Mode
 from srdp_controller.control.telemetry import Telemetry
 from srdp_controller.engines.providers import load_engine
 from srdp_controller.errors import EngineError
@@ -34,35 +33,37 @@ class Rig:
         self.now = time.monotonic_ns()
         spec = bundle.spec
         self.assembler = ObservationAssembler(spec)
-        lower, upper = spec.action_limits()
-        limits = SafetyLimits(tuple(lower), tuple(upper), 0.22, 3.0, spec.workspace.lower, spec.workspace.upper)
         self.threshold = threshold if threshold is not None else bundle.calibration().threshold("student_k4", 0.01)
         self.teacher_engine = load_engine(bundle, "teacher", "cpu")
-        self.slot = EngineSlot(self.prepare(Wanted("student_k4")), self.prepare)
-        self.teacher = PlanWorker(self.teacher_engine)
-        self.ahead = PlanWorker(self.slot.current.engine)
-        self.controller = Controller(
-            ControllerSettings(PERIOD_NS, MAX_AGE_NS, 150_000_000),
+        first = self.prepare(DeploymentRequest("student_k4"))
+        self.teacher, self.ahead = PlanWorker(self.teacher_engine), PlanWorker(first.engine)
+        values = {
+            "update_rate": 100.0,
+            "observation.max_age": 0.2,
+            "fallback.hold_time": 0.5,
+            "safety.max_jerk": 0.0,
+            "thread_priority": 0,
+        }
+        self.cycle = build_cycle(
+            {**default_values(), **values},
             self.assembler,
-            self.slot,
+            first,
+            self.prepare,
             self.teacher,
             self.ahead,
-            Supervisor(SupervisorTiming(500_000_000)),
-            Abstention(0.1, 50_000_000),
-            SafetyFilter(limits, PERIOD_NS * 1e-9),
-            HeldNoise(200_000_000, 0),
-            Telemetry(1000),
+            Telemetry(1000, spec),
             self.take,
-            lambda command, observed: self.published.append((list(command), observed)),
+            lambda command, following, observed: self.published.append((list(command), observed)),
         )
+        self.slot = self.cycle.slot
 
     def close(self):
         self.teacher.close()
         self.ahead.close()
 
-    def prepare(self, wanted):
-        engine = load_engine(self.bundle, wanted.engine, "cpu")
-        return Deployment(wanted, engine, self.threshold, 0.0, self.teacher_engine)
+    def prepare(self, request):
+        engine = load_engine(self.bundle, request.engine, "cpu")
+        return Deployment(request, engine, self.threshold, 0.0, self.teacher_engine)
 
     def take(self, now_ns):
         for topic, values in self.messages.items():
@@ -80,8 +81,8 @@ class Rig:
                 self.now = time.monotonic_ns()
             else:
                 self.now += PERIOD_NS
-            self.controller.cycle(self.now)
-        return self.controller.supervisor.mode
+            self.cycle(self.now)
+        return self.cycle.supervisor.mode
 
 
 @pytest.fixture
@@ -103,45 +104,7 @@ def test_without_observations_it_holds_and_commands_nothing(rig):
     assert rig.step(100) is Mode.HOLD
     assert len(rig.published) == 100
     assert all(command == [0.0, 0.0] for command, _ in rig.published)
-    assert "/joint_states" in rig.controller.supervisor.reason
-
-
-def test_rehearsals_change_no_command_and_no_count(bundle):
-    plain, rehearsing = Rig(bundle), Rig(bundle)
-    try:
-        for made in (plain, rehearsing):
-            made.now = 10**12
-            made.nominal().controller._noise.hold_ns = 10**15
-        for _ in range(30):
-            for ahead_ns in (3_000_000, 5_000_000):
-                rehearsing.controller.rehearse(rehearsing.now + ahead_ns)
-            plain.step()
-            rehearsing.step()
-        assert [command for command, _ in rehearsing.published] == [command for command, _ in plain.published]
-        states = plain.controller.state, rehearsing.controller.state
-        assert states[0].modes == states[1].modes and states[1].inference.count == 30
-    finally:
-        plain.close()
-        rehearsing.close()
-
-
-def test_an_engine_that_fails_in_a_rehearsal_is_judged_in_the_cycle(rig):
-    rig.nominal().step(5)
-    rig.slot.current.engine.run = lambda: (_ for _ in ()).throw(EngineError("broken"))
-    rig.controller.rehearse(rig.now + 1)
-    assert rig.controller.state.engine_failures == 0
-    rig.step()
-    assert rig.controller.state.engine_failures == 1
-
-
-def test_what_a_rehearsal_received_counts_for_the_latency_of_the_next_cycle(rig):
-    rig.nominal()
-    received = iter([time.monotonic_ns(), 0, 0])
-    take = rig.controller._take
-    rig.controller._take = lambda now: take(now) or next(received)
-    rig.controller.rehearse(rig.now)
-    rig.step(2)
-    assert rig.controller.state.latency.count == 1
+    assert "/joint_states" in rig.cycle.supervisor.reason
 
 
 def test_with_observations_the_student_drives(rig):
@@ -151,7 +114,7 @@ def test_with_observations_the_student_drives(rig):
 
 def test_every_cycle_publishes_one_command_stamped_with_its_observation(rig):
     rig.nominal().step(5)
-    assert len(rig.published) == rig.controller.state.commands == 5
+    assert len(rig.published) == rig.cycle.statistics.commands == 5
     assert rig.published[-1][1] == rig.now - 1_000_000
 
 
@@ -162,10 +125,10 @@ def test_stale_observations_hold_then_stop_smoothly_and_reset_recovers(rig):
     assert modes[0] is Mode.STUDENT  # not stale yet
     assert modes.index(Mode.HOLD) * PERIOD_NS <= MAX_AGE_NS + 2 * PERIOD_NS
     assert modes[-1] is Mode.STOP and rig.published[-1][0] == [0.0, 0.0]
-    assert rig.controller.safety.violations == 0
+    assert rig.cycle.safety.violations == 0
     rig.nominal().step(5)
-    assert rig.controller.supervisor.mode is Mode.STOP
-    rig.controller.supervisor.request_reset()
+    assert rig.cycle.supervisor.mode is Mode.STOP
+    rig.cycle.supervisor.request_reset()
     assert rig.step(3) is Mode.STUDENT
 
 
@@ -175,7 +138,7 @@ def test_an_untrusted_student_hands_over_to_the_teacher_and_takes_back(distruste
     for _ in range(100):
         if rig.step(1, real_time=True) is Mode.TEACHER:
             break
-    assert rig.controller.supervisor.mode is Mode.TEACHER
+    assert rig.cycle.supervisor.mode is Mode.TEACHER
     assert rig.teacher.plans > 0
     rig.slot.current = replace(rig.slot.current, threshold=math.inf)
     assert rig.step(3, real_time=True) is Mode.STUDENT
@@ -192,7 +155,7 @@ def test_an_engine_that_answers_nan_never_reaches_the_robot(rig):
 
     engine.run = run_then_spoil
     assert rig.step(3) is Mode.HOLD
-    assert rig.controller.state.engine_failures == 3
+    assert rig.cycle.statistics.engine_failures == 3
     assert all(math.isfinite(value) for command, _ in rig.published for value in command)
 
 
@@ -204,23 +167,23 @@ def test_an_engine_that_raises_holds(rig):
 
     rig.slot.current.engine.run = fail
     assert rig.step(2) is Mode.HOLD
-    assert "out of memory" in rig.controller.supervisor.reason
+    assert "out of memory" in rig.cycle.supervisor.reason
 
 
 def test_a_swap_takes_effect_between_two_cycles_and_loses_no_command(rig):
     rig.nominal().step(5)
-    rig.slot.request(Wanted("student_k1"))
+    rig.slot.request(DeploymentRequest("student_k1"))
     for _ in range(300):
         rig.step(1, real_time=True)
         if rig.slot.swaps:
             break
     assert rig.slot.current.name == "student_k1"
-    assert rig.controller.state.commands == len(rig.published)
+    assert rig.cycle.statistics.commands == len(rig.published)
     assert rig.step(2) is Mode.STUDENT
 
 
 def test_a_swap_that_fails_says_why_and_changes_nothing(rig):
-    rig.slot.request(Wanted("student_k3"))
+    rig.slot.request(DeploymentRequest("student_k3"))
     for _ in range(200):
         if not rig.slot.busy:
             break
@@ -237,7 +200,7 @@ def test_an_engine_that_does_not_fit_the_period_is_refused_with_the_rate_that_wo
 
 def test_telemetry_keeps_the_newest_rows(rig):
     rig.nominal().step(1005)
-    rows = rig.controller.telemetry.rows()
+    rows = rig.cycle.telemetry.rows()
     assert len(rows) == 1000 and np.all(np.diff(rows[:, 0]) > 0)
 
 
@@ -277,19 +240,19 @@ def test_driving_the_rest_of_the_chunk_blind_stays_in_the_workspace(rig):
     edge = rig.bundle.spec.workspace.upper[0]
     rig.messages = {}
     # the tool is taken to be just inside the edge, heading out
-    rig.controller._position = (edge - 0.01, 0.0)
+    rig.cycle.safety.groups[0].positions = [edge - 0.01, 0.0]
     rig.now += MAX_AGE_NS
-    rig.controller.schedule.plan = Plan(np.tile([0.2, 0.0], (8, 1)), rig.now, rig.now)
+    rig.cycle.schedule.plan = Plan(np.tile([0.2, 0.0], (8, 1)), rig.now, rig.now)
     travelled = edge - 0.01
     for _ in range(60):
         rig.step(1)
         travelled += rig.published[-1][0][0] * PERIOD_NS * 1e-9
-    assert rig.controller.supervisor.mode in (Mode.HOLD, Mode.STOP)
+    assert rig.cycle.supervisor.mode in (Mode.HOLD, Mode.STOP)
     assert travelled <= edge
 
 
 def swap_to_a_failing_engine(rig):
-    deployment = rig.prepare(Wanted("student_k1"))
+    deployment = rig.prepare(DeploymentRequest("student_k1"))
 
     def fail():
         raise EngineError("engine student_k1: broken")
@@ -306,13 +269,13 @@ def test_an_engine_that_fails_right_after_a_swap_makes_way_for_the_one_before(ri
     assert rig.slot.current.name == "student_k4" and rig.slot.rollbacks == 1
     assert "failed right after the swap" in rig.slot.refusal
     rig.step()
-    assert rig.controller.supervisor.mode is Mode.STUDENT
+    assert rig.cycle.supervisor.mode is Mode.STUDENT
     assert len(rig.published) == 7  # every cycle had its command
 
 
 def test_without_rollback_cycles_nothing_is_rolled_back(rig):
     rig.nominal().step(5)
-    rig.controller.settings = replace(rig.controller.settings, rollback_cycles=0)
+    rig.cycle.settings = replace(rig.cycle.settings, rollback_cycles=0)
     swap_to_a_failing_engine(rig)
     rig.step()
     assert rig.slot.current.name == "student_k1" and rig.slot.rollbacks == 0
@@ -321,8 +284,8 @@ def test_without_rollback_cycles_nothing_is_rolled_back(rig):
 def test_an_engine_that_fails_later_is_not_rolled_back(rig):
     rig.nominal()
     rig.step(5)
-    rig.slot._pending = rig.prepare(Wanted("student_k1"))
-    rig.step(rig.controller.settings.rollback_cycles + 2)
+    rig.slot._pending = rig.prepare(DeploymentRequest("student_k1"))
+    rig.step(rig.cycle.settings.rollback_cycles + 2)
     assert rig.slot.previous is None
 
     def fail():
@@ -331,14 +294,14 @@ def test_an_engine_that_fails_later_is_not_rolled_back(rig):
     rig.slot.current.engine.run = fail
     rig.step()
     assert rig.slot.current.name == "student_k1" and rig.slot.rollbacks == 0
-    assert rig.controller.supervisor.mode is Mode.HOLD
+    assert rig.cycle.supervisor.mode is Mode.HOLD
 
 
 def test_a_swap_brings_its_own_teacher(rig, bundle):
     rig.nominal()
     rig.step(2)
     other = load_engine(bundle, "teacher", "cpu")
-    rig.slot._pending = replace(rig.prepare(Wanted("student_k1")), teacher=other)
+    rig.slot._pending = replace(rig.prepare(DeploymentRequest("student_k1")), teacher=other)
     rig.step()
     assert rig.teacher._next is other
 
@@ -358,13 +321,13 @@ def test_a_bundle_for_another_robot_is_refused_by_field(bundle):
 
 def test_lateness_and_overruns_are_counted_in_the_mode_they_happened_in(rig):
     loop = LoopState()
-    rig.controller.loop = loop
+    rig.cycle.loop = loop
     rig.nominal().step(3)
     loop.last_lateness_ns, loop.overruns = 5_000, 2  # the loop counts an overrun when its cycle is over
     rig.messages = {}
     rig.now += MAX_AGE_NS
     rig.step(1)
-    by_mode = rig.controller.state.by_mode
+    by_mode = rig.cycle.statistics.by_mode
     assert by_mode[Mode.STUDENT].overruns == 2 and by_mode[Mode.HOLD].overruns == 0
     assert by_mode[Mode.HOLD].lateness.count == 1 and by_mode[Mode.HOLD].lateness.largest == 5_000
     assert by_mode[Mode.STUDENT].inference.count == 3 and by_mode[Mode.HOLD].inference.count == 0

@@ -1,4 +1,4 @@
-"""Puts a controller together from parameter values: the node, the benchmarks and the tests use the same one."""
+"""Puts a cycle together from parameter values: the node, the benchmarks and the tests use the same one."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from srdp_controller.control.controller import Controller, ControllerSettings, Publish, Take, nowhere
-from srdp_controller.control.deployment import Deployment, EngineSlot, Wanted
+from srdp_controller.control.cycle import Cycle, CycleSettings, Publish, Take
+from srdp_controller.control.deployment import Deployment, DeploymentRequest, DeploymentSlot
 from srdp_controller.control.noise import HeldNoise
 from srdp_controller.control.planner import Planner
 from srdp_controller.control.safety_filter import KeepOut, SafetyFilter, SafetyLimits
@@ -18,7 +18,6 @@ from srdp_controller.control.telemetry import Telemetry
 from srdp_controller.errors import SrdpError
 from srdp_controller.observation import ObservationAssembler
 from srdp_controller.resources import find_resource
-from srdp_controller.spec import PolicySpec
 
 DWELL_NS = 100_000_000
 
@@ -44,46 +43,40 @@ def keep_out_zones(numbers: list[float]) -> tuple[KeepOut, ...]:
     return tuple(KeepOut(*zone) for zone in zones)
 
 
-def safety_limits(values: Mapping[str, Any], spec: PolicySpec) -> SafetyLimits:
-    """The limits of the ``safety.*`` parameters and of the bundle's spec.
+def safety_limits(values: Mapping[str, Any]) -> SafetyLimits:
+    """The limits of the ``safety.*`` parameters; those of the bundle's spec come on top.
 
     Raises:
         SrdpError: a keep-out zone that is none.
     """
-    lower, upper = spec.action_limits()
     return SafetyLimits(
-        tuple(lower.tolist()),
-        tuple(upper.tolist()),
         values["safety.max_speed"],
         values["safety.max_acceleration"],
-        spec.workspace.lower,
-        spec.workspace.upper,
-        values["safety.barrier_gain"],
         values["safety.max_jerk"],
+        values["safety.barrier_gain"],
         keep_out_zones(values["safety.keep_out"]),
     )
 
 
-def build_controller(
+def build_cycle(
     values: Mapping[str, Any],
     assembler: ObservationAssembler,
     first: Deployment,
-    prepare: Callable[[Wanted], Deployment],
+    prepare: Callable[[DeploymentRequest], Deployment],
     teacher: Planner,
     ahead: Planner,
     telemetry: Telemetry,
     take: Take,
     publish: Publish,
-    practise: Publish = nowhere,
-) -> Controller:
-    """A controller that drives with ``first``; ``values`` are the node's parameters by name.
+) -> Cycle:
+    """A cycle that drives with ``first``; ``values`` are the node's parameters by name.
 
     Raises:
         SrdpError: a parameter's value that makes no sense.
     """
     period_ns = round(1e9 / values["update_rate"])
-    return Controller(
-        ControllerSettings(
+    return Cycle(
+        CycleSettings(
             period_ns,
             round(values["observation.max_age"] * 1e9),
             round(values["fallback.teacher_deadline"] * 1e9),
@@ -92,15 +85,14 @@ def build_controller(
             round(values["planning.blend_time"] * 1e9),
         ),
         assembler,
-        EngineSlot(first, prepare, values["helper_priority"] if values["thread_priority"] else 0),
+        DeploymentSlot(first, prepare, values["helper_priority"] if values["thread_priority"] else 0),
         teacher,
         ahead,
         Supervisor(SupervisorTiming(round(values["fallback.hold_time"] * 1e9))),
         Abstention(values["abstain.hysteresis"], DWELL_NS),
-        SafetyFilter(safety_limits(values, assembler.spec), period_ns * 1e-9),
+        SafetyFilter(assembler.spec, safety_limits(values), period_ns * 1e-9),
         HeldNoise(round(values["noise.hold_time"] * 1e9), values["seed"]),
         telemetry,
         take,
         publish,
-        practise,
     )
