@@ -24,9 +24,10 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 ARGUMENTS = {
+    "task": ("pushing", "task whose robot is simulated: its name, module:Class, or gymnasium:ENV_ID"),
     "engine": ("student_k4", "policy of the bundle: teacher, student_k1, student_k2, student_k4, student_k8"),
     "provider": ("cpu", "cpu, cuda, tensorrt or tensorrt_rtx"),
-    "scenario": ("nominal", "nominal, delayed, noisy, heavy, lossy, shifted, faulty, or a path to a scenario YAML"),
+    "scenario": ("nominal", "scenario of the task by name, or a path to a scenario YAML"),
     "update_rate": ("100.0", "rate of the control loop [Hz]"),
     "planning": (
         "every_cycle",
@@ -58,7 +59,7 @@ def setup(context):
         package="srdp_controller",
         executable="sim_node",
         output="screen",
-        parameters=[*parameters("scenario", "gui", "duration", "seed"), *more],
+        parameters=[*parameters("task", "model_dir", "scenario", "gui", "duration", "seed"), *more],
     )
     controller = Node(
         package="srdp_controller",

@@ -8,18 +8,20 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.executors import Executor, MultiThreadedExecutor, SingleThreadedExecutor
-from rclpy.lifecycle import State, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
+from srdp_controller.control.cycle import Cycle
 from srdp_controller.control.loop import absolute
-from srdp_controller.control.privileges import lock_memory, use_affinity, use_fifo
-from srdp_controller.ros.controller_node import REPORT_EVERY_S, ControllerNode, run_node
-from srdp_controller.ros.direct_take import LATEST
+from srdp_controller.ros.controller_node import ControllerNode, run_node
+from srdp_controller.ros.inputs import LATEST
+from srdp_controller.ros.loop_thread import LoopThread, Publish
+from srdp_controller.spec import PolicySpec
 
 
 class CallbackSubscription:
@@ -44,44 +46,30 @@ class CallbackSubscription:
         return newest
 
 
-class TimerControllerNode(ControllerNode):
-    """``ControllerNode`` whose cycle is an rclpy timer's callback."""
+class TimerLoop(LoopThread):
+    """A loop that is an rclpy timer's callback."""
 
-    subscription_class = CallbackSubscription
-    serialized = False  # messages, as people write it
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.create_timer(REPORT_EVERY_S, super().report)
-
-    def on_activate(self, state: State) -> TransitionCallbackReturn:
-        """Start the timer instead of a thread."""
+    def __init__(self, node: Node, cycle: Cycle, publish: Publish, spec: PolicySpec, values: Mapping[str, Any]) -> None:
+        super().__init__(cycle, publish, spec, values)
+        self._node = node
         self._privileged: set[int] = set()
-        self._running = True
-        self._deadline = time.monotonic_ns() + self._period_ns
-        self._previous = 0
-        self._cycle = self._counted_cycle()
-        self._idle.open(self.values["cpu_dma_latency"])
-        lock_memory(self.values["lock_memory"])
-        self._timer = self.create_timer(
-            self._period_ns * 1e-9, self._tick, callback_group=MutuallyExclusiveCallbackGroup()
-        )
-        return TransitionCallbackReturn.SUCCESS
+        self._deadline = self._previous = 0
 
-    def report(self) -> float:
-        """Nothing between two callbacks: as people write it, a timer reports."""
-        return 0.1
+    def start(self) -> None:
+        """Start the timer instead of a thread."""
+        self._call = self.counted_cycle()
+        self._deadline = time.monotonic_ns() + self.period_ns
+        group = MutuallyExclusiveCallbackGroup()
+        self._timer = self._node.create_timer(self.period_ns * 1e-9, self._tick, callback_group=group)
+        self._running = True
 
     def _tick(self) -> None:
         thread = threading.get_ident()
         if thread not in self._privileged:  # every thread of the executor gets what the loop's thread gets
-            if not self._privileged:
-                self._raise_helpers()
             self._privileged.add(thread)
-            use_fifo(self.values["thread_priority"])
-            use_affinity(self.values["cpu_affinity"])
-        controller, loop, period = self._controller, self._loop_state, self._period_ns
-        if controller is None or not self._running:
+            self.take_privileges()
+        loop, period = self.state, self.period_ns
+        if not self._running:
             return
         started = time.monotonic_ns()
         missed = max(0, (started - self._deadline) // period)
@@ -93,18 +81,30 @@ class TimerControllerNode(ControllerNode):
         if self._previous:
             loop.period_error.record(absolute(started - self._previous - period))
         self._previous = started
-        self._cycle(started)
+        self._call(started)
         loop.cycles += 1
         loop.last_execution_ns = time.monotonic_ns() - started
         loop.execution.record(loop.last_execution_ns)
         self._deadline += period
 
-    def stop_loop(self) -> None:
+    def stop(self) -> None:
         """Stop the timer."""
-        self._running = False
-        if hasattr(self, "_timer"):
+        if self._running:
+            self._running = False
             self._timer.cancel()
         self._idle.close()
+
+
+class TimerControllerNode(ControllerNode):
+    """``ControllerNode`` whose cycle, and whose reports, are rclpy timers' callbacks."""
+
+    subscription_class = CallbackSubscription
+    serialized = False  # messages, as people write it
+    reports_in_a_thread = False
+
+    def make_loop(self, cycle: Cycle, publish: Publish, spec: PolicySpec, values: Mapping[str, Any]) -> LoopThread:
+        """A timer."""
+        return TimerLoop(self, cycle, publish, spec, values)
 
 
 def main(arguments: list[str] | None = None) -> int:

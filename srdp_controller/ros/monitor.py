@@ -6,18 +6,16 @@ import json
 import sys
 import time
 from types import TracebackType
-from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.parameter import Parameter
 from std_msgs.msg import String
 
 from srdp_controller.control.telemetry import MODES
-from srdp_controller.ros.direct_take import LATCHED
+from srdp_controller.ros.client import set_parameters
+from srdp_controller.ros.inputs import LATCHED
 
 
 class Monitor:
@@ -36,7 +34,6 @@ class Monitor:
         self._node.create_subscription(String, "/srdp_controller/mode", self._on_mode, LATCHED)
         self._node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         self._node.create_subscription(String, "/srdp_simulation/episode", self._on_episode, LATCHED)
-        self._parameters = self._node.create_client(SetParameters, "/srdp_controller/set_parameters")
         self._shown = 0.0
         return self
 
@@ -73,10 +70,9 @@ class Monitor:
         while (left := end - time.monotonic()) > 0:
             self._executor.spin_once(timeout_sec=left)
 
-    def swap(self, engine: str) -> Any:
-        """Ask for an engine swap; the answer is not waited for."""
-        request = SetParameters.Request(parameters=[Parameter("engine", value=engine).to_parameter_msg()])
-        return self._parameters.call_async(request)
+    def swap(self, engine: str) -> None:
+        """Ask for an engine swap; errors as in ``set_parameters``."""
+        set_parameters(self._node, {"engine": engine}, 10.0)
 
     def show(self, duration: float) -> None:
         """Print the state: rewritten in place on a terminal, every five seconds elsewhere."""
@@ -113,6 +109,7 @@ def table(mode: str, values: dict[str, str], history: list[float]) -> str:
         f"cycles {values['cycles']}   overruns {values['overruns']}   missed {values['missed_cycles']}   "
         f"swaps {values['swaps']} ({values['rollbacks']} rolled back)   refused messages {values['rejected_messages']}",
         f"latent distance {values['latent_distance']} of {values['threshold']}   abstentions {values['abstentions']}   "
+        f"alarms between episodes {values['alarms_between_episodes']}",
         f"filter interventions {values['filter_interventions']}   violations {values['limit_violations']}",
         "time in " + "   ".join(f"{name} {values[f'cycles_{name}']}" for name in MODES) + " cycles",
         "",

@@ -1,9 +1,10 @@
 """Records the controller's telemetry ring as MCAP, in a process of its own.
 
-Readable by Foxglove, PlotJuggler and `ros2 bag`: ``/srdp_controller/command`` (TwistStamped),
-``/srdp_controller/mode`` (String, on change) and ``/srdp_controller/cycle``, whose fields are the
-telemetry's columns and the observation's components by name. It imports no ROS, shares no lock with
-the loop, and goes on to the last row when the controller was killed.
+Readable by Foxglove, PlotJuggler and `ros2 bag`: every action group's commands on the group's topic (TwistStamped,
+or Float64MultiArray with the components in order), ``/srdp_controller/mode`` (String, on change) and
+``/srdp_controller/cycle``, whose fields are the telemetry's columns by name: times, every command and every
+observation. It imports no ROS, shares no lock with the loop, and goes on to the last row when the controller was
+killed.
 """
 
 from __future__ import annotations
@@ -31,28 +32,22 @@ from srdp_controller.control.telemetry import (
     STATUS,
     SharedRing,
 )
-from srdp_controller.errors import SrdpError
 
 POLL_S = 0.2
 CHUNK_BYTES = 16 * 1024  # small: what a crash of the recorder itself can lose
-HEADER_TEXT = "std_msgs/Header header\n"
-TIME = "MSG: builtin_interfaces/Time\nint32 sec\nuint32 nanosec\n"
-HEADER = "MSG: std_msgs/Header\nbuiltin_interfaces/Time stamp\nstring frame_id\n"
-VECTOR = "MSG: geometry_msgs/Vector3\nfloat64 x\nfloat64 y\nfloat64 z\n"
-TWIST = "MSG: geometry_msgs/Twist\ngeometry_msgs/Vector3 linear\ngeometry_msgs/Vector3 angular\n"
+HEADER = "std_msgs/Header header\n"
+TIME_TYPE = "MSG: builtin_interfaces/Time\nint32 sec\nuint32 nanosec\n"
+HEADER_TYPE = "MSG: std_msgs/Header\nbuiltin_interfaces/Time stamp\nstring frame_id\n"
+VECTOR_TYPE = "MSG: geometry_msgs/Vector3\nfloat64 x\nfloat64 y\nfloat64 z\n"
+TWIST_TYPE = "MSG: geometry_msgs/Twist\ngeometry_msgs/Vector3 linear\ngeometry_msgs/Vector3 angular\n"
+DIMENSION_TYPE = "MSG: std_msgs/MultiArrayDimension\nstring label\nuint32 size\nuint32 stride\n"
+LAYOUT_TYPE = "MSG: std_msgs/MultiArrayLayout\nstd_msgs/MultiArrayDimension[] dim\nuint32 data_offset\n"
 BAR = "=" * 80 + "\n"
-
-
-def require_mcap() -> None:
-    """Say what to install where the MCAP packages are missing.
-
-    Raises:
-        SrdpError: they are.
-    """
-    try:
-        import mcap_ros2.writer  # noqa: F401
-    except ImportError:
-        raise SrdpError("record: the MCAP writer is not installed: pip install 'srdp_controller[record]'") from None
+TWIST, ARRAY = "geometry_msgs/msg/TwistStamped", "std_msgs/msg/Float64MultiArray"
+DEFINITIONS = {
+    TWIST: BAR.join((f"{HEADER}geometry_msgs/Twist twist\n", HEADER_TYPE, TIME_TYPE, TWIST_TYPE, VECTOR_TYPE)),
+    ARRAY: BAR.join(("std_msgs/MultiArrayLayout layout\nfloat64[] data\n", LAYOUT_TYPE, DIMENSION_TYPE)),
+}
 
 
 def field_name(column: str) -> str:
@@ -60,41 +55,62 @@ def field_name(column: str) -> str:
     return re.sub(r"_+", "_", re.sub(r"[^a-z0-9_]", "_", column.lower())).strip("_")
 
 
-class McapFile:
-    """The three topics of a recording."""
+class GroupWriter:
+    """An action group's command of a row, as a message."""
 
-    def __init__(self, path: Path, columns: list[str], frame: str) -> None:
+    def __init__(self, output: dict[str, Any], columns: list[str]) -> None:
+        self.topic = output["topic"]
+        self.type = TWIST if output["type"] == TWIST else ARRAY
+        self._frame = output["frame"]
+        self._fields = list(output["components"].values())
+        self._places = [columns.index(name) for name in output["components"]]
+        self._labels = [{"label": name, "size": 1, "stride": 1} for name in output["components"]]
+
+    def message(self, row: list[float], stamp: dict[str, int]) -> dict[str, Any]:
+        """The message, for the MCAP writer."""
+        values = [row[place] for place in self._places]
+        if self.type == ARRAY:
+            return {"layout": {"dim": self._labels, "data_offset": 0}, "data": values}
+        twist = {part: dict.fromkeys("xyz", 0.0) for part in ("linear", "angular")}
+        for field, value in zip(self._fields, values, strict=True):
+            _, part, axis = field.split(".")
+            twist[part][axis] = value
+        return {"header": {"stamp": stamp, "frame_id": self._frame}, "twist": twist}
+
+
+class McapFile:
+    """The topics of a recording."""
+
+    def __init__(self, path: Path, columns: list[str], outputs: list[dict[str, Any]]) -> None:
         from mcap_ros2.writer import CompressionType, Writer
 
         self._file = path.open("wb")
         self._writer = Writer(self._file, chunk_size=CHUNK_BYTES, compression=CompressionType.NONE)
         self._fields = [field_name(column) for column in columns]
-        self._frame = frame
-        twist = f"{HEADER_TEXT}geometry_msgs/Twist twist\n{BAR}{HEADER}{BAR}{TIME}{BAR}{TWIST}{BAR}{VECTOR}"
-        cycle = HEADER_TEXT + "".join(f"float64 {name}\n" for name in self._fields) + f"{BAR}{HEADER}{BAR}{TIME}"
-        self._twist = self._writer.register_msgdef("geometry_msgs/msg/TwistStamped", twist)
-        self._cycle = self._writer.register_msgdef("srdp_controller/msg/Cycle", cycle)
-        self._string = self._writer.register_msgdef("std_msgs/msg/String", "string data\n")
+        cycle = BAR.join((HEADER + "".join(f"float64 {name}\n" for name in self._fields), HEADER_TYPE, TIME_TYPE))
+        register = self._writer.register_msgdef
+        self._groups = [
+            (group, register(group.type, DEFINITIONS[group.type]))
+            for group in (GroupWriter(output, columns) for output in outputs)
+        ]
+        self._cycle = register("srdp_controller/msg/Cycle", cycle)
+        self._string = register("std_msgs/msg/String", "string data\n")
         self._mode = -1.0
-        self._columns = {column: index for index, column in enumerate(columns)}
+        self._time_at, self._mode_at = columns.index("time_s"), columns.index("mode")
 
     def write(self, row: list[float], epoch_ns: int) -> None:
         """One cycle."""
-        columns = self._columns
-        stamp_ns = epoch_ns + round(row[columns["time_s"]] * 1e9)
+        stamp_ns = epoch_ns + round(row[self._time_at] * 1e9)
         seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
-        header = {"stamp": {"sec": seconds, "nanosec": nanoseconds}, "frame_id": self._frame}
-        linear = {"x": row[columns["command_x"]], "y": row[columns["command_y"]], "z": 0.0}
-        twist = {"linear": linear, "angular": {"x": 0.0, "y": 0.0, "z": 0.0}}
-        self._put("/srdp_controller/command", self._twist, {"header": header, "twist": twist}, stamp_ns)
+        stamp = {"sec": seconds, "nanosec": nanoseconds}
+        for group, schema in self._groups:
+            self._put(group.topic, schema, group.message(row, stamp), stamp_ns)
+        fields = dict(zip(self._fields, row, strict=True))
         self._put(
-            "/srdp_controller/cycle",
-            self._cycle,
-            {"header": header, **dict(zip(self._fields, row, strict=True))},
-            stamp_ns,
+            "/srdp_controller/cycle", self._cycle, {"header": {"stamp": stamp, "frame_id": ""}, **fields}, stamp_ns
         )
-        if row[columns["mode"]] != self._mode:
-            self._mode = row[columns["mode"]]
+        if row[self._mode_at] != self._mode:
+            self._mode = row[self._mode_at]
             self._put("/srdp_controller/mode", self._string, {"data": MODES[int(self._mode)]}, stamp_ns)
 
     def _put(self, topic: str, schema: Any, message: dict[str, Any], stamp_ns: int) -> None:
@@ -114,9 +130,8 @@ class McapFile:
         self._file.close()
 
 
-def record(ring: SharedRing, path: Path, columns: list[str], frame: str, limit_bytes: int, parent: int) -> None:
+def record(ring: SharedRing, file: McapFile, path: Path, limit_bytes: int, parent: int) -> None:
     """Follow the ring until the controller closes it or is gone; returns when the file is whole."""
-    file = McapFile(path, columns, frame)
     header = ring.header
     done, lost, full = 0, 0, False
     while True:
@@ -147,7 +162,7 @@ def main() -> int:
     parser.add_argument("ring", type=Path)
     parser.add_argument("path", type=Path)
     parser.add_argument("--columns", required=True, help="JSON list")
-    parser.add_argument("--frame", default="")
+    parser.add_argument("--outputs", default="[]", help="JSON list: topic, type, frame, components (column -> field)")
     parser.add_argument("--limit-bytes", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
     arguments = parser.parse_args()
@@ -155,8 +170,8 @@ def main() -> int:
         os.setsid()  # a signal to the controller's group must not end the recording before its last row
     ring = SharedRing(arguments.ring)
     try:
-        columns = json.loads(arguments.columns)
-        record(ring, arguments.path, columns, arguments.frame, arguments.limit_bytes, arguments.parent)
+        file = McapFile(arguments.path, json.loads(arguments.columns), json.loads(arguments.outputs))
+        record(ring, file, arguments.path, arguments.limit_bytes, arguments.parent)
         ring.header[STATUS] = FINISHED
     except OSError as error:
         print(f"recorder: {arguments.path}: {error.strerror or error}; the recording ends here", file=sys.stderr)

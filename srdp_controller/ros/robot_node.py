@@ -1,8 +1,8 @@
-"""``/srdp_simulation``: the pushing world in real time behind the contract's topics.
+"""``/srdp_simulation``: any task's world in real time behind the topics of its spec.
 
-Publishes ``/joint_states``, ``/object_pose``, ``/goal_pose`` and ``/post_pose`` with the scenario's
-rates, latencies and faults; takes ``/srdp_controller/command``; starts the next episode by itself.
-It watches the commands like a driver that trusts nobody: out-of-limit and late ones are counted.
+Publishes what the world measures, with the scenario's rates, latencies and faults; takes the controller's
+commands; announces episodes on ``/episode`` and starts the next one by itself. It watches the commands like a driver
+that trusts nobody: those that are out of limits or not finite are counted and not followed.
 """
 
 from __future__ import annotations
@@ -13,38 +13,95 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rclpy
-from geometry_msgs.msg import PoseStamped, TwistStamped
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import JointState
-from std_msgs.msg import String
+from std_msgs.msg import Header, String
 from std_srvs.srv import Trigger
 
 from srdp_controller.control.clock import sleep_until
 from srdp_controller.control.loop import LoopState, LoopTiming, run_loop
+from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.errors import SrdpError
 from srdp_controller.files import write_json
+from srdp_controller.messages import JOINT_STATE, Extractor, MessageWriter, message_class
 from srdp_controller.provenance import describe_run
-from srdp_controller.ros.direct_take import LATCHED, DirectSubscription
+from srdp_controller.ros import episodes
+from srdp_controller.ros.inputs import LATCHED, DirectSubscription
+from srdp_controller.ros.outputs import output_fields
 from srdp_controller.ros.parameters import declare, load_schema
-from srdp_controller.simulation.scenario import load_scenario
-from srdp_controller.tasks.pushing.spec import FRAME, MAX_TIP_SPEED
-from srdp_controller.tasks.pushing.world import PHYSICS_RATE_HZ, PushingWorld
+from srdp_controller.spec import ActionGroup, PolicySpec
+from srdp_controller.tasks.task import TopicLayout, find_task
 
-FIXTURE_EVERY = PHYSICS_RATE_HZ // 20
-FRAME_EVERY = PHYSICS_RATE_HZ // 12
+FRAMES_PER_S = 12.0
 REST_S = 0.25  # between an episode's end and the next one's start
+TOLERANCE = 1e-6  # of limits
 
 
-def _set_stamp(header: Any, system_ns: int) -> None:
-    header.stamp.sec, header.stamp.nanosec = divmod(system_ns, 1_000_000_000)
+class Driver:
+    """Puts the commands of all action groups together: what a robot's own driver does.
+
+    Attributes:
+        commands: how often a command (act_dim,) was taken.
+        bad: how many of them were out of limits, not finite, or no command at all.
+    """
+
+    def __init__(self, node: Node, spec: PolicySpec) -> None:
+        self.commands = self.bad = 0
+        self._limits = [(component.lower - TOLERANCE, component.upper + TOLERANCE) for component in spec.action]
+        self._command = [math.nan] * spec.act_dim
+        self._silent = {place.start for _, place in spec.group_slices()}
+        self._groups = [(self._listen(node, group), place) for group, place in spec.group_slices()]
+
+    @staticmethod
+    def _listen(node: Node, group: ActionGroup) -> tuple[DirectSubscription, Extractor]:
+        output = group.output
+        topic = output.topic.replace("~", "/srdp_controller", 1)
+        return (
+            DirectSubscription(node, message_class(output.type), topic),
+            Extractor(output.type, output_fields(group), output.frame),
+        )
+
+    def take(self) -> list[float] | None:
+        """The newest command within limits (act_dim,); None where nothing is new, or not every group has been heard."""
+        new = False
+        for (subscription, extractor), place in self._groups:
+            taken = subscription.take()
+            if taken is None:
+                continue
+            new = True
+            wrong = extractor.check(taken[0])
+            size = place.stop - place.start
+            self._command[place] = [math.nan] * size if wrong else extractor.values(taken[0])
+            self._silent.discard(place.start)
+        if not new or self._silent:
+            return None
+        self.commands += 1
+        if all(low <= value <= high for value, (low, high) in zip(self._command, self._limits, strict=True)):
+            return list(self._command)
+        self.bad += 1
+        return None
+
+    def close(self) -> None:
+        """Leave the topics."""
+        for (subscription, _), _ in self._groups:
+            subscription.close()
+
+
+def message_of(layout: TopicLayout, writer: MessageWriter, values: Sequence[float], stamp_ns: int) -> Any:
+    """A topic's message; where a fault has cut values off, a JointState is short and others hold zeros there."""
+    missing = len(layout.fields) - len(values)
+    message = writer.message([*values, *[0.0] * missing], stamp_ns)
+    if missing and layout.type == JOINT_STATE:
+        return type(message)(header=message.header, name=message.name, position=message.position[: len(values)])
+    return message
 
 
 class SimulationNode(Node):
@@ -52,26 +109,28 @@ class SimulationNode(Node):
 
     def __init__(self) -> None:
         super().__init__("srdp_simulation")
-        self.values = declare(self, load_schema("simulation_parameters.yaml"))
-        self.scenario = load_scenario(self.values["scenario"])
-        self.world = PushingWorld(self.scenario, gui=self.values["gui"])
+        values = self.values = declare(self, load_schema("simulation_parameters.yaml"))
+        self.task = find_task(values["task"])
+        self.scenario = self.task.scenario(values["scenario"])
+        spec = load_bundle(values["model_dir"]).spec if values["model_dir"] else self.task.spec()
+        self.world = self.task.make_world(self.scenario, values["seed"], values["gui"])
         sensor = QoSProfile(depth=5)
-        self._joint_publisher = self.create_publisher(JointState, "/joint_states", sensor)
-        self._object_publisher = self.create_publisher(PoseStamped, "/object_pose", sensor)
-        self._goal_publisher = self.create_publisher(PoseStamped, "/goal_pose", LATCHED)
-        self._post_publisher = self.create_publisher(PoseStamped, "/post_pose", LATCHED)
-        self._episode_publisher = self.create_publisher(String, "~/episode", LATCHED)
-        self.commands_source = DirectSubscription(self, TwistStamped, "/srdp_controller/command")
+        self._topics = {
+            topic: (
+                MessageWriter(layout.type, layout.fields, layout.frame),
+                self.create_publisher(message_class(layout.type), topic, LATCHED if layout.latched else sensor),
+            )
+            for topic, layout in self.world.topics.items()
+        }
+        self._announcements = self.create_publisher(Header, episodes.TOPIC, LATCHED)
+        self._outcomes = self.create_publisher(String, "~/episode", LATCHED)
+        self.driver = Driver(self, spec)
         self.create_service(Trigger, "~/reset_episode", self._on_reset)
-        self._joint_message = JointState(name=self.world.arm.joint_names)
-        self._pose_message = PoseStamped()
-        self._pose_message.header.frame_id = FRAME
         self.loop_state = LoopState()
         self.outcomes: list[dict[str, Any]] = []
-        self.commands = self.bad_commands = 0
-        self.frames: list[tuple[float, ...]] = []
-        self.best_frames: list[tuple[float, ...]] = []
-        self.best_layout: dict[str, Any] = {}
+        self._frame_every = max(1, round(1.0 / FRAMES_PER_S / self.world.tick_s))
+        self._frames: list[list[float]] = []
+        self._shown: tuple[list[list[float]], dict[str, Any]] = ([], {})  # of an episode that succeeded
         self._episode = -1
         self._reset_wanted = False
         self._first_command_s: float | None = None
@@ -84,89 +143,57 @@ class SimulationNode(Node):
         response.message = f"episode {self._episode} ends"
         return response
 
+    def _announce(self, what: str, system_ns: int) -> None:
+        message = Header(frame_id=what)
+        message.stamp.sec, message.stamp.nanosec = divmod(system_ns, 1_000_000_000)
+        self._announcements.publish(message)
+
     def _next_episode(self) -> None:
         self._episode += 1
+        announced_ns = time.time_ns()
         self.world.reset(np.random.default_rng([self.values["seed"], self._episode]))
+        self._announce(episodes.BEGIN, announced_ns)
+        self._begun_ns = time.time_ns()  # later than what was announced: everything measured now is of this episode
         self._rest_until = math.inf
-        self._recorded = False
-        self.frames = []
+        self._frames = []
         self._tick = 0
 
     def cycle(self, now_ns: int) -> None:
-        """One physics step in real time."""
+        """One tick of the world in real time."""
         world = self.world
-        taken = self.commands_source.take()
-        if taken is not None:
-            self._command(taken[0].twist.linear)
-        world.step()
+        command = self.driver.take()
+        if command is not None:
+            if self._first_command_s is None:
+                self._first_command_s = time.monotonic()
+            world.send(command)
+        world.tick()
         system_ns = time.time_ns()
-
-        def when(measured_s: float) -> int:
-            return system_ns - round((world.time_s - measured_s) * 1e9)
-
-        message = self._joint_message
-        for joints in world.joint_measurements():
-            _set_stamp(message.header, when(joints.measured_s))
-            message.position = joints.values.tolist()
-            self._joint_publisher.publish(message)
-        for pose in world.object_measurements():
-            x, y, yaw = [*pose.values.tolist(), 0.0][:3]  # a pose cannot be truncated: its angle is lost
-            self._publish_pose(self._object_publisher, x, y, yaw, when(pose.measured_s))
-        if self._tick % FIXTURE_EVERY == 0:
-            for publisher, place in (
-                (self._goal_publisher, world.layout.goal),
-                (self._post_publisher, world.layout.post),
-            ):
-                self._publish_pose(publisher, place[0], place[1], 0.0, system_ns)
-        if self._tick % FRAME_EVERY == 0 and not world.outcome.finished:
-            angles, _ = world.arm.joint_states()
-            self.frames.append((*angles, *world.box_position(), world.box_yaw()))
+        for topic, values, measured_s in world.measurements():
+            stamp_ns = max(system_ns - round((world.time_s - measured_s) * 1e9), self._begun_ns)
+            writer, publisher = self._topics[topic]
+            publisher.publish(message_of(world.topics[topic], writer, values, stamp_ns))
+        if self._tick % self._frame_every == 0 and not world.outcome.finished:
+            self._frames.append(world.snapshot())
         self._tick += 1
         self._conclude()
 
-    def _command(self, linear: Any) -> None:
-        self.commands += 1
-        vx, vy = linear.x, linear.y
-        if not (math.isfinite(vx) and math.isfinite(vy) and math.hypot(vx, vy) <= MAX_TIP_SPEED * math.sqrt(2) + 1e-6):
-            self.bad_commands += 1
-            return
-        if self._first_command_s is None:
-            self._first_command_s = time.monotonic()
-        self.world.send((vx, vy))
-
-    def _publish_pose(self, publisher: Any, x: float, y: float, yaw: float, system_ns: int) -> None:
-        message = self._pose_message
-        _set_stamp(message.header, system_ns)
-        message.pose.position.x, message.pose.position.y = float(x), float(y)
-        message.pose.orientation.z, message.pose.orientation.w = math.sin(yaw / 2), math.cos(yaw / 2)
-        publisher.publish(message)
-
     def _conclude(self) -> None:
-        world = self.world
-        outcome = world.outcome
-        if (outcome.finished or self._reset_wanted) and not self._recorded:
-            self._recorded = True
+        world, outcome = self.world, self.world.outcome
+        if (outcome.finished or self._reset_wanted) and self._rest_until == math.inf:
+            self._rest_until = world.time_s + REST_S
+            self._announce(episodes.END, time.time_ns())
             if outcome.finished:
                 record = {
                     "episode": self._episode,
                     "success": outcome.success,
                     "duration_s": round(outcome.duration_s, 3),
-                    "post_contacts": outcome.post_contacts,
-                    "way": outcome.way,
+                    **outcome.metrics,
                 }
-                self._episode_publisher.publish(String(data=json.dumps(record)))
-                self.outcomes.append(
-                    {
-                        **record,
-                        "layout": outcome.layout.model_dump(),
-                        "box_path": outcome.box_path,
-                        "tip_path": outcome.tip_path,
-                    }
-                )
-                if outcome.success and (not self.best_frames or outcome.way == "left"):
-                    self.best_frames, self.best_layout = self.frames, outcome.layout.model_dump()
-            self._rest_until = world.time_s + REST_S
-        if self._recorded and world.time_s >= self._rest_until:
+                self._outcomes.publish(String(data=json.dumps(record)))
+                self.outcomes.append({**record, "metrics": dict(outcome.metrics), "details": outcome.details})
+                if outcome.success and any(self._frames):
+                    self._shown = self._frames, outcome.details
+        if world.time_s >= self._rest_until:
             self._reset_wanted = False
             self._next_episode()
         duration = self.values["duration"]
@@ -175,21 +202,28 @@ class SimulationNode(Node):
 
     def write_run(self, folder: Path) -> None:
         """Write ``simulation.json``: the episodes, the commands that came, the loop's own timing."""
+        frames, details = self._shown
         write_json(
             folder / "simulation.json",
             {
                 **describe_run("sim_node", self.values["seed"]),
+                "task": self.values["task"],
                 "scenario": self.scenario.name,
                 "episodes": len(self.outcomes),
                 "successes": sum(outcome["success"] for outcome in self.outcomes),
                 "outcomes": self.outcomes,
-                "commands": self.commands,
-                "bad_commands": self.bad_commands,
+                "commands": self.driver.commands,
+                "bad_commands": self.driver.bad,
                 "physics_lateness_us": self.loop_state.lateness.percentiles(),
-                "frames": self.best_frames,
-                "frames_layout": self.best_layout,
+                "frames": frames,
+                "frames_details": details,
             },
         )
+
+    def close(self) -> None:
+        """Free the world and leave the commands' topics."""
+        self.world.close()
+        self.driver.close()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -206,7 +240,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    timing = LoopTiming(round(1e9 / PHYSICS_RATE_HZ), sleep_until, manage_overruns=False)
+    timing = LoopTiming(round(node.world.tick_s * 1e9), sleep_until, manage_overruns=False)
     thread = threading.Thread(
         target=run_loop,
         args=(timing, node.loop_state, node.cycle, lambda: not stop.is_set() and not node.done),
@@ -219,8 +253,7 @@ def main(arguments: list[str] | None = None) -> int:
     crashed = not stop.is_set() and not node.done
     if node.values["run_dir"]:
         node.write_run(Path(node.values["run_dir"]))
-    node.world.close()
-    node.commands_source.close()
+    node.close()
     executor.shutdown()
     node.destroy_node()
     rclpy.shutdown()

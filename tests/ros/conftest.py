@@ -25,7 +25,7 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from srdp_controller.processes import node_command
-from srdp_controller.ros.direct_take import LATCHED
+from srdp_controller.ros.inputs import LATCHED
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [f"lbr_iiwa_joint_{i}" for i in range(1, 8)]

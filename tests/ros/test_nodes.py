@@ -13,9 +13,17 @@ from lifecycle_msgs.srv import GetState
 
 from srdp_controller.errors import SrdpError
 from srdp_controller.report.run import judge, summarise_run
-from srdp_controller.ros.swap_client import get_engine, get_parameters, set_engine, set_parameters
+from srdp_controller.ros.client import get_parameters, set_parameters
 
 pytestmark = pytest.mark.ros
+
+
+def set_engine(node, engine, timeout_s):
+    set_parameters(node, {"engine": engine}, timeout_s)
+
+
+def get_engine(node, timeout_s):
+    return get_parameters(node, ["engine"], timeout_s)["engine"]
 
 
 def speed(message):
@@ -114,18 +122,6 @@ def test_top_shows_the_running_controller(start, bench, tmp_path, read_json):
     assert read_json("controller.json")["by_mode"]["STUDENT"]["observation_age_ms"]["p50"] > 0
 
 
-def test_a_keep_out_zone_that_is_none_is_refused(start):
-    controller = start("controller_node", **{"safety.keep_out": [0.0, 0.0]})
-    assert controller.wait(30) == 2
-    assert "safety.keep_out" in controller.output and "x, y, radius" in controller.output
-
-
-def test_helpers_above_the_control_thread_are_refused(start):
-    controller = start("controller_node", thread_priority=30)
-    assert controller.wait() == 2
-    assert "helper_priority: 40: expected less than thread_priority (30)" in controller.output
-
-
 def test_a_tool_is_kept_out_of_a_zone(start, bench, read_json):
     controller = start("controller_node", **{"safety.keep_out": [-0.17, 0.045, 0.03]})  # right before the tip
     assert bench.until("STUDENT"), controller.output
@@ -209,7 +205,6 @@ def test_a_command_carries_the_stamp_of_its_observation(start, bench):
         ({"provider": "tpu"}, "is not one of"),
         ({"model_dir": "/nowhere"}, "expected a bundle folder"),
         ({"update_rate": 50_000.0}, "update_rate"),
-        ({"abstain.alpha": 0.002}, "below the smallest calibrated value"),
     ],
 )
 def test_a_start_that_cannot_be_is_one_clear_error_and_status_2(start, parameters, message):
@@ -217,6 +212,15 @@ def test_a_start_that_cannot_be_is_one_clear_error_and_status_2(start, parameter
     assert controller.wait() == 2
     assert message in controller.output
     assert "Traceback" not in controller.output
+
+
+def test_everything_that_does_not_fit_is_said_at_once(start):
+    controller = start(
+        "controller_node", thread_priority=30, **{"abstain.alpha": 0.002, "safety.keep_out": [0.0], "command.type": "spec"}
+    )
+    assert controller.wait() == 2
+    for text in ("below the smallest calibrated value", "helper_priority: 40", "x, y, radius"):
+        assert text in controller.output
 
 
 def test_a_damaged_bundle_is_refused_at_the_start_and_at_a_swap(start, bench, bundle_copy):

@@ -1,4 +1,4 @@
-"""``srdp swap``: sets the running controller's parameters, for machines without ``ros2``."""
+"""Talks to a running controller: sets and reads its parameters, for machines without ``ros2``."""
 
 from __future__ import annotations
 
@@ -53,16 +53,6 @@ def get_parameters(node: Node, names: list[str], timeout_s: float) -> dict[str, 
     if response is None or any(value.type != ParameterType.PARAMETER_STRING for value in response.values):
         raise SrdpError(f"{CONTROLLER} did not answer within {timeout_s:.0f} s")
     return {name: str(value.string_value) for name, value in zip(names, response.values, strict=True)}
-
-
-def set_engine(node: Node, engine: str, timeout_s: float) -> None:
-    """Swap the engine; errors as in ``set_parameters``."""
-    set_parameters(node, {"engine": engine}, timeout_s)
-
-
-def get_engine(node: Node, timeout_s: float) -> str:
-    """The controller's ``engine`` parameter."""
-    return get_parameters(node, ["engine"], timeout_s)["engine"]
 
 
 def request_swap(changes: dict[str, str], timeout_s: float) -> str:

@@ -1,0 +1,179 @@
+"""The control loop's thread: its privileges, its period, and a robot at rest however it ends."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from srdp_controller.control.clock import sleep_then_spin, sleep_until
+from srdp_controller.control.cycle import Cycle
+from srdp_controller.control.late_cycles import LateCycles
+from srdp_controller.control.loop import LoopState, LoopTiming, run_loop
+from srdp_controller.control.privileges import (
+    Privilege,
+    ShallowIdle,
+    lock_memory,
+    raise_helpers,
+    use_affinity,
+    use_fifo,
+)
+from srdp_controller.control.supervisor import Event, Mode
+from srdp_controller.observation import NEVER_NS
+from srdp_controller.ros.boundary import cause
+from srdp_controller.spec import PolicySpec
+
+COLLECTION_NS = 500_000  # slack that a collection of the youngest generation needs
+LAST_COMMANDS = 3  # how often the hold command is published at least: a message may be lost
+SPARE_S = 1.0  # beyond what the limits need for a stop
+
+Publish = Callable[[list[float], list[list[float]], int], None]
+
+
+def stopping_time_s(spec: PolicySpec, values: Mapping[str, Any]) -> float:
+    """The longest that the safety filter may need to reach the hold command, through the whole range [s]."""
+    longest = 0.0
+    for group in spec.action_groups:
+        for one in group.components:
+            span, needed = one.upper - one.lower, 0.0
+            if one.max_rate:
+                needed += span / one.max_rate
+            fastest = one.max_velocity or span
+            if one.max_velocity:
+                needed += span / one.max_velocity
+            acceleration, jerk = one.max_acceleration, one.max_jerk
+            if group.kind == "twist":
+                acceleration = min(
+                    group.max_acceleration or values["safety.max_acceleration"], values["safety.max_acceleration"]
+                )
+                jerk = values["safety.max_jerk"] or group.max_jerk
+            if acceleration:
+                needed += 2.0 * fastest / acceleration
+                needed += 4.0 * acceleration / jerk if jerk else 0.0
+            longest = max(longest, needed)
+    return longest + SPARE_S
+
+
+class LoopThread:
+    """Runs a cycle at its rate in a thread of its own, from ``start`` to ``stop``.
+
+    ``failure`` says why the loop is dead; it is empty while all is well. The robot has been brought to rest by then.
+    """
+
+    def __init__(self, cycle: Cycle, publish: Publish, spec: PolicySpec, values: Mapping[str, Any]) -> None:
+        self.cycle, self.values, self._publish = cycle, values, publish
+        self.state = LoopState()
+        cycle.loop = self.state
+        self.period_ns = round(1e9 / values["update_rate"])
+        self.failure = ""
+        self.privileges: list[Privilege] = []
+        self.late_cycles: LateCycles | None = None
+        self._stopping_s = stopping_time_s(spec, values)
+        self._idle = ShallowIdle()
+        self._thread: threading.Thread | None = None
+        self._running = False
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._running = True
+        self._thread = threading.Thread(target=self._run, name="control", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Bring the robot to rest through the safety filter, for as long as its limits need, then end the thread."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        self.cycle.supervisor.fault("deactivated")
+        give_up = time.monotonic() + self._stopping_s
+        while time.monotonic() < give_up and thread.is_alive():
+            if self.cycle.supervisor.mode is Mode.STOP and self.cycle.safety.at_rest:
+                break
+            time.sleep(0.005)
+        self._running = False
+        thread.join(timeout=self._stopping_s + 2e-9 * self.period_ns)
+
+    def _run(self) -> None:
+        values = self.values
+        try:
+            self.take_privileges()
+            sys.setswitchinterval(2e-4)
+            gc.collect()
+            gc.freeze()
+            gc.disable()
+            spin_ns = round(values["spin_time"] * 1e9)
+            timing = LoopTiming(
+                self.period_ns, sleep_then_spin(spin_ns) if spin_ns else sleep_until, values["overruns.manage"]
+            )
+            cycle = self.counted_cycle()
+            if values["statistics.late_cycles"]:
+                late = self.late_cycles = LateCycles(self.period_ns)
+                timing, cycle = replace(timing, wait=late.wait(timing.wait)), late.cycle(cycle)
+            run_loop(timing, self.state, cycle, lambda: self._running, self._collect_garbage)
+        except BaseException as error:  # the loop's thread must say why it died, and leave no robot in motion
+            self._fail(f"the control loop failed: {cause(error)}")
+        finally:
+            self.state.deadline_ns = 0
+            gc.enable()
+            self._idle.close()
+            if self.late_cycles is not None:
+                self.late_cycles.close()
+
+    def take_privileges(self) -> None:
+        """Real-time privileges for the calling thread, and for the others those of helpers."""
+        values = self.values
+        priority = values["helper_priority"] if values["thread_priority"] else 0
+        self.privileges = [
+            use_fifo(values["thread_priority"]),
+            use_affinity(values["cpu_affinity"]),
+            lock_memory(values["lock_memory"]),
+            self._idle.open(values["cpu_dma_latency"]),
+            raise_helpers(priority, self.cycle.long_running_threads()),
+        ]
+
+    def counted_cycle(self) -> Callable[[int], None]:
+        """The cycle; before the first one after ``statistics.warm_up`` the statistics begin anew."""
+        warm_up_cycles = round(self.values["statistics.warm_up"] * 1e9) // self.period_ns
+        run = self.cycle.cycle
+        if not warm_up_cycles:
+            return run
+        left = warm_up_cycles
+
+        def cycle(now_ns: int) -> None:
+            nonlocal left
+            if left >= 0:
+                left -= 1
+                if left < 0:
+                    self.state.restart_statistics()
+                    self.cycle.statistics.restart()
+                    if self.late_cycles is not None:
+                        self.late_cycles.clear()
+            run(now_ns)
+
+        return cycle
+
+    def _collect_garbage(self, deadline_ns: int) -> None:
+        if deadline_ns - time.monotonic_ns() > COLLECTION_NS and gc.get_count()[0] > 5000:
+            gc.collect(0)
+
+    def _fail(self, failure: str) -> None:
+        """The cycle cannot go on: STOP, and commands within the limits until the hold command is reached."""
+        try:
+            self.cycle.supervisor.step(Event.FAULT, failure, time.monotonic_ns())
+            self._come_to_rest()
+        except Exception as error:  # nobody can publish any more: the robot has to stop by itself
+            failure += f"; no hold command could be published: {cause(error)}"
+        self.failure = failure
+
+    def _come_to_rest(self) -> None:
+        safety, give_up = self.cycle.safety, time.monotonic() + self._stopping_s
+        deadline_ns, published = time.monotonic_ns(), 0
+        while time.monotonic() < give_up and not (published >= LAST_COMMANDS and safety.at_rest):
+            self._publish(safety.apply(None, None), [], NEVER_NS)
+            published += 1
+            deadline_ns += self.period_ns
+            sleep_until(deadline_ns)

@@ -1,0 +1,147 @@
+"""From a request to an engine that is ready to drive: load, verify, warm up, measure, refuse what does not fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from rclpy.impl.rcutils_logger import RcutilsLogger
+
+from srdp_controller.control.build import safety_limits
+from srdp_controller.control.deployment import (
+    Deployment,
+    DeploymentRequest,
+    fits,
+    measure,
+    require_chunk,
+    require_fit,
+    require_same_robot,
+)
+from srdp_controller.engines.bundle import LoadedBundle, load_bundle
+from srdp_controller.engines.engine import Engine
+from srdp_controller.engines.engine_cache import cache_folder
+from srdp_controller.engines.providers import NATIVE, EngineOptions
+from srdp_controller.engines.signature import require_signature
+from srdp_controller.errors import SrdpError
+from srdp_controller.messages import check_path, message_class
+from srdp_controller.observation import ObservationAssembler
+from srdp_controller.ros.parameters import bundle_folder
+from srdp_controller.ros.recording import require_mcap
+from srdp_controller.spec import TWIST
+
+Load = Callable[[LoadedBundle, str, str, EngineOptions], Engine]
+
+
+class Preparation:
+    """Prepares deployments for one robot: the one of the bundle that the node was configured with."""
+
+    def __init__(self, values: Mapping[str, Any], first: DeploymentRequest, log: RcutilsLogger, load: Load) -> None:
+        """Open the bundle of the first request and say everything that does not fit.
+
+        Raises:
+            SrdpError: a line for each thing that does not fit.
+        """
+        self._values, self._log, self._load = values, log, load
+        self._period_ns = round(1e9 / values["update_rate"])
+        self._latest: Deployment | None = None
+        self.bundle = self._open(first)
+        found = list(problems(self.bundle, first, values))
+        if found:
+            raise SrdpError("\n".join(found))
+
+    def _open(self, request: DeploymentRequest) -> LoadedBundle:
+        bundle = load_bundle(bundle_folder(request.model_dir))
+        if self._values["trusted_keys"]:
+            require_signature(bundle, list(self._values["trusted_keys"]))
+        return bundle
+
+    def prepare(self, request: DeploymentRequest) -> Deployment:
+        """Load, verify, warm up and measure an engine.
+
+        Raises:
+            SrdpError: it does not fit period or robot, or cannot be loaded.
+        """
+        values, name = self._values, request.engine
+        same = bundle_folder(request.model_dir) == self.bundle.folder
+        bundle = self.bundle if same else self._open(request)
+        require_same_robot(self.bundle.spec, bundle.spec, str(bundle.folder))
+        engine = self._engine(bundle, name, request.provider)
+        run_time = measure(engine, 100 if engine.evaluations <= 16 else 20)
+        planning, spec = values["planning.mode"], bundle.spec
+        ahead = planning == "ahead" or (planning == "auto" and not fits(run_time, self._period_ns))
+        if ahead:
+            chunk_ns = round(spec.horizon * spec.step_s * 1e9)
+            require_chunk(name, run_time, chunk_ns, round(values["observation.max_age"] * 1e9))
+        else:
+            require_fit(name, run_time, self._period_ns)
+        threshold = alarm_threshold(bundle, name, values)
+        last = self._latest
+        if last is not None and (last.request.model_dir, last.request.provider) == (
+            request.model_dir,
+            request.provider,
+        ):
+            teacher = last.teacher
+        else:
+            teacher = self._engine(bundle, "teacher", request.provider)
+        self._latest = Deployment(request, engine, threshold, run_time, teacher, ahead)
+        return self._latest
+
+    def _engine(self, bundle: LoadedBundle, name: str, provider: str) -> Engine:
+        values = self._values
+        options = EngineOptions(values["engine_cache"], values["precision"], values["provider_fallback"])
+        if provider in NATIVE:
+            folder = cache_folder(bundle, options.cache)
+            self._log.info(f"{name}: {provider} engine from {folder}; it is built now where it is not there")
+        engine = self._load(bundle, name, provider, options)
+        if options.fall_back and engine.provider != provider:
+            self._log.warning(f"{name} runs on {engine.provider}: provider {provider} cannot be used here")
+        return engine
+
+
+def alarm_threshold(bundle: LoadedBundle, policy: str, values: Mapping[str, Any]) -> float:
+    """Latent distance above which a policy abstains; infinite where it never does.
+
+    Raises:
+        SrdpError: the calibration cannot give ``abstain.alpha``.
+    """
+    if not values["abstain.enabled"] or policy == "teacher":
+        return math.inf
+    return bundle.calibration().threshold(policy, values["abstain.alpha"])
+
+
+def problems(bundle: LoadedBundle, request: DeploymentRequest, values: Mapping[str, Any]) -> Iterator[str]:
+    """Everything that can be known, before an engine is loaded, not to fit: bundle, machine and parameters."""
+    spec = bundle.spec
+    checks: tuple[Callable[[], object], ...] = (
+        lambda: bundle.policy(request.engine),
+        lambda: request.engine not in bundle.content.policies or alarm_threshold(bundle, request.engine, values),
+        lambda: safety_limits(values, spec),
+        lambda: values["record"] and require_mcap(),
+    )
+    for check in checks:
+        try:
+            check()
+        except SrdpError as error:
+            yield str(error)
+    if values["helper_priority"] >= values["thread_priority"] > 0:
+        yield (
+            f"parameter helper_priority: {values['helper_priority']}: expected less than thread_priority "
+            f"({values['thread_priority']}), or others would delay the control thread"
+        )
+    if values["command.type"] == "twist_stamped" and not any(g.output.type == TWIST for g in spec.action_groups):
+        types = ", ".join(group.output.type for group in spec.action_groups)
+        yield f"parameter command.type: twist_stamped: the bundle's outputs are {types}; leave it at spec"
+    yield from message_problems(bundle)
+
+
+def message_problems(bundle: LoadedBundle) -> Iterator[str]:
+    """What the installed message packages say of the topics; a machine without them could not check it before."""
+    used = [(plan.topic, plan.type, plan.fields) for plan in ObservationAssembler(bundle.spec).plans.values()]
+    used += [(group.output.topic, group.output.type, []) for group in bundle.spec.action_groups]
+    for topic, kind, fields in used:
+        if message_class(kind) is None:
+            package = kind.split("/")[0]
+            yield f"{topic}: message type {kind} is not here; install ros-$ROS_DISTRO-{package.replace('_', '-')}"
+        else:
+            yield from (f"{topic}: {text}" for path in fields if (text := check_path(kind, path)))

@@ -1,0 +1,85 @@
+"""Everything that lives from ``configure`` to ``cleanup``: bundle, engines, topics, cycle, loop and recording."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from srdp_controller.control.build import build_cycle
+from srdp_controller.control.deployment import DeploymentRequest
+from srdp_controller.control.planner import PlanWorker
+from srdp_controller.control.telemetry import Telemetry
+from srdp_controller.observation import ObservationAssembler
+from srdp_controller.ros.episodes import EpisodeTopic
+from srdp_controller.ros.inputs import Inputs
+from srdp_controller.ros.outputs import Outputs
+from srdp_controller.ros.preparation import Preparation
+from srdp_controller.ros.recording import Recording
+
+if TYPE_CHECKING:
+    from srdp_controller.ros.controller_node import ControllerNode
+
+TELEMETRY_ROWS = 120_000
+
+
+class Session:
+    """What a configured node consists of; ``close`` frees it, also where only a part was made."""
+
+    def __init__(self, node: ControllerNode, values: Mapping[str, Any], request: DeploymentRequest) -> None:
+        """Load, verify and warm up everything.
+
+        Raises:
+            SrdpError: what does not fit, all of it where that can be told at once.
+        """
+        with contextlib.ExitStack() as made:
+            self._make(node, values, request, made)
+            self.close = made.pop_all().close
+
+    def _make(
+        self,
+        node: ControllerNode,
+        values: Mapping[str, Any],
+        request: DeploymentRequest,
+        made: contextlib.ExitStack,
+    ) -> None:
+        self.preparation = Preparation(values, request, node.get_logger(), node.load)
+        spec = self.preparation.bundle.spec
+        first = self.preparation.prepare(request)
+        assembler = ObservationAssembler(spec)
+        inputs = self.inputs = Inputs(node, assembler, serialized=node.serialized, subscription=node.subscription_class)
+        made.callback(inputs.close)
+        outputs = Outputs(
+            node, spec, as_array=values["command.type"] == "float64_multi_array", serialized=node.serialized
+        )
+        made.callback(outputs.close)
+        episodes = self.episodes = EpisodeTopic(node)
+        made.callback(episodes.close)
+        teacher, ahead = PlanWorker(first.teacher, "teacher"), PlanWorker(first.engine, "planner")
+        made.callback(teacher.close)
+        made.callback(ahead.close)
+        self.telemetry = Telemetry(
+            TELEMETRY_ROWS,
+            tuple(component.name for component in spec.action),
+            tuple(component.name for component in spec.observation),
+            shared=values["record"],
+        )
+
+        def take(now_ns: int) -> int:
+            episodes.take(now_ns, cycle)
+            return inputs.take(now_ns)
+
+        cycle = self.cycle = build_cycle(
+            values, assembler, first, self.preparation.prepare, teacher, ahead, self.telemetry, take, outputs.publish
+        )
+        self.recording = Recording(self.telemetry, spec, values) if values["record"] else None
+        if self.recording is not None:
+            made.callback(self.recording.close)
+        self.loop = node.make_loop(cycle, outputs.publish, spec, values)
+        made.callback(self.loop.stop)
+        period_us = self.loop.period_ns * 1e-3
+        node.get_logger().info(
+            f"bundle {self.preparation.bundle.folder}: engine {first.name} on {first.engine.provider}, "
+            f"run time {first.run_time_ns * 1e-3:.0f} us in a period of {period_us:.0f} us"
+            f"{' (planning ahead)' if first.ahead else ''}, abstention threshold {first.threshold:.3g}"
+        )
