@@ -15,19 +15,60 @@ pytest.importorskip("mcap_ros2", reason="needs the MCAP packages: make setup")
 
 from mcap_ros2.reader import read_ros2_messages
 
-from srdp_controller.control.telemetry import CLOSED, COLUMNS, FAILED, FINISHED, RECORDED, STATUS, SharedRing, Telemetry
+from srdp_controller.control.telemetry import CLOSED, FAILED, FINISHED, RECORDED, STATUS, SharedRing, Telemetry
+from srdp_controller.ros.recording import outputs_of
+from srdp_controller.spec import PolicySpec
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("tip_x", "Object-Y")
 
 
-def row(index):
-    return (0.01 * index, index % 4, 100.0 + index, 200.0, 3.0, 0.5, 0.001 * index, -0.1)
+
+def component(name, unit, field, **more):
+    return {"name": name, "unit": unit, "field": field, "lower": -1.0, "upper": 1.0, **more}
+
+
+def observed(name, field):
+    source = {"topic": "/state", "type": "geometry_msgs/msg/PoseStamped", "field": field}
+    return {"name": name, "unit": "m", "source": source, "lower": -1e3, "upper": 1e3}
+
+
+SPEC = PolicySpec.model_validate(
+    {
+        "task": "test",
+        "horizon": 4,
+        "control_rate_hz": 20.0,
+        "observation": [observed("tip_x", "pose.position.x"), observed("Object-Y", "pose.position.y")],
+        "action_groups": [
+            {
+                "name": "tool",
+                "kind": "twist",
+                "on_hold": "zero",
+                "output": {"type": "geometry_msgs/msg/TwistStamped", "frame": "table"},
+                "components": [
+                    component("velocity_x", "m/s", "twist.linear.x"),
+                    component("turn", "rad/s", "twist.angular.z"),
+                ],
+            },
+            {
+                "name": "gripper",
+                "kind": "gripper",
+                "on_hold": "last",
+                "output": {"topic": "/gripper/commands", "type": "std_msgs/msg/Float64MultiArray"},
+                "components": [component("width", "m", "data[0]")],
+            },
+        ],
+    }
+)
+
+
+def record(telemetry, index):
+    row = (0.01 * index, index % 4, 100.0 + index, 200.0, 3.0, 0.5)
+    telemetry.record(row, [0.001 * index, -0.1, 0.04], np.array([0.1, index]))
 
 
 def start(telemetry, path, parent=None, limit=10**9):
     command = [sys.executable, "-m", "srdp_controller.ros.recorder", str(telemetry.ring.path), str(path)]
-    command += ["--columns", json.dumps(telemetry.columns), "--frame", "table"]
+    command += ["--columns", json.dumps(telemetry.columns), "--outputs", json.dumps(outputs_of(SPEC))]
     command += ["--limit-bytes", str(limit), "--parent", str(parent or os.getpid())]
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
@@ -38,7 +79,7 @@ def messages(path, topic):
 
 @pytest.fixture
 def telemetry():
-    made = Telemetry(2000, NAMES, shared=True)
+    made = Telemetry(2000, SPEC, shared=True)
     yield made
     made.ring.unlink()
 
@@ -46,7 +87,7 @@ def telemetry():
 def test_every_cycle_is_read_back_with_its_names(telemetry, tmp_path):
     recorder = start(telemetry, tmp_path / "r.mcap")
     for index in range(300):
-        telemetry.record(row(index), np.array([0.1, index]))
+        record(telemetry, index)
         time.sleep(0.001)
     telemetry.ring.header[CLOSED] = 1
     assert recorder.wait(20) == 0, recorder.stderr.read()
@@ -57,6 +98,9 @@ def test_every_cycle_is_read_back_with_its_names(telemetry, tmp_path):
     assert cycles[7].object_y == 7 and cycles[7].tip_x == pytest.approx(0.1)
     commands = messages(tmp_path / "r.mcap", "/srdp_controller/command")
     assert len(commands) == 300 and commands[5].twist.linear.x == pytest.approx(0.005)
+    assert commands[5].twist.angular.z == pytest.approx(-0.1)
+    assert [list(message.data) for message in messages(tmp_path / "r.mcap", "/gripper/commands")] == [[0.04]] * 300
+    assert cycles[5].command_width == 0.04 and cycles[5].command_turn == -0.1
     assert commands[0].header.frame_id == "table"
     assert abs(commands[0].header.stamp.sec - time.time()) < 60
     modes = [message.data for message in messages(tmp_path / "r.mcap", "/srdp_controller/mode")]
@@ -66,15 +110,17 @@ def test_every_cycle_is_read_back_with_its_names(telemetry, tmp_path):
 WRITER = """
 import os, sys, time
 sys.path.insert(0, {root!r})
-from srdp_controller.control.telemetry import SharedRing, Telemetry
-telemetry = Telemetry(500, shared=True)
-import subprocess, json
+from srdp_controller.control.telemetry import Telemetry
+from srdp_controller.engines.bundle import load_bundle
+import subprocess, json, numpy
+spec = load_bundle({root!r} + "/models/pushing").spec
+telemetry = Telemetry(500, spec, shared=True)
 command = [sys.executable, "-m", "srdp_controller.ros.recorder", str(telemetry.ring.path), sys.argv[1]]
 command += ["--columns", json.dumps(telemetry.columns), "--limit-bytes", "1000000", "--parent", str(os.getpid())]
 recorder = subprocess.Popen(command, cwd={root!r})
 print(recorder.pid, telemetry.ring.path, flush=True)
 for index in range(10**6):
-    telemetry.record((0.01 * index, 0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0))
+    telemetry.record((0.01 * index, 0, 1.0, 1.0, 1.0, 1.0), [0.0, 0.0], numpy.zeros(spec.obs_dim))
     print(index, flush=True)
     time.sleep(0.005)
 """
@@ -104,18 +150,18 @@ def test_when_the_controller_is_killed_the_recording_still_ends_whole(tmp_path):
 def test_a_full_disk_ends_the_recording_and_nothing_else(telemetry, tmp_path):
     recorder = start(telemetry, "/dev/full")
     for index in range(1500):
-        telemetry.record(row(index), np.zeros(2))
+        record(telemetry, index)
     assert recorder.wait(20) == 1
     assert "No space left" in recorder.stderr.read()
     assert telemetry.ring.header[STATUS] == FAILED
-    telemetry.record(row(1500), np.zeros(2))
+    record(telemetry, 1500)
     assert len(telemetry.rows()) == 1501
 
 
 def test_the_recording_ends_at_its_limit_and_stays_readable(telemetry, tmp_path):
     recorder = start(telemetry, tmp_path / "r.mcap", limit=40_000)
     for index in range(1500):
-        telemetry.record(row(index), np.zeros(2))
+        record(telemetry, index)
         time.sleep(0.0005)
     telemetry.ring.header[CLOSED] = 1
     assert recorder.wait(20) == 0
@@ -125,11 +171,11 @@ def test_the_recording_ends_at_its_limit_and_stays_readable(telemetry, tmp_path)
 
 
 def test_the_ring_keeps_the_newest_rows_and_another_process_sees_them():
-    telemetry = Telemetry(10, shared=True)
+    telemetry = Telemetry(10, SPEC, shared=True)
     for index in range(25):
-        telemetry.record(row(index))
+        record(telemetry, index)
     other = SharedRing(telemetry.ring.path)
-    assert other.rows.shape == (10, len(COLUMNS))
+    assert other.rows.shape == (10, len(telemetry.columns))
     np.testing.assert_allclose(telemetry.rows()[:, 0], 0.01 * np.arange(15, 25))
-    np.testing.assert_allclose(other.rows[4], row(24))
+    np.testing.assert_allclose(other.rows[4], telemetry.rows()[-1])
     telemetry.ring.unlink()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
@@ -21,7 +21,6 @@ from srdp_controller.control.loop import absolute
 from srdp_controller.ros.controller_node import ControllerNode, run_node
 from srdp_controller.ros.inputs import LATEST
 from srdp_controller.ros.loop_thread import LoopThread, Publish
-from srdp_controller.spec import PolicySpec
 
 
 class CallbackSubscription:
@@ -49,8 +48,10 @@ class CallbackSubscription:
 class TimerLoop(LoopThread):
     """A loop that is an rclpy timer's callback."""
 
-    def __init__(self, node: Node, cycle: Cycle, publish: Publish, spec: PolicySpec, values: Mapping[str, Any]) -> None:
-        super().__init__(cycle, publish, spec, values)
+    def __init__(
+        self, node: ControllerNode, run: Callable[[int], None], cycle: Cycle, publish: Publish, stopping_s: float
+    ) -> None:
+        super().__init__(run, cycle, publish, stopping_s, node.values)
         self._node = node
         self._privileged: set[int] = set()
         self._deadline = self._previous = 0
@@ -102,9 +103,9 @@ class TimerControllerNode(ControllerNode):
     serialized = False  # messages, as people write it
     reports_in_a_thread = False
 
-    def make_loop(self, cycle: Cycle, publish: Publish, spec: PolicySpec, values: Mapping[str, Any]) -> LoopThread:
+    def make_loop(self, run: Callable[[int], None], cycle: Cycle, publish: Publish, stopping_s: float) -> LoopThread:
         """A timer."""
-        return TimerLoop(self, cycle, publish, spec, values)
+        return TimerLoop(self, run, cycle, publish, stopping_s)
 
 
 def main(arguments: list[str] | None = None) -> int:

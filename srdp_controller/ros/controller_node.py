@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ from srdp_controller.ros.parameters import DeploymentParameters, declare, load_s
 from srdp_controller.ros.reporting import REPORT_EVERY_S, Reporter
 from srdp_controller.ros.run_files import write_run, write_telemetry
 from srdp_controller.ros.session import Session
-from srdp_controller.spec import PolicySpec
 
 
 class ControllerNode(LifecycleNode):
@@ -67,9 +66,9 @@ class ControllerNode(LifecycleNode):
         else:
             self.create_timer(REPORT_EVERY_S, self.report)
 
-    def make_loop(self, cycle: Cycle, publish: Publish, spec: PolicySpec, values: Mapping[str, Any]) -> LoopThread:
-        """What will call the cycle."""
-        return LoopThread(cycle, publish, spec, values)
+    def make_loop(self, run: Callable[[int], None], cycle: Cycle, publish: Publish, stopping_s: float) -> LoopThread:
+        """What will call ``run`` at its rate."""
+        return LoopThread(run, cycle, publish, stopping_s, self.values)
 
     # --- life cycle --------------------------------------------------------------------------
 
@@ -104,7 +103,12 @@ class ControllerNode(LifecycleNode):
 
     def on_shutdown(self, state: State) -> TransitionCallbackReturn:
         """Stop the loop and release everything."""
-        return self._transition("shut down", lambda: (self.stop_loop(), self.release())[1])
+
+        def shut_down() -> None:
+            self.stop_loop()
+            self.release()
+
+        return self._transition("shut down", shut_down)
 
     def _transition(
         self, name: str, step: Callable[[], None], otherwise: TransitionCallbackReturn = TransitionCallbackReturn.ERROR

@@ -8,6 +8,7 @@ from rclpy.node import Node
 from std_msgs.msg import Header
 
 from srdp_controller.control.cycle import Cycle
+from srdp_controller.ros.boundary import cause
 from srdp_controller.ros.inputs import RELIABLE, DirectSubscription
 
 TOPIC = "/episode"
@@ -28,8 +29,12 @@ class EpisodeTopic:
         self.refused = ""
 
     def take(self, now_ns: int, cycle: Cycle) -> None:
-        """Tell the cycle what has been announced since the last call; never waits."""
-        taken = self._subscription.take()
+        """Tell the cycle what has been announced since the last call; never waits, never raises."""
+        try:
+            taken = self._subscription.take()
+        except Exception as error:  # rclpy raises what its middleware raises
+            self.refused = f"{TOPIC}: {cause(error)}"
+            return
         if taken is None:
             return
         message = taken[0]

@@ -62,17 +62,32 @@ class LoopThread:
     """Runs a cycle at its rate in a thread of its own, from ``start`` to ``stop``.
 
     ``failure`` says why the loop is dead; it is empty while all is well. The robot has been brought to rest by then.
+
+    Args:
+        run: what is called in every period with the time [ns]; it runs ``cycle``.
+        cycle: whose supervisor and safety filter bring the robot to rest.
+        publish: publishes the commands of a loop that has failed.
+        stopping_s: what the limits need for that at most [s].
+        values: the node's parameters by name.
     """
 
-    def __init__(self, cycle: Cycle, publish: Publish, spec: PolicySpec, values: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        run: Callable[[int], None],
+        cycle: Cycle,
+        publish: Publish,
+        stopping_s: float,
+        values: Mapping[str, Any],
+    ) -> None:
         self.cycle, self.values, self._publish = cycle, values, publish
+        self._run_cycle = run
         self.state = LoopState()
         cycle.loop = self.state
         self.period_ns = round(1e9 / values["update_rate"])
         self.failure = ""
         self.privileges: list[Privilege] = []
         self.late_cycles: LateCycles | None = None
-        self._stopping_s = stopping_time_s(spec, values)
+        self._stopping_s = stopping_s
         self._idle = ShallowIdle()
         self._thread: threading.Thread | None = None
         self._running = False
@@ -138,7 +153,7 @@ class LoopThread:
     def counted_cycle(self) -> Callable[[int], None]:
         """The cycle; before the first one after ``statistics.warm_up`` the statistics begin anew."""
         warm_up_cycles = round(self.values["statistics.warm_up"] * 1e9) // self.period_ns
-        run = self.cycle.cycle
+        run = self._run_cycle
         if not warm_up_cycles:
             return run
         left = warm_up_cycles

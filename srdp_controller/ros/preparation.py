@@ -116,8 +116,8 @@ def problems(bundle: LoadedBundle, request: DeploymentRequest, values: Mapping[s
     checks: tuple[Callable[[], object], ...] = (
         lambda: bundle.policy(request.engine),
         lambda: request.engine not in bundle.content.policies or alarm_threshold(bundle, request.engine, values),
-        lambda: safety_limits(values, spec),
-        lambda: values["record"] and require_mcap(),
+        lambda: safety_limits(values),
+        *((require_mcap,) if values["record"] else ()),
     )
     for check in checks:
         try:

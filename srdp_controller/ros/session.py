@@ -13,6 +13,7 @@ from srdp_controller.control.telemetry import Telemetry
 from srdp_controller.observation import ObservationAssembler
 from srdp_controller.ros.episodes import EpisodeTopic
 from srdp_controller.ros.inputs import Inputs
+from srdp_controller.ros.loop_thread import stopping_time_s
 from srdp_controller.ros.outputs import Outputs
 from srdp_controller.ros.preparation import Preparation
 from srdp_controller.ros.recording import Recording
@@ -58,16 +59,17 @@ class Session:
         teacher, ahead = PlanWorker(first.teacher, "teacher"), PlanWorker(first.engine, "planner")
         made.callback(teacher.close)
         made.callback(ahead.close)
-        self.telemetry = Telemetry(
-            TELEMETRY_ROWS,
-            tuple(component.name for component in spec.action),
-            tuple(component.name for component in spec.observation),
-            shared=values["record"],
-        )
+        self.telemetry = Telemetry(TELEMETRY_ROWS, spec, shared=values["record"])
 
         def take(now_ns: int) -> int:
-            episodes.take(now_ns, cycle)
-            return inputs.take(now_ns)
+            newest_ns = inputs.take(now_ns)
+            statistics = cycle.statistics
+            statistics.rejected_messages, statistics.rejected_reason = inputs.refused, inputs.refused_reason
+            return newest_ns
+
+        def run(now_ns: int) -> None:
+            episodes.take(now_ns, cycle)  # before the cycle, which must not mix two episodes
+            cycle(now_ns)
 
         cycle = self.cycle = build_cycle(
             values, assembler, first, self.preparation.prepare, teacher, ahead, self.telemetry, take, outputs.publish
@@ -75,7 +77,7 @@ class Session:
         self.recording = Recording(self.telemetry, spec, values) if values["record"] else None
         if self.recording is not None:
             made.callback(self.recording.close)
-        self.loop = node.make_loop(cycle, outputs.publish, spec, values)
+        self.loop = node.make_loop(run, cycle, outputs.publish, stopping_time_s(spec, values))
         made.callback(self.loop.stop)
         period_us = self.loop.period_ns * 1e-3
         node.get_logger().info(

@@ -45,13 +45,20 @@ def node(bench):
     made = ControllerNode(cli_args=WORDS)
     executor = SingleThreadedExecutor()
     executor.add_node(made)
-    spinning = threading.Thread(target=executor.spin, daemon=True)
+    ended = threading.Event()
+
+    def spin():
+        while not ended.is_set():
+            executor.spin_once(timeout_sec=0.1)
+
+    spinning = threading.Thread(target=spin, daemon=True)
     spinning.start()
     yield made
     made.stop_loop()
     made.release()
-    executor.shutdown()
+    ended.set()
     spinning.join(5.0)
+    executor.shutdown()
     made.destroy_node()
 
 
@@ -136,11 +143,11 @@ DYING = """
 import sys
 from srdp_controller.ros.controller_node import ControllerNode, light_executor, run_node
 class Dying(ControllerNode):
-    def make_loop(self, cycle, publish, spec, values):
+    def make_loop(self, run, cycle, *rest):
         def record(*arguments):
             raise RuntimeError("boom")
         cycle.telemetry.record = record
-        return super().make_loop(cycle, publish, spec, values)
+        return super().make_loop(run, cycle, *rest)
 sys.exit(run_node(Dying, light_executor, sys.argv))
 """
 
@@ -151,7 +158,8 @@ def test_a_process_whose_loop_dies_ends_with_status_1_and_one_cause(tmp_path):
     ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     output = ended.stdout + ended.stderr
     assert ended.returncode == 1, output
-    assert output.count("the control loop failed: RuntimeError: boom") == 1 and "Traceback" not in output
+    assert output.count("FATAL") == 1 and "the control loop failed: RuntimeError: boom" in output
+    assert "Traceback" not in output
     assert "boom" in (tmp_path / "controller.json").read_text()
 
 
@@ -161,7 +169,9 @@ def test_an_optional_topic_is_heard_from_an_ordinary_publisher(driving, bench):
     message.pose.position.x, message.pose.position.y = 0.01, 0.02
     names = [component.name for component in driving.session.preparation.bundle.spec.observation]
     end = time.monotonic() + 5.0
-    while time.monotonic() < end and driving.session.cycle._assembler.vector[names.index("post_x")] != pytest.approx(0.01):
+    while time.monotonic() < end and driving.session.cycle._assembler.vector[names.index("post_x")] != pytest.approx(
+        0.01
+    ):
         message.header.stamp = bench.node.get_clock().now().to_msg()
         post.publish(message)
         bench.run(0.05)

@@ -216,7 +216,9 @@ def test_a_start_that_cannot_be_is_one_clear_error_and_status_2(start, parameter
 
 def test_everything_that_does_not_fit_is_said_at_once(start):
     controller = start(
-        "controller_node", thread_priority=30, **{"abstain.alpha": 0.002, "safety.keep_out": [0.0], "command.type": "spec"}
+        "controller_node",
+        thread_priority=30,
+        **{"abstain.alpha": 0.002, "safety.keep_out": [0.0], "command.type": "spec"},
     )
     assert controller.wait() == 2
     for text in ("below the smallest calibrated value", "helper_priority: 40", "x, y, radius"):
