@@ -43,8 +43,9 @@ GROUPS: dict[str, dict[str, Command]] = {
         "keygen": Command("bundle_commands:keygen", "sign", "make a key to sign bundles with"),
     },
     "evaluate": {
-        "eval closed-loop": Command("evaluation.closed_loop:evaluate", "sim", "success rate in simulation"),
-        "eval fidelity": Command("evaluation.fidelity:evaluate_fidelity", "sim,train", "distance of the actions"),
+        "eval closed-loop": Command("evaluation.closed_loop:closed_loop", "sim", "success rate in simulation"),
+        "eval table": Command("evaluation.table:table", "sim", "every policy in every scenario, for the model card"),
+        "eval fidelity": Command("evaluation.fidelity:fidelity", "sim,train", "distance of the actions"),
         "experiment ablations": Command(
             "experiments.ablations:ablations", "sim,train", "which ingredient keeps a student at its teacher"
         ),
@@ -61,14 +62,14 @@ GROUPS: dict[str, dict[str, Command]] = {
         "bench swap": Command("benchmarks.swap:bench_swap", "ros,sim", "what exchanging the engine costs the loop"),
         "bench faults": Command("benchmarks.faults:bench_faults", "ros,sim", "which mode each fault leads to"),
         "bench soak": Command("benchmarks.soak:bench_soak", "ros,sim", "does the controller grow in an hour?"),
-        "bench deployment": Command("benchmarks.deployment:bench_deployment", "sim", "the ways to run a policy"),
+        "bench deployment": Command("benchmarks.deployment:deployment", "sim", "the ways to run a policy"),
         "bench fuzz": Command("benchmarks.fuzz_bundles:bench_fuzz", "sign", "corrupted bundles are refused"),
         "report tables": Command("report.tables:write_tables", "cli", "rewrite README, docs and model card"),
     },
     "run": {
         "demo": Command("demo:demo", "ros,sim", "simulated robot and controller over DDS"),
         "summary": Command("report.run:summarise_run", "sim", "judge a run folder: table, pictures, exit status"),
-        "swap": Command("ros.swap_client:swap", "ros,cli", "swap the running controller's engine, bundle or provider"),
+        "swap": Command("ros.client:swap", "ros,cli", "swap the running controller's engine, bundle or provider"),
         "top": Command("ros.monitor:top", "ros,cli", "live view of the running controller"),
         "parameters": Command("report.tables:print_parameters", "cli", "every parameter of the nodes, as Markdown"),
     },

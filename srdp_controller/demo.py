@@ -59,7 +59,13 @@ def demo(
     shutil.rmtree(run_folder, ignore_errors=True)
     run_folder.mkdir(parents=True)
     common = {"run_dir": str(run_folder.resolve()), "seed": seed, "model_dir": str(path)}
-    robot = {**common, "task": task, "scenario": scenario, "duration": float(duration), "gui": gui}
+    robot = {
+        **common,
+        "task": task or bundle.content.task,
+        "scenario": scenario,
+        "duration": float(duration),
+        "gui": gui,
+    }
     control = {**common, "engine": engine, "provider": provider, "update_rate": float(update_rate), "record": True}
     controller = node_command("controller_node", {**control, "planning.mode": planning})
     environment = join_private_domain()

@@ -166,9 +166,10 @@ def bench_loop(
         SrdpError: a loop did not run, or ``loops`` names one that is not there.
     """
     report, only = ProgressPrinter(), [name for name in loops.split(",") if name]
-    engine = engine or default_engine(load_bundle(bundle))
+    loaded = load_bundle(bundle)
+    engine = engine or default_engine(loaded)
     environment = private_environment()
-    robot = {"task": task, "model_dir": str(bundle.resolve())}
+    robot = {"task": task or loaded.content.task, "model_dir": str(bundle.resolve())}
     common: dict[str, Any] = {
         "engine": engine,
         "update_rate": float(rate),
@@ -237,7 +238,7 @@ def bench_loop(
             done += 1
             lateness = totals[name].histograms["lateness_us"].percentiles()
             report("bench loop", done, rounds * len(runs), f"{name}: p99.9 {lateness['p999']:.0f} us late")
-    result = {
+    result: dict[str, Any] = {
         "seed": 0,
         "rate_hz": rate,
         "engine": engine,

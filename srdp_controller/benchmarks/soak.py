@@ -61,7 +61,8 @@ def bench_soak(
     """
     if duration <= warm_up + 2.0 * SAMPLE_S:
         raise SrdpError(f"--duration {duration:g}: expected more than the warm-up of {warm_up:g} s and two samples")
-    report, engine, model = ProgressPrinter(), engine or default_engine(load_bundle(bundle)), str(bundle.resolve())
+    report, loaded, model = ProgressPrinter(), load_bundle(bundle), str(bundle.resolve())
+    engine, task = engine or default_engine(loaded), task or loaded.content.task
     samples: list[tuple[float, int, int, int]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -62,13 +62,13 @@ class _Swapper:
         Raises:
             SrdpError: a swap did not come into force within ten seconds, or was refused.
         """
-        from srdp_controller.ros.client import set_engine
+        from srdp_controller.ros.client import set_parameters
 
         first = self.swaps
         while (done := self.swaps - first) < count:
             names = [name for name in self.engines if name != self.driving]
             wanted = names[done % len(names)]
-            set_engine(self.node, wanted, 10.0)
+            set_parameters(self.node, {"engine": wanted}, 10.0)
             if not self.wait(10.0, lambda wanted=wanted: self.driving == wanted):  # type: ignore[misc]
                 raise SrdpError(f"the controller did not change over to {wanted} within 10 s")
             report(self.swaps - first)
@@ -104,7 +104,8 @@ def bench_swap(
     """
     if swaps < 1 or rounds < 1:
         raise SrdpError(f"--swaps {swaps} --rounds {rounds}: expected at least 1")
-    policies = list(load_bundle(bundle).content.policies)
+    content = load_bundle(bundle).content
+    task, policies = task or content.task, list(content.policies)
     engines = [name for name in policies if name != "teacher"]
     engines = engines if len(engines) > 1 else policies
     if len(engines) < 2:

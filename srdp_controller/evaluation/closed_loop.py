@@ -227,7 +227,9 @@ def run_jobs(jobs: Sequence[Job], seeds: Sequence[int], processes: int) -> Itera
         import joblib
     except ImportError:
         raise SrdpError("closed loops need joblib: pip install 'srdp_controller[sim]'") from None
-    blocks = [(number, seeds[start : start + BLOCK]) for number in range(len(jobs)) for start in range(0, len(seeds), BLOCK)]
+    blocks = [
+        (number, seeds[start : start + BLOCK]) for number in range(len(jobs)) for start in range(0, len(seeds), BLOCK)
+    ]
     pool = joblib.Parallel(n_jobs=min(processes, len(blocks)), return_as="generator_unordered")
     yield from pool(joblib.delayed(_run)(number, jobs[number], block) for number, block in blocks)
 

@@ -155,7 +155,6 @@ def draw_run(folder: Path, simulation: dict[str, Any]) -> list[str]:
         try:
             task.draw(episodes, simulation["outcomes"])
             episodes.set_axis_on()
-            episodes.set_title(f"{simulation['successes']} of {simulation['episodes']} episodes succeeded")
             if simulation["frames"]:
                 scenario = task.scenario(simulation["scenario"])
                 save_animation(

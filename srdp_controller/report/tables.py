@@ -142,21 +142,29 @@ def results() -> str:
     return section(table(head.format_map(lines[0]), lines, template), source(*names))
 
 
-def latency() -> str:
-    """Success against control rate; inference takes what it takes on this machine and on slower ones."""
-    result = read("eval/latency_success")
-    rates = sorted({row["update_rate_hz"] for row in result["table"]})
-    found: dict[tuple[str, float], dict[str, str]] = {}
-    for row in sorted(result["table"], key=lambda row: (row["slower"], row["policy"], -row.get("noise_hold_s", 0.0))):
-        if row["policy"] in ("teacher", "student_k1", "student_k4"):
-            cells = found.setdefault((row["policy"], row["slower"]), {"name": label(row["policy"])})
-            key, text = f"at {row['update_rate_hz']:.0f}", f"{row['success_rate']:.0%}"
-            cells[key] = f"{cells[key]} / {text}" if key in cells else text
-    rows = [{**cells, "slower": slower} for (_, slower), cells in found.items()]
+def by_rate(rows: list[dict[str, Any]], cell: str) -> str:
+    """Rows of ``bench deployment`` as a table of rates; ``cell`` is the template of an entry."""
+    rates = sorted({row["update_rate_hz"] for row in rows})
+    found: dict[tuple[str, float], dict[str, Any]] = {}
+    for row in rows:
+        line = found.setdefault((row["label"], row["slower"]), {"name": row["label"], "slower": row["slower"]})
+        line[f"at {row['update_rate_hz']:.0f}"] = cell.format_map(row)
     head = "policy | machine slower by | " + " | ".join(f"{rate:.0f} Hz" for rate in rates)
-    template = "{name} | {slower:g} | " + " | ".join(f"{{at {rate:.0f}}}" for rate in rates)
+    return table(head, found.values(), "{name} | {slower:g} | " + " | ".join(f"{{at {rate:.0f}}}" for rate in rates))
+
+
+def latency() -> str:
+    """Success against control rate, where inference takes what it takes on this machine and on slower ones."""
+    result = read("bench/deployment")
+    rows = [row for row in result["table"] if usual(row, result["table"][0])]
     inference = ", ".join(f"{label(name)} {us(value['p50'])}" for name, value in result["inference_us"].items())
-    return section(table(head, rows, template), source("eval/latency_success", also=f"Inference, p50: {inference}. "))
+    also = f"Inference, p50: {inference}. {rows[0]['episodes']} episodes an entry; "
+    return section(by_rate(rows, "{success_rate:.0%}"), source("bench/deployment", also=also))
+
+
+def usual(row: dict[str, Any], first: dict[str, Any]) -> bool:
+    """Whether a row has the first one's settings."""
+    return bool(row["blend_s"] == first["blend_s"] and row["noise_hold_s"] == first["noise_hold_s"])
 
 
 def loop() -> str:
@@ -232,20 +240,15 @@ def faults() -> str:
 
 
 def deployment() -> str:
-    """Ways to run a policy: success / command jerk / age, by rate and machine."""
-    entries = read("bench/deployment")["table"]
-    rates = sorted({row["update_rate_hz"] for row in entries})
-    jerk = next(key for key in entries[0] if key.startswith("command_jerk"))
-    cell = "{success_rate:.0%} / {" + jerk + ":.1f} / {age_ms[p50]:.0f} ms"
-    rows: dict[tuple[str, float], dict[str, Any]] = {}
-    for row in entries:
-        if row["blend_s"] == entries[0]["blend_s"]:
-            found = rows.setdefault((row["way"], row["slower"]), {"way": row["way"], "slower": row["slower"]})
-            found[f"at {row['update_rate_hz']:.0f}"] = cell.format_map(row)
-    head = "way | machine slower by | " + " | ".join(f"{rate:.0f} Hz" for rate in rates)
-    template = "{way} | {slower:g} | " + " | ".join(f"{{at {rate:.0f}}}" for rate in rates)
-    also = f"{entries[0]['episodes']} episodes an entry; "
-    return section(table(head, rows.values(), template), source("bench/deployment", also=also))
+    """Ways to run a policy: success / command jerk / age, by rate and machine; then blending, and noise anew."""
+    rows = read("bench/deployment")["table"]
+    cell = "{success_rate:.0%} / {command_jerk:.1f} / {age_ms[p50]:.0f} ms"
+    main = by_rate([row for row in rows if usual(row, rows[0])], cell)
+    other = "{label} | {update_rate_hz:.0f} Hz | {slower:g} | {blend_s} s | {noise_hold_s} s | " + cell
+    rest = [row for row in rows if not usual(row, rows[0])]
+    head = "policy | rate | machine slower by | blending | noise held | success / jerk / age"
+    also = f"{rows[0]['episodes']} episodes an entry; "
+    return section(main, table(head, rest, other), source("bench/deployment", also=also))
 
 
 def soak() -> str:
@@ -253,8 +256,8 @@ def soak() -> str:
     result = read("bench/soak")
     size = {"mib": result["resident_bytes"] / 2**20, "kib": result["growth"]["resident_bytes"] / 2**10}
     text = (
-        "{duration_s:.0f} s at {rate_hz:.0f} Hz: {cycles} cycles, {commands} commands, {limit_violations} limit violations. "
-        "Resident memory {mib:.0f} MiB, grown by {kib:.0f} KiB after the first {warm_up_s:.0f} s; threads "
+        "{duration_s:.0f} s at {rate_hz:.0f} Hz: {cycles} cycles, {commands} commands, {limit_violations} limit "
+        "violations. Resident memory {mib:.0f} MiB, grown by {kib:.0f} KiB after the first {warm_up_s:.0f} s; threads "
         "{growth[threads]:+d}, open files {growth[open_files]:+d}. "
     )
     return text.format_map(result | size) + source("bench/soak")
@@ -269,8 +272,8 @@ def engines() -> str:
     eager = [result["baselines"]["torch_eager"][name]["latency_us"]["p50"] / here[name] for name in here]
     each = ", ".join(f"{us(value)} with {label(name)}" for name, value in here.items())
     return (
-        f"One action takes {each}: {min(over):.1f} to {max(over):.1f} times as long as the bare matrix products of the network "
-        f"on one core. PyTorch eager takes {min(eager):.1f} to {max(eager):.1f} times as long as that "
+        f"One action takes {each}: {min(over):.1f} to {max(over):.1f} times as long as the bare matrix products of "
+        f"the network on one core. PyTorch eager takes {min(eager):.1f} to {max(eager):.1f} times as long as that "
         f"({source('bench/latency')[:-1]})."
     )
 
@@ -311,8 +314,8 @@ def costs() -> str:
         rows.append(cpu | {"name": label(name), "speeds": speeds, "mib": cpu["memory_bytes"] / 2**20})
     chain = ", ".join("{evaluations}: {p50:.0f}".format_map(row) for row in result["evaluations"])
     said = (
-        "Section 7's cost model on the teacher's graph with n steps: {fixed_us:.1f} + {each_us:.2f} n us, largest error "
-        "{largest_relative_error:.1%} "
+        "Section 7's cost model on the teacher's graph with n steps: {fixed_us:.1f} + {each_us:.2f} n us, largest "
+        "error {largest_relative_error:.1%} "
     ).format_map(result["cost_model"])
     head = "policy | load, verify, warm up | imports before | memory | actions/s, batch 1 | 4 | 16 | 64 | 256"
     template = "{name} | {cold_start_s:.2f} s | {import_s:.2f} s | {mib:.1f} MiB | {speeds}"
@@ -360,9 +363,9 @@ def fuzz() -> str:
     result = read("bench/fuzz")
     kinds = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(result["kinds"].items()))
     text = (
-        "{count} corrupted bundles (seed {seed}): {refused} refused with a message that names the file, {accepted} accepted, "
-        "{crashed} crashes, {unnamed} without a name, {escaped} files outside the target; at most {slowest_s:.1f} s and "
-        "{peak_memory_mib:.0f} MiB. "
+        "{count} corrupted bundles (seed {seed}): {refused} refused with a message that names the file, "
+        "{accepted} accepted, {crashed} crashes, {unnamed} without a name, {escaped} files outside the target; at most "
+        "{slowest_s:.1f} s and {peak_memory_mib:.0f} MiB. "
     )
     return f"{text.format_map(result)}Kinds: {kinds}. {source('bench/fuzz')}"
 
@@ -443,9 +446,10 @@ def cost() -> str:
     seconds = {name: stage["seconds"] for name, stage in bundle["provenance"]["stages"].items()}
     stages = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
     fits = (
-        "Asking the teacher: R² {teacher_fit[r_squared]:.4f}, largest error {teacher_fit[largest_relative_error]:.0%}. A "
-        "training step: R² {student_fit[r_squared]:.4f}, largest error {student_fit[largest_relative_error]:.0%}; "
-        "{student_fit[slopes][0]:.1f} ms for an evaluation of the chain, {student_fit[slopes][1]:.1f} ms for an auxiliary one."
+        "Asking the teacher: R² {teacher_fit[r_squared]:.4f}, largest error {teacher_fit[largest_relative_error]:.0%}. "
+        "A training step: R² {student_fit[r_squared]:.4f}, largest error {student_fit[largest_relative_error]:.0%}; "
+        "{student_fit[slopes][0]:.1f} ms for an evaluation of the chain, {student_fit[slopes][1]:.1f} ms for an "
+        "auxiliary one."
     )
     return section(
         f"The shipped bundle took {stages} ({sum(seconds.values()) / 60:.1f} minutes).",
