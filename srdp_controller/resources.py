@@ -20,7 +20,7 @@ def share_candidates() -> list[Path]:
 
 
 def find_resource(relative: str) -> Path:
-    """Path of a file or folder that the package ships, e.g. ``sim/scenarios/nominal.yaml``."""
+    """Path of a file or folder that the package ships, e.g. ``sim/scenarios/pushing/nominal.yaml``."""
     for folder in share_candidates():
         path = folder / relative
         if path.exists():

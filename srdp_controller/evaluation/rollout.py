@@ -125,7 +125,7 @@ class _Robot:
             _no_swap,
             VirtualPlanner(teacher, self._clock, drawn(driver.teacher_latencies_s, rng), self._later),
             VirtualPlanner(engine, self._clock, self._latency, self._later),
-            Telemetry(spec, 1),
+            Telemetry(1, spec),
             lambda now_ns: 0,  # the world's ticks have fed the assembler
             self._publish,
         )
@@ -182,7 +182,7 @@ class _Robot:
         if self._keep_steps:
             vector = self.observed.assembler.vector.copy()
             mode = self._cycle.supervisor.mode.value
-            episode.steps.append(Step(self._now_ns, vector, mode, self._outbox[-1][1]))
+            episode.steps.append(Step(self._now_ns, vector, mode, list(self._cycle.safety.command)))
 
     def _end(self) -> None:
         self._cycle.end_episode()

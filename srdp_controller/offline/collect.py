@@ -23,7 +23,7 @@ from srdp_controller.offline.recipe import Recipe
 from srdp_controller.progress import Progress
 from srdp_controller.simulation.scenario import Scenario, slug
 from srdp_controller.spec import PolicySpec
-from srdp_controller.tasks.task import Expert, Outcome, Task, find_task, load_object, summarise
+from srdp_controller.tasks.task import Expert, Outcome, Task, TaskError, find_task, load_object, summarise
 
 DISTURBANCE_SHARE = 0.1  # of an action's range, where the recipe does not say
 WORST_EXPERT = 0.9  # least share of successes
@@ -45,12 +45,16 @@ def make_expert(recipe: Recipe, task: Task, rng: np.random.Generator) -> Expert:
     """The recipe's expert (``module:Class``, made from ``rng``), else the task's own.
 
     Raises:
-        TaskError: there is none.
+        TaskError: there is none, or it is none.
     """
-    if recipe.collect.expert:
-        expert: Expert = load_object(recipe.collect.expert, "expert")(rng)
-        return expert
-    return task.require_expert(rng)
+    path = recipe.collect.expert
+    if not path:
+        return task.require_expert(rng)
+    expert: Expert = load_object(path, "expert")(rng)
+    for method in ("reset", "act"):
+        if not hasattr(expert, method):
+            raise TaskError(f"expert {path!r} has no {method}; expected reset() and act(truth)")
+    return expert
 
 
 def disturbance_std(recipe: Recipe, spec: PolicySpec) -> np.ndarray:
@@ -92,6 +96,7 @@ def _collect_part(recipe: Recipe, spec: PolicySpec, first: int, count: int, fold
     for episode in range(first, first + count):
         rng = np.random.default_rng([recipe.seed, episode, 1])
         expert = make_expert(recipe, task, rng)
+        expert.reset()
         collector.reset(seed=int(np.random.SeedSequence([recipe.seed, episode]).generate_state(1)[0]))
         disturbance = std * rng.standard_normal(spec.act_dim)
         done = False

@@ -161,11 +161,38 @@ def _mark(message: Any, sentinels: Iterator[float]) -> Iterator[bytes]:
                 yield struct.pack(form, number)
 
 
+def _without_padding(message: Any, raw: bytes, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """The parts of ``raw[begin:end]`` that the library reads; in the padding between them senders leave anything.
+
+    Padding fills the four-byte words behind a string up to its end, so that only words with a zero are tried.
+    """
+
+    def ignored(place: int) -> bool:
+        other = bytearray(raw)
+        other[place] ^= 0xFF
+        try:
+            return bool(deserialize_message(bytes(other), type(message)) == message)
+        except Exception:  # rclpy raises what its middleware raises
+            return False
+
+    start = begin
+    for word_end in [*range(begin - begin % 4 + 4, end, 4), end]:
+        word_begin = max(begin, word_end - 4)
+        stop = word_end
+        if word_end == end or 0 in raw[word_begin:word_end]:
+            while stop > word_begin and ignored(stop - 1):
+                stop -= 1
+        if stop < word_end:
+            yield start, stop
+            start = word_end
+    yield start, end
+
+
 class _Layout:
     """Where a message's numbers lie: whatever is not a number must be as in the message it was learned from."""
 
-    def __init__(self, message_type: Any, raw: bytes, extractor: Extractor) -> None:
-        """Learn from a message that the library accepts.
+    def __init__(self, message_type: Any, raw: bytes, extractor: Extractor, padded: bool) -> None:
+        """Learn from a message that the library accepts; ``padded``: find out what pads it, which takes milliseconds.
 
         Raises:
             LookupError: nothing to read in it, or in another encoding than the library writes here.
@@ -195,7 +222,8 @@ class _Layout:
             end = start + len(number)
             order.append(struct.unpack(f"={form}", number)[0])
         fixed.append((end, len(raw)))
-        # those that came, not the library's: what pads them to an alignment is whatever the sender left there
+        if padded:
+            fixed = [part for begin, stop in fixed for part in _without_padding(marked, written, begin, stop)]
         self._fixed = [(start, stop, raw[start:stop]) for start, stop in fixed if start < stop]
         wanted = extractor.values(marked)
         places = [order.index(value) for value in wanted]
@@ -257,7 +285,8 @@ class SerializedReader:
 
     def _learn(self, raw: bytes, reading: Reading) -> None:
         try:
-            layout = _Layout(self._type, raw, self._extractor)
+            # a second layout is needed where a sender's padding differs from message to message, or its other fields do
+            layout = _Layout(self._type, raw, self._extractor, padded=self._layout is not None)
         except (LookupError, ValueError, RuntimeError):
             return
         same_stamp = not self._stamped or _stamp_ns(raw) == reading[0]

@@ -13,13 +13,13 @@ def _quiet(descriptor: int) -> Iterator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     saved = os.dup(descriptor)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    null = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, descriptor)
+        os.dup2(null, descriptor)
         yield
     finally:
         os.dup2(saved, descriptor)
-        os.close(nowhere)
+        os.close(null)
         os.close(saved)
 
 

@@ -35,6 +35,10 @@ class ObservedWorld:
                 raise SpecError(f"the spec observes {topic}; the world publishes {', '.join(world.topics)}")
             if layout.type != plan.type:
                 raise SpecError(f"topic {topic}: the spec expects {plan.type}, the world publishes {layout.type}")
+            if plan.frame and plan.frame != layout.frame:
+                raise SpecError(
+                    f"topic {topic}: the spec expects frame {plan.frame!r}, the world's is {layout.frame!r}"
+                )
             for field in plan.fields:
                 if "[" in field and field not in layout.fields:
                     raise SpecError(f"topic {topic}: the spec observes {field}, the world fills {layout.fields}")

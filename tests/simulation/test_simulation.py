@@ -247,10 +247,16 @@ def test_the_observation_knows_the_commands_that_were_sent():
 
 
 def test_a_spec_that_observes_what_a_world_does_not_publish_is_refused():
-    spec = joint_spec().model_dump()
-    spec["observation"][0]["source"]["field"] = "position[joint_9]"
-    with pytest.raises(SpecError, match=r"joint_9.*joint_3"):
-        ObservedWorld(JointWorld(scenario(), joint_spec()), PolicySpec.model_validate(spec))
+    def refused(message, **source):
+        spec = joint_spec().model_dump()
+        spec["observation"][2]["source"].update(source)
+        with pytest.raises(SpecError, match=message):
+            ObservedWorld(JointWorld(scenario(), joint_spec()), PolicySpec.model_validate(spec))
+
+    refused("observes /weight; the world publishes /joint_states, /load", topic="/weight")
+    refused(r"observes data\[3\], the world fills", field="data[3]")
+    refused("expects frame 'table', the world's is ''", frame="table")
+    refused("expects geometry_msgs/msg/Point, ", type="geometry_msgs/msg/Point", field="x")
 
 
 def test_an_episode_ends_at_the_scenarios_time_limit_and_its_outcome_stands():

@@ -17,6 +17,9 @@ class Damper:
     def __init__(self, rng):
         self.gain = rng.uniform(0.1, 0.2)
 
+    def reset(self):
+        pass
+
     def act(self, truth):
         return np.array([-self.gain * truth["observation"][2]])
 
@@ -24,6 +27,9 @@ class Broken(Damper):
     def act(self, truth):
         return np.array([np.nan])
 
+class Mute:
+    def __init__(self, rng):
+        pass
 """
 
 
@@ -63,6 +69,8 @@ def test_an_expert_that_is_missing_or_answers_nonsense_is_named(tmp_path, expert
         record(tmp_path, "")
     with pytest.raises(TaskError, match="srdp_test_experts:Nobody"):
         record(tmp_path, "srdp_test_experts:Nobody")
+    with pytest.raises(TaskError, match=r"srdp_test_experts:Mute' has no reset; expected reset\(\) and act"):
+        record(tmp_path, "srdp_test_experts:Mute")
     with pytest.raises(DatasetError, match="expected 1 finite numbers"):
         record(tmp_path, "srdp_test_experts:Broken")
 
