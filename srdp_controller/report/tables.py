@@ -50,12 +50,11 @@ def read(name: str) -> dict[str, Any]:
 
 def source(*names: str, also: str = "") -> str:
     """Files that a section comes from, with their commits and machine."""
-    parts = []
-    for name in names:
-        result = read(name)
-        commits = sorted({row["commit"] for row in result.get("rows", []) if "commit" in row} or {result["commit"]})
-        parts.append(f"`results/{name}.json`, commit {', '.join(commits)}")
-    return f"{also}{'; '.join(parts)}; {result['machine']['cores']} cores of {result['machine']['cpu']}."
+    results = [read(name) for name in names]
+    commits = {row.get("commit", result["commit"]) for result in results for row in result.get("rows", [result])}
+    files = ", ".join(f"`results/{name}.json`" for name in names)
+    machine = results[-1]["machine"]
+    return f"{also}{files}, commit {', '.join(sorted(commits))}; {machine['cores']} cores of {machine['cpu']}."
 
 
 def table(head: str, rows: Iterable[Mapping[str, Any]], template: str) -> str:
