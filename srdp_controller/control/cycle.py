@@ -218,7 +218,7 @@ class Cycle:
     def _observe(self, now_ns: int) -> str:
         """Take what has arrived; why no command can be computed from it, or nothing."""
         assembler, max_age_ns = self._assembler, self.settings.max_age_ns
-        self._moment = Moment(now_ns, NEVER_NS, self._since_ns)
+        self._moment = self._moment._replace(now_ns=now_ns)
         self._received_ns = 0
         self._received_ns = self._take(now_ns)
         observed_ns = assembler.oldest_ns()

@@ -119,7 +119,7 @@ class LateCycles:
                 return
             if execution_ns >= lateness_ns:
                 cause = cause_of(self._awake, ended, execution_ns, 0, True)
-            elif self._asleep.wall_ns > self._deadline_ns:  # what came before the wait took too long: a rehearsal
+            elif self._asleep.wall_ns > self._deadline_ns:  # what came before the wait took too long
                 cause = cause_of(before, self._asleep, lateness_ns, 1, True)
             else:
                 cause = cause_of(self._asleep, self._awake, lateness_ns, 1, False)

@@ -13,6 +13,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -77,6 +78,19 @@ def peak_acceleration(jerk: float, elapsed: float, change: float) -> float:
     return math.sqrt(lost * lost + 2.0 * jerk * abs(change)) - lost
 
 
+def reaction_time(acceleration: float, jerk: float) -> float:
+    """Time in which a full acceleration turns into a full deceleration [s]."""
+    return 2.0 * acceleration / jerk if acceleration < math.inf else 0.0
+
+
+def beyond(command: list[float], safe: list[float], allowed: list[float]) -> bool:
+    """Whether any value of a command is further from zero than both of two others."""
+    return any(
+        abs(value) > max(abs(a), b if value > 0.0 else -b) + TOLERANCE
+        for value, a, b in zip(command, safe, allowed, strict=True)
+    )
+
+
 class GroupFilter:
     """Limits of one action group; remembers its last command.
 
@@ -101,8 +115,7 @@ class GroupFilter:
         self.holding = False
         self.causes: set[str] = set()
         self.violations = 0
-        self._lag = [0.0] * len(parts)
-        self._memory = min(period_s / spec.step_s, 1.0)
+        self._step_s, self._behind_s = spec.step_s, 0.0
 
     def measure(self, vector: np.ndarray | None, elapsed: float) -> None:
         """Take the measured state out of an observation (obs_dim,); None: nothing was measured since ``elapsed``."""
@@ -116,61 +129,54 @@ class GroupFilter:
 
     def bounded(self, wish: list[float]) -> list[float]:
         """The wish (components,), finite and within lower and upper."""
-        target = []
+        target = wish
         for i, value in enumerate(wish):
+            low, high = self.lower[i], self.upper[i]
+            if low <= value <= high:
+                continue
+            if target is wish:
+                target = list(wish)
             if not math.isfinite(value):
                 self.causes.add("not_finite")
-                value = self.hold[i]
-            low, high = self.lower[i], self.upper[i]
-            if value < low - self.share[i] or value > high + self.share[i]:
+                target[i] = self.hold[i]
+                continue
+            if not low - self.share[i] <= value <= high + self.share[i]:
                 self.causes.add("limit")
-            target.append(min(max(value, low), high))
+            target[i] = min(max(value, low), high)
         return target
 
     def differ(self, a: list[float], b: list[float]) -> bool:
         """Whether two commands differ by more than the share of the range that makes an intervention."""
-        return any(abs(x - y) > share for x, y, share in zip(a, b, self.share, strict=True))
+        for x, y, share in zip(a, b, self.share, strict=True):  # noqa: SIM110 (half the time of any())
+            if abs(x - y) > share:
+                return True
+        return False
 
-    def lags(self, wished: list[float] | None, command: list[float]) -> bool:
-        """Whether a command stays behind what was wished for longer than a step of the chunk.
+    def stays_behind(self, wished: list[float] | None, command: list[float], elapsed: float) -> bool:
+        """Whether a command has differed from what was wished for longer than a step of the chunk takes.
 
-        The wish is a staircase, one stair a step of the chunk, and what rounds its corners off is no intervention:
-        the difference counts as its mean over about the last step (first-order low pass).
+        The wish is a staircase, one stair a step of the chunk: what rounds a corner off within the stair is smoothing.
         """
-        lag, memory, late = self._lag, self._memory, False
-        for i, share in enumerate(self.share):
-            difference = abs(wished[i] - command[i]) if wished is not None else 0.0
-            lag[i] += memory * (difference - lag[i])
-            late = late or lag[i] > share
-        return late
+        if wished is None or wished is command or not self.differ(wished, command):
+            self._behind_s = 0.0
+            return False
+        self._behind_s += elapsed
+        return self._behind_s > self._step_s + TOLERANCE
 
     def copy(self) -> GroupFilter:
         """A filter of its own in the same state."""
         other = copy.copy(self)
-        other._lag, other.causes = list(self._lag), set()
+        other.causes = set()
         return other
 
 
-class Barrier:
-    """Lower and upper edge of one measured coordinate, which one component's velocity moves."""
+class Barrier(NamedTuple):
+    """Lower and upper edge of a coordinate: component ``observed`` of the observation, moved by one of the command."""
 
-    def __init__(self, component: int, index: int, lower: float | None, upper: float | None) -> None:
-        self.component, self.index = component, index
-        self.lower = -math.inf if lower is None else lower
-        self.upper = math.inf if upper is None else upper
-
-    def allowed(
-        self, position: float, margin: float, gain: float, acceleration: float, elapsed: float
-    ) -> tuple[float, float]:
-        """Least and largest velocity."""
-        below, above = max(0.0, position - self.lower - margin), max(0.0, self.upper - position - margin)
-        fastest_down = (
-            gain * below if below == math.inf else min(gain * below, braking_speed(below, acceleration, elapsed))
-        )
-        fastest_up = (
-            gain * above if above == math.inf else min(gain * above, braking_speed(above, acceleration, elapsed))
-        )
-        return -fastest_down, fastest_up
+    component: int
+    observed: int
+    lower: float
+    upper: float
 
 
 class VelocityFilter(GroupFilter):
@@ -184,13 +190,14 @@ class VelocityFilter(GroupFilter):
     def __init__(self, group: ActionGroup, spec: PolicySpec, limits: SafetyLimits, period_s: float) -> None:
         super().__init__(group, spec, limits, period_s)
         self.acceleration = [0.0] * len(self.command)
+        self._no_reaction = [0.0] * len(self.command)
         self.positions: list[float] | None = None  # one a barrier
         self.jerk_exceptions = 0  # cycles in which a barrier or the acceleration limit came before the jerk limit
 
     def measure(self, vector: np.ndarray | None, elapsed: float) -> None:
         """Measured positions; while there are none, those that the commands have led to."""
         if vector is not None:
-            self.positions = [float(vector[barrier.index]) for barrier in self.barriers]
+            self.positions = [float(vector[barrier.observed]) for barrier in self.barriers]
         elif self.positions is not None:
             command = self.command
             self.positions = [
@@ -202,19 +209,31 @@ class VelocityFilter(GroupFilter):
         """Until the next measurement only slowing down is allowed where there are barriers."""
         self.positions = None
 
-    def _bars(self, target: list[float], margin: Sequence[float], braking: float, elapsed: float) -> list[float]:
-        """The target with nothing in it that leads too fast towards an edge; unmeasured, only slowing down."""
-        previous, barred = self.command, target
-        for number, barrier in enumerate(self.barriers):
-            i = barrier.component
-            if self.positions is None:
-                low, high = min(previous[i], 0.0), max(previous[i], 0.0)
+    def _barred(
+        self, target: list[float], reaction: Sequence[float], braking: Sequence[float], elapsed: float
+    ) -> list[float]:
+        """The target with nothing in it that leads too fast towards an edge; unmeasured, only slowing down.
+
+        ``reaction`` [s] and ``braking`` [1/s^2 of the coordinate], each (components,).
+        """
+        previous, positions, gain, barred = self.command, self.positions, self.gain, target
+        for number, (i, _, lower, upper) in enumerate(self.barriers):
+            value = target[i]
+            if positions is None:
+                allowed = min(max(value, min(previous[i], 0.0)), max(previous[i], 0.0))
+            elif value == 0.0:
+                continue
             else:
-                low, high = barrier.allowed(self.positions[number], margin[i], self.gain, braking, elapsed)
-            if not low <= target[i] <= high:
+                distance = upper - positions[number] if value > 0.0 else positions[number] - lower
+                distance = max(0.0, distance - abs(previous[i]) * reaction[i])
+                speed, a = abs(value), braking[i]
+                if speed <= gain * distance and speed * elapsed + speed * speed / (2.0 * a) <= distance:
+                    continue
+                allowed = math.copysign(min(speed, gain * distance, braking_speed(distance, a, elapsed)), value)
+            if allowed != value:
                 if barred is target:
                     barred = list(target)
-                barred[i] = min(max(target[i], low), high)
+                barred[i] = allowed
         return barred
 
 
@@ -230,11 +249,11 @@ class TwistFilter(VelocityFilter):
         self.max_speed = stricter(group.max_speed, limits.max_speed)
         self.max_acceleration = stricter(group.max_acceleration, limits.max_acceleration)
         self.max_jerk = stricter(group.max_jerk, limits.max_jerk)
-        self.linear = [i for i, part in enumerate(group.components) if ".angular." not in part.field]
-        by_axis = {
-            group.components[i].field.rpartition(".")[2]: i for i in self.linear if "." in group.components[i].field
-        }
-        by_axis = by_axis or dict(zip("xyz", self.linear, strict=False))
+        fields = [part.field for part in group.components]
+        linear = [i for i, field in enumerate(fields) if ".angular." not in field]
+        self.linear = slice(linear[0], linear[-1] + 1) if linear else slice(0)
+        # an array has no names for its axes: its values are x, y, z in turn
+        by_axis = {fields[i][-1] if fields[i][-1] in "xyz" else "xyz"[place]: i for place, i in enumerate(linear)}
         self.barriers = []
         self.axes: dict[str, int] = {}  # which barrier is about an axis
         if spec.workspace is not None:
@@ -245,27 +264,24 @@ class TwistFilter(VelocityFilter):
                     self.axes[axis] = len(self.barriers)
                     self.barriers.append(Barrier(by_axis[axis], spec.observation_index(name), lower, upper))
         self.keep_out = limits.keep_out if "x" in self.axes and "y" in self.axes else ()
-        self.braking = self.max_acceleration / math.sqrt(max(len(self.barriers), 1))  # of one axis
-        self.reaction_s = 2.0 * self.max_acceleration / self.max_jerk if self.max_acceleration < math.inf else 0.0
+        share = self.max_acceleration / math.sqrt(max(len(self.barriers), 1))  # of one axis, where all have to brake
+        self.braking = [share] * len(self.command)
+        self.reaction_s = reaction_time(self.max_acceleration, self.max_jerk)
+        self._reaction = [self.reaction_s] * len(self.command)
 
     def apply(self, wish: list[float] | None, elapsed: float) -> list[float]:
         """See ``GroupFilter``."""
         self.causes.clear()
         causes, previous = self.causes, self.command
-        target = self.bounded(wish) if wish is not None else self.hold
-        margin = [abs(value) * self.reaction_s for value in previous]
-        barred = self._bars(target, margin, self.braking, elapsed)
+        target = self.hold if wish is None else self.bounded(wish)
+        barred = self._barred(target, self._reaction, self.braking, elapsed)
         if barred is not target and wish is not None and self.differ(target, barred):
             causes.add("barrier")
         target = barred
-        speed = math.hypot(*[target[i] for i in self.linear])
-        if speed > self.max_speed:
-            slowed = list(target)
-            for i in self.linear:
-                slowed[i] = target[i] * (self.max_speed / speed)
-            if self.differ(target, slowed):
-                causes.add("speed")
-            target = slowed
+        slowed = self._slowed(target)
+        if slowed is not target and self.differ(target, slowed):
+            causes.add("speed")
+        target = slowed
         if self.keep_out and self.positions is not None:
             kept = list(target)
             if self._avoid(kept) and self.differ(target, kept):
@@ -273,28 +289,42 @@ class TwistFilter(VelocityFilter):
             target = kept
         step = self.max_acceleration * elapsed
         command = approach(previous, target, step)
-        if command is not target and self.positions is not None and not self._inside_barriers(command, target):
-            command = self._brake_first(command, target, step)
+        if command is not target:
+            safe = self._barred(command, self._no_reaction, self.braking, elapsed)
+            if safe is not command:
+                command = self._slowed(self._brake_first(command, safe, step))
         reached, limited = command, "acceleration"
         if self.max_jerk < math.inf and elapsed > 0.0:
             command, limited = self._limit_jerk(previous, reached, elapsed, step), "jerk"
-        if self.lags(None if wish is None else target, command):
+        if self.stays_behind(None if wish is None else target, command, elapsed):
             causes.add(limited if command is not reached else "acceleration")
-        self.violations += not self.within_limits(command, previous, step)
+        if command is reached:  # the jerk limit has looked at its own
+            self.violations += not self.within_limits(command, previous, step)
         self.command = command
         self.at_rest = max(map(abs, command)) <= TOLERANCE
         return command
 
-    def _brake_first(self, command: list[float], target: list[float], step: float) -> list[float]:
+    def _slowed(self, target: list[float]) -> list[float]:
+        """The target with a linear speed of at most ``max_speed``: the same direction."""
+        speed = math.hypot(*target[self.linear])
+        if speed <= self.max_speed:
+            return target
+        slowed = list(target)
+        slowed[self.linear] = [value * (self.max_speed / speed) for value in target[self.linear]]
+        return slowed
+
+    def _brake_first(self, command: list[float], safe: list[float], step: float) -> list[float]:
         """Spend the acceleration on what leads towards an edge, and only what is left of it on the rest."""
-        previous, braked, left = self.command, list(self.command), step * step
-        urgent = {b.component for b in self.barriers if abs(target[b.component]) < abs(command[b.component])}
-        for i in sorted(range(len(target)), key=lambda i: i not in urgent):
-            most = math.sqrt(left) if i in urgent else math.sqrt(left / (len(target) - len(urgent)))
-            braked[i] += min(max(target[i] - previous[i], -most), most)
-            if i in urgent:
+        previous, left = self.command, step * step
+        braked = list(previous)
+        for i, value in enumerate(safe):
+            if value != command[i]:
+                most = self.braking[i] * step / self.max_acceleration  # so that there is enough for every axis
+                braked[i] = previous[i] + min(max(value - previous[i], -most), most)
                 left = max(left - (braked[i] - previous[i]) ** 2, 0.0)
-        return braked
+        rest = [before if safe[i] != command[i] else command[i] for i, before in enumerate(previous)]
+        rest = approach(previous, rest, math.sqrt(left))
+        return [braked[i] if safe[i] != command[i] else value for i, value in enumerate(rest)]
 
     def _limit_jerk(self, previous: list[float], target: list[float], elapsed: float, step: float) -> list[float]:
         """Bound the change of acceleration, unless a barrier or the acceleration limit would then break."""
@@ -309,23 +339,18 @@ class TwistFilter(VelocityFilter):
             if abs(value - target[i]) < TOLERANCE:
                 smooth[i] = target[i]  # a stop ends at zero and not next to it
         fits = self.within_limits(smooth, previous, step)
-        if fits and (self.positions is None or self._inside_barriers(smooth, target)):
+        if fits and (self.positions is None or self._inside_barriers(smooth, target, elapsed)):
             self.acceleration = reached
             return smooth
         self.jerk_exceptions += 1
         self.acceleration = wanted
         return target
 
-    def _inside_barriers(self, command: list[float], allowed: list[float]) -> bool:
+    def _inside_barriers(self, command: list[float], allowed: list[float], elapsed: float) -> bool:
         """Whether a command is no faster towards any edge than its barrier allows, or than ``allowed`` is."""
-        gain, positions = self.gain, self.positions
-        assert positions is not None
-        for position, barrier in zip(positions, self.barriers, strict=True):
-            i = barrier.component
-            upper = max(gain * max(0.0, barrier.upper - position), allowed[i])
-            lower = min(-gain * max(0.0, position - barrier.lower), allowed[i])
-            if not lower - TOLERANCE <= command[i] <= upper + TOLERANCE:
-                return False
+        gain, safe = self.gain, self._barred(command, self._no_reaction, self.braking, elapsed)
+        if safe is not command and beyond(command, safe, allowed):
+            return False
         if not self.keep_out:
             return True
         (x, vx), (y, vy) = self._plane(command)
@@ -386,7 +411,7 @@ class TwistFilter(VelocityFilter):
         for value, low, high in zip(command, self.lower, self.upper, strict=True):
             if not low - TOLERANCE <= value <= high + TOLERANCE:  # also where it is not finite
                 return False
-        speed = math.hypot(*[command[i] for i in self.linear])
+        speed = math.hypot(*command[self.linear])
         return speed <= self.max_speed + TOLERANCE and math.dist(command, previous) <= step + TOLERANCE
 
 
@@ -398,58 +423,53 @@ class JointVelocityFilter(VelocityFilter):
         self.max_acceleration = [stricter(part.max_acceleration) for part in group.components]
         self.max_jerk = [stricter(part.max_jerk) for part in group.components]
         self.barriers = [
-            Barrier(i, self.measured_by[i], part.position_lower, part.position_upper)
+            Barrier(
+                i,
+                self.measured_by[i],
+                -math.inf if part.position_lower is None else part.position_lower,
+                math.inf if part.position_upper is None else part.position_upper,
+            )
             for i, part in enumerate(group.components)
             if part.position_lower is not None or part.position_upper is not None
         ]
-        self._barrier_of = {barrier.component: number for number, barrier in enumerate(self.barriers)}
+        self._reaction = [reaction_time(a, jerk) for a, jerk in zip(self.max_acceleration, self.max_jerk, strict=True)]
 
     def apply(self, wish: list[float] | None, elapsed: float) -> list[float]:
         """See ``GroupFilter``."""
         self.causes.clear()
-        previous, accelerations = self.command, list(self.acceleration)
-        allowed = self.bounded(wish) if wish is not None else self.hold
-        command, late = [], ""
-        for i, value in enumerate(allowed):
-            a, jerk, before = self.max_acceleration[i], self.max_jerk[i], previous[i]
-            low, high = -math.inf, math.inf
-            if i in self._barrier_of:
-                low, high = self._range(i, before, a, jerk, elapsed)
-            target = min(max(value, low), high)
-            if wish is not None and abs(target - value) > self.share[i]:
-                self.causes.add("barrier")
-            step = a * elapsed
-            reached = min(max(target, before - step), before + step) if step < math.inf else target
-            smooth, acceleration = follow_smoothly(before, reached, self.acceleration[i], jerk, elapsed)
-            if (
-                not max(self.lower[i], min(low, reached)) - TOLERANCE
-                <= smooth
-                <= min(self.upper[i], max(high, reached)) + TOLERANCE
-                or abs(smooth - before) > step + TOLERANCE
-            ):
-                smooth = reached
-                acceleration = (reached - before) / elapsed if elapsed else 0.0
+        previous, late = self.command, ""
+        allowed = self.hold if wish is None else self.bounded(wish)
+        target = self._barred(allowed, self._reaction, self.max_acceleration, elapsed)
+        if target is not allowed and wish is not None and self.differ(target, allowed):
+            self.causes.add("barrier")
+        steps = [a * elapsed if elapsed else 0.0 for a in self.max_acceleration]
+        reached = [min(max(t, b - s), b + s) for t, b, s in zip(target, previous, steps, strict=True)]
+        if reached != target:
+            late = "acceleration"
+        followed = [
+            follow_smoothly(*numbers, elapsed)
+            for numbers in zip(previous, reached, self.acceleration, self.max_jerk, strict=True)
+        ]
+        command = [velocity for velocity, _ in followed]
+        self.acceleration = [acceleration for _, acceleration in followed]
+        safe = self._barred(command, self._no_reaction, self.max_acceleration, elapsed)
+        for i, value in enumerate(command):
+            breaks = not self.lower[i] <= value <= self.upper[i] or abs(value - previous[i]) > steps[i] + TOLERANCE
+            if breaks or (safe[i] != value and beyond([value], [safe[i]], [reached[i]])):
+                command[i] = reached[i]
+                self.acceleration[i] = (reached[i] - previous[i]) / elapsed if elapsed else 0.0
                 self.jerk_exceptions += 1
-            accelerations[i] = acceleration
-            late = late or ("jerk" if smooth != reached else "acceleration" if reached != target else "")
-            self.violations += not (
-                self.lower[i] - TOLERANCE <= smooth <= self.upper[i] + TOLERANCE
-                and abs(smooth - before) <= step + TOLERANCE
-            )
-            command.append(smooth)
-        if self.lags(None if wish is None else allowed, command) and late:
+        if command != reached:
+            late = "jerk"
+        if self.stays_behind(None if wish is None else target, command, elapsed):
             self.causes.add(late)
-        self.command, self.acceleration = command, accelerations
+        self.violations += not all(
+            low - TOLERANCE <= value <= high + TOLERANCE and abs(value - before) <= step + TOLERANCE
+            for low, value, high, before, step in zip(self.lower, command, self.upper, previous, steps, strict=True)
+        )
+        self.command = command
         self.at_rest = max(map(abs, command)) <= TOLERANCE
         return command
-
-    def _range(self, i: int, before: float, acceleration: float, jerk: float, elapsed: float) -> tuple[float, float]:
-        if self.positions is None:
-            return min(before, 0.0), max(before, 0.0)
-        number = self._barrier_of[i]
-        reaction_s = 2.0 * acceleration / jerk if acceleration < math.inf else 0.0
-        margin = abs(before) * reaction_s
-        return self.barriers[number].allowed(self.positions[number], margin, self.gain, acceleration, elapsed)
 
 
 def follow_smoothly(
@@ -518,7 +538,7 @@ class JointPositionFilter(MeasuredFilter):
             reaction = abs(before) * (2.0 * a / jerk if a < math.inf else 0.0)
             distance = 0.0 if stopping else target[i] - position
             short = max(abs(distance) - reaction, 0.0) if reaction < math.inf else abs(distance)
-            brake = min(abs(distance) / elapsed, braking_speed(short, a, elapsed))
+            brake = min(abs(distance) / elapsed, braking_speed(short, a if jerk == math.inf else 0.5 * a, elapsed))
             wanted = math.copysign(min(fastest, brake), distance)
             # what the joint's range leaves, whatever is wished for
             low = -braking_speed(max(position - self.lower[i], 0.0), a, elapsed)
@@ -542,7 +562,7 @@ class JointPositionFilter(MeasuredFilter):
                 late = late or "velocity"
             elif smooth != wanted:
                 late = late or ("jerk" if smooth != reached else "acceleration")
-        if self.lags(None if wish is None else target, command):
+        if self.stays_behind(None if wish is None else target, command, elapsed):
             self.causes.add(late or "acceleration")
         self.violations += not self.within_limits(command)
         self.command, self.velocity, self.acceleration = command, velocity, acceleration
@@ -579,7 +599,7 @@ class ValueFilter(MeasuredFilter):
         for before, value, rate in zip(self.command, target, self.max_rate, strict=True):
             step = rate * elapsed if rate < math.inf else math.inf
             command.append(min(max(value, before - step), before + step))
-        if self.lags(None if wish is None else target, command):
+        if self.stays_behind(None if wish is None else target, command, elapsed):
             self.causes.add("rate")
         self.violations += not all(
             low - TOLERANCE <= value <= high + TOLERANCE
@@ -611,8 +631,9 @@ class SafetyFilter:
     """Every group's filter behind one; remembers the last command that it let through.
 
     An intervention is a cycle whose command differs from the policy's wish by more than ``INTERVENTION_SHARE`` of a
-    component's range. What acceleration, jerk, velocity and rate limits take is averaged over a step of the chunk
-    first: rounding a step's corner off is what they are there for; staying behind longer is an intervention.
+    component's range: at once where a limit, a barrier, a keep-out disc or a value that is not finite was the cause;
+    where acceleration, jerk, velocity or rate was, once that has lasted longer than a step of the chunk. What such
+    a limit rounds off within a step is smoothing, which every step of the wish needs.
 
     Attributes:
         command: the last command (act_dim,).
@@ -639,7 +660,13 @@ class SafetyFilter:
         """
         passed = self.period_s if elapsed_s is None else max(elapsed_s, 0.0)
         elapsed = min(passed, 2.0 * self.period_s)
-        wishes = None if desired is None else [float(value) for value in desired]
+        wishes = (
+            None
+            if desired is None
+            else desired.tolist()
+            if isinstance(desired, np.ndarray)
+            else [float(value) for value in desired]
+        )
         command: list[float] = []
         intervened = False
         for group, place in zip(self.groups, self._places, strict=True):

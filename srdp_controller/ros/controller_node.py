@@ -49,6 +49,8 @@ class ControllerNode(LifecycleNode):
     def __init__(self, **options: Any) -> None:
         """``options`` are those of ``rclpy.node.Node``."""
         super().__init__("srdp_controller", **options)
+        self._ended = threading.Event()
+        self._reporting: threading.Thread | None = None
         schema = load_schema("controller_parameters.yaml")
         self.values = declare(self, schema)
         self.parameters = DeploymentParameters(self, schema)
@@ -59,9 +61,8 @@ class ControllerNode(LifecycleNode):
         self.reporter = Reporter(self)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(Trigger, "~/dump_telemetry", self._on_dump)
-        self._ended = threading.Event()
-        self._reporting = threading.Thread(target=self._report_for_ever, name="report", daemon=True)
         if self.reports_in_a_thread:
+            self._reporting = threading.Thread(target=self._report_for_ever, name="report", daemon=True)
             self._reporting.start()
         else:
             self.create_timer(REPORT_EVERY_S, self.report)
@@ -142,7 +143,7 @@ class ControllerNode(LifecycleNode):
     def destroy_node(self) -> None:
         """End the reporting, then leave the graph."""
         self._ended.set()
-        if self.reports_in_a_thread:
+        if self._reporting is not None:
             self._reporting.join(timeout=2.0)
         super().destroy_node()
 

@@ -161,38 +161,33 @@ def _mark(message: Any, sentinels: Iterator[float]) -> Iterator[bytes]:
                 yield struct.pack(form, number)
 
 
-def _without_padding(message: Any, raw: bytes, begin: int, end: int) -> Iterator[tuple[int, int]]:
-    """The parts of ``raw[begin:end]`` that the library reads; in the padding between them senders leave anything.
+def _ignored(message: Any, raw: bytes, place: int, value: int) -> bool:
+    """Whether the library ignores a byte: padding, in which senders leave anything."""
+    other = bytearray(raw)
+    other[place] = value
+    try:
+        return bool(deserialize_message(bytes(other), type(message)) == message)
+    except Exception:  # rclpy raises what its middleware raises
+        return False
 
-    Padding fills the four-byte words behind a string up to its end, so that only words with a zero are tried.
-    """
 
-    def ignored(place: int) -> bool:
-        other = bytearray(raw)
-        other[place] ^= 0xFF
-        try:
-            return bool(deserialize_message(bytes(other), type(message)) == message)
-        except Exception:  # rclpy raises what its middleware raises
-            return False
-
-    start = begin
-    for word_end in [*range(begin - begin % 4 + 4, end, 4), end]:
-        word_begin = max(begin, word_end - 4)
-        stop = word_end
-        if word_end == end or 0 in raw[word_begin:word_end]:
-            while stop > word_begin and ignored(stop - 1):
-                stop -= 1
-        if stop < word_end:
-            yield start, stop
-            start = word_end
-    yield start, end
+def _between(begin: int, end: int, places: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """The parts of begin to end that these places, in order, leave."""
+    for place in places:
+        if begin <= place < end:
+            yield begin, place
+            begin = place + 1
+    yield begin, end
 
 
 class _Layout:
     """Where a message's numbers lie: whatever is not a number must be as in the message it was learned from."""
 
-    def __init__(self, message_type: Any, raw: bytes, extractor: Extractor, padded: bool) -> None:
-        """Learn from a message that the library accepts; ``padded``: find out what pads it, which takes milliseconds.
+    _size: int
+    _fixed: list[tuple[int, int, bytes]]  # begin, end, what stands there
+
+    def __init__(self, message_type: Any, raw: bytes, extractor: Extractor, before: _Layout | None) -> None:
+        """Learn from a message that the library accepts, and that the layout ``before`` could not read.
 
         Raises:
             LookupError: nothing to read in it, or in another encoding than the library writes here.
@@ -222,8 +217,16 @@ class _Layout:
             end = start + len(number)
             order.append(struct.unpack(f"={form}", number)[0])
         fixed.append((end, len(raw)))
-        if padded:
-            fixed = [part for begin, stop in fixed for part in _without_padding(marked, written, begin, stop)]
+        self._padding: list[int] = []
+        if before is not None and before._size == len(raw) == len(written):
+            tried = {place: written[place] ^ 1 for place in before._padding}
+            for start, stop, expected in before._fixed:
+                for place in range(start, stop):
+                    if raw[place] != expected[place - start]:
+                        value = raw[place]
+                        tried[place] = value if value != written[place] else expected[place - start]
+            self._padding = sorted(place for place, value in tried.items() if _ignored(marked, written, place, value))
+            fixed = [part for start, stop in fixed for part in _between(start, stop, self._padding)]
         self._fixed = [(start, stop, raw[start:stop]) for start, stop in fixed if start < stop]
         wanted = extractor.values(marked)
         places = [order.index(value) for value in wanted]
@@ -285,8 +288,7 @@ class SerializedReader:
 
     def _learn(self, raw: bytes, reading: Reading) -> None:
         try:
-            # a second layout is needed where a sender's padding differs from message to message, or its other fields do
-            layout = _Layout(self._type, raw, self._extractor, padded=self._layout is not None)
+            layout = _Layout(self._type, raw, self._extractor, self._layout)
         except (LookupError, ValueError, RuntimeError):
             return
         same_stamp = not self._stamped or _stamp_ns(raw) == reading[0]

@@ -331,3 +331,70 @@ def test_lateness_and_overruns_are_counted_in_the_mode_they_happened_in(rig):
     assert by_mode[Mode.STUDENT].overruns == 2 and by_mode[Mode.HOLD].overruns == 0
     assert by_mode[Mode.HOLD].lateness.count == 1 and by_mode[Mode.HOLD].lateness.largest == 5_000
     assert by_mode[Mode.STUDENT].inference.count == 3 and by_mode[Mode.HOLD].inference.count == 0
+
+
+def test_in_a_new_episode_it_waits_for_what_is_measured_in_it(rig):
+    rig.nominal().step(10)
+    rig.cycle.begin_episode(rig.now + PERIOD_NS)  # the next cycle's messages were measured 1 ms before it began
+    assert rig.step() is Mode.HOLD
+    assert rig.cycle.supervisor.reason.startswith("a new episode: waiting for /joint_states")
+    assert rig.cycle.schedule.plan is None
+    assert rig.step(3) is Mode.STUDENT
+
+
+def test_an_alarm_between_two_episodes_is_counted_apart(distrusted):
+    rig = distrusted
+    rig.nominal()
+    rig.cycle.end_episode()
+    rig.step(5)
+    assert (rig.cycle.statistics.alarms_between_episodes, rig.cycle.abstention.count) == (1, 0)
+    rig.cycle.begin_episode(rig.now)
+    rig.step(5)
+    assert (rig.cycle.statistics.alarms_between_episodes, rig.cycle.abstention.count) == (1, 1)
+
+
+def test_the_reason_tells_an_alarm_from_the_time_after_it(distrusted):
+    rig = distrusted
+    rig.teacher.submit = lambda *_: False  # in HOLD the reason is said anew in every cycle
+    rig.nominal().step(2)
+    assert "above 1e-09" in rig.cycle.supervisor.reason
+    rig.slot.current = replace(rig.slot.current, threshold=1e6)
+    rig.step()
+    assert "was above 1e+06, now" in rig.cycle.supervisor.reason and "below, waiting" in rig.cycle.supervisor.reason
+
+
+def broken(*_):
+    raise RuntimeError("nobody thought of this")
+
+
+@pytest.mark.parametrize("where", ["engine", "reader", "planner", "schedule", "publisher"])
+def test_whatever_raises_the_robot_is_stopped_and_the_cause_is_named(rig, where):
+    rig.nominal().step(20)
+    assert any(rig.published[-1][0])
+    before, cycle = len(rig.published), rig.cycle
+    if where == "engine":
+        rig.slot.current.engine.run = broken
+    elif where == "reader":
+        cycle._take = broken
+    elif where == "planner":
+        rig.slot.current = replace(rig.slot.current, ahead=True)
+        rig.ahead.newest = broken
+    elif where == "schedule":
+        cycle.schedule.action = broken
+    else:
+        publish, cycle._publish = cycle._publish, broken
+        rig.step()
+        cycle._publish = publish
+    rig.step(150)
+    assert len(rig.published) == before + 150
+    assert rig.published[-1][0] == [0.0, 0.0] and cycle.supervisor.mode is Mode.STOP
+    assert "nobody thought of this" in cycle.supervisor.reason
+    assert cycle.safety.violations == 0
+
+
+def test_telemetry_names_every_command_and_observation(rig):
+    rig.nominal().step(5)
+    columns, row = rig.cycle.telemetry.columns, rig.cycle.telemetry.rows()[-1]
+    assert columns[6:9] == ("command_tip_velocity_x", "command_tip_velocity_y", "tip_x")
+    assert row[6:8].tolist() == rig.published[-1][0]
+    assert row[8:] == pytest.approx(rig.assembler.vector)

@@ -154,6 +154,18 @@ def test_any_message_is_read_in_place_as_the_library_reads_it(kind, monkeypatch)
     assert reader.read(raw) == (plain.read(later)[0], plain.read(later)[1], None)
 
 
+def test_what_pads_a_message_may_be_anything(monkeypatch):
+    reader = SerializedReader(Extractor("nav_msgs/msg/Odometry", ["pose.pose.position.x"]))
+    message = Odometry()
+    message.header.frame_id, message.pose.pose.position.x = "camera", 0.5
+    raw = bytearray(serialize_message(message))
+    for garbage in (1, 2, 3):
+        raw[23], raw[29:36] = garbage, bytes([garbage] * 7)  # behind the frame, and before the first number
+        if garbage == 3:
+            monkeypatch.setattr(inputs, "deserialize_message", lambda *_: pytest.fail("the library was asked"))
+        assert reader.read(bytes(raw)) == (0, [0.5], None)
+
+
 def test_a_message_with_too_many_numbers_is_left_to_the_library():
     extractor = Extractor("std_msgs/msg/Float64MultiArray", ["data[299]"])
     reader = SerializedReader(extractor)
