@@ -132,7 +132,8 @@ class _Robot:
         self._number = math.ceil(self.world.time_s * self._rate - 1e-6)
         self._now_ns = self._took_ns = 0
         self._outbox: list[tuple[int, list[float], int]] = []
-        self._command, self._measured_ns = None, 0
+        self._command: list[float] = []  # in force; none before the first
+        self._measured_ns = 0
         self._commands: list[list[float]] = []
         self._ages_s: list[float] = []
         self._keep_steps = keep_steps
@@ -155,7 +156,7 @@ class _Robot:
             while self._outbox and self._outbox[0][0] * 1e-9 < until_s:
                 _, self._command, self._measured_ns = self._outbox.pop(0)
                 world.send(self._command)
-            if self._command is not None:
+            if self._command:
                 self._commands.append(self._command)
                 self._ages_s.append(world.time_s - self._measured_ns * 1e-9)
             self.observed.tick()

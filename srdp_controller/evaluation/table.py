@@ -58,7 +58,7 @@ def table(
     chosen = policies or ("teacher", *students, *(f"ddim_k{loaded.policy(name).steps}" for name in students))
     path = results / slug(task.name) / "closed_loop.json"
     origin = {**describe_run(f"srdp eval table {bundle} --episodes {episodes} --seed {seed}", seed)}
-    origin |= {"task": task.name, "bundle": loaded.content.identity(), "episodes": episodes}
+    origin |= {"task": task.name, "bundle": loaded.identity, "episodes": episodes}
     same = {"commit": origin["commit"], "bundle": origin["bundle"], "seed": seed, "episodes": episodes}
     old = json.loads(path.read_text()) if path.exists() else {}
     rows = [row for row in old.get("rows", []) if {key: row.get(key) for key in same} == same]

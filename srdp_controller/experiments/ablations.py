@@ -20,8 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from srdp_controller.evaluation.episodes_loop import run_episodes
-from srdp_controller.evaluation.fidelity import Reference, compare, draw_states, make_reference
+from srdp_controller.evaluation.fidelity import Reference, compare, make_reference
+from srdp_controller.evaluation.rollout import Driver, rollout
+from srdp_controller.evaluation.states import AUGMENTATION, draw_states
+from srdp_controller.experiments.torch_policy import torch_policy
 from srdp_controller.files import write_file, write_json
 from srdp_controller.offline.dataset import samples
 from srdp_controller.offline.distill import distill
@@ -34,8 +36,7 @@ from srdp_controller.offline.training import load_state, save_atomically
 from srdp_controller.policy.denoiser import DiffusionTeacher
 from srdp_controller.policy.student import Student
 from srdp_controller.progress import ProgressPrinter, Report
-from srdp_controller.simulation.scenario import load_scenario
-from srdp_controller.spec import PolicySpec
+from srdp_controller.tasks.task import find_task
 
 FAR = 0.5  # std of the far augmentation, in normalised units: beyond anything trained on
 
@@ -137,30 +138,18 @@ def _teacher_policy(teacher: DiffusionTeacher) -> Callable[[torch.Tensor, torch.
 
 
 def _closed_loop(
-    policy: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], draws: int, spec: PolicySpec, scenario: str, n: int
+    policy: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], draws: int, run: Pipeline, scenario: str, n: int
 ) -> int:
     """Successes of ``n`` episodes at 50 Hz."""
-    centre, scale = spec.observation_normalisation()
-    action_centre, action_scale = spec.action_normalisation()
-
-    @torch.no_grad()
-    def batched(observation: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        state = torch.from_numpy((observation - centre) / scale)
-        actions = policy(state, torch.from_numpy(noise.reshape(len(noise), draws, -1))).numpy()
-        chunk: np.ndarray = actions.reshape(len(noise), spec.horizon, spec.act_dim) * action_scale + action_centre
-        return chunk
-
-    results = run_episodes(
-        batched,
-        load_scenario(scenario),
-        list(range(7_000_000, 7_000_000 + n)),
-        update_rate_hz=50.0,
-        noise_shape=(draws, spec.horizon, spec.act_dim),
-        noise_hold_s=0.2,
-        robots=20,
-        spec=spec,
+    driven = rollout(
+        find_task(run.recipe.task),
+        scenario,
+        Driver(torch_policy("variant", policy, run.spec, draws)),
+        range(7_000_000, 7_000_000 + n),
+        spec=run.spec,
+        values={"update_rate": 50.0},
     )
-    return sum(result.outcome.success for result in results)
+    return sum(episode.outcome.success for episode in driven)
 
 
 @dataclass(frozen=True)
@@ -250,7 +239,7 @@ class _Task:
                 "latent_distance": None if gap is None else gap(reference.states),
             }
         successes = {
-            name: _closed_loop(policy, draws, run.spec, name, self.budget.episodes) for name in ("nominal", "shifted")
+            name: _closed_loop(policy, draws, run, name, self.budget.episodes) for name in ("nominal", "shifted")
         }
         return {
             "variant": self.ablation.name,
@@ -290,12 +279,14 @@ def prepare(run: Pipeline, budget: Budget, report: Report) -> None:
     if mark.exists() and mark.read_text() == key:
         return
     teacher, spec = run.teacher(), run.spec
+    task, network = find_task(run.recipe.task), _teacher_policy(teacher)
     centre, scale = spec.observation_normalisation()
     for index, kind in enumerate(STATE_KINDS):
-        raw = draw_states(spec, "augmented", budget.states, 5, FAR) if kind == "far" else None
-        states = ((draw_states(spec, kind, budget.states, 5) if raw is None else raw) - centre) / scale
+        seen, augmentation = ("augmented", FAR) if kind == "far" else (kind, AUGMENTATION)
+        raw = draw_states(task, spec, seen, budget.states, 5, torch_policy("teacher", network, spec), augmentation)
+        states = (raw - centre) / scale
         shape = (1, spec.horizon, spec.act_dim)
-        reference = make_reference(states, budget.samples, shape, _as_sample(_teacher_policy(teacher), states), 5)
+        reference = make_reference(states, budget.samples, shape, _as_sample(network, states), 5)
         arrays = io.BytesIO()
         np.savez(arrays, **reference.__dict__)
         write_file(folder / f"reference_{kind}.npz", arrays.getvalue())

@@ -62,7 +62,7 @@ def skip_steps(model: onnx.ModelProto, steps: int, first_level: int | None = Non
     table, bias = _tables(model)
     alpha_bar, prediction = read_process(model)
     total = len(table)
-    tau = np.array(levels(steps, total if first_level is None else first_level) + [0])
+    tau = np.array([*levels(steps, total if first_level is None else first_level), 0])
     return _replace(
         model,
         {
