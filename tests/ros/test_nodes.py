@@ -348,7 +348,7 @@ def test_a_pose_in_another_frame_and_angles_in_degrees_are_refused_by_name(start
 def test_every_sensor_fault_of_a_scenario_is_survived(start, read_json):
     robot = start("robot_node", scenario="faulty")
     controller = start("controller_node")
-    reasons = {"is not finite or outside", "in the future", "6 positions for 7 joints", "is older than 250 ms"}
+    reasons = {"outside its limits", "in the future", "6 positions for 7 joints", "ms old, at most 250 ms"}
     give_up = time.monotonic() + 90.0  # an episode may succeed before its later faults; the next one may not
     while not all(reason in controller.output for reason in reasons) and time.monotonic() < give_up:
         time.sleep(0.2)
