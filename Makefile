@@ -69,7 +69,7 @@ experiments: setup-train
 	$(BIN)/srdp experiment ablations --json results/experiment/ablations.json
 	$(BIN)/srdp experiment chunking --json results/experiment/chunking.json
 	$(BIN)/srdp experiment training-cost --json results/experiment/training_cost.json
-	$(BIN)/python benchmarks/direct_policies.py
+	$(BIN)/srdp experiment direct-policies
 	$(BIN)/srdp report tables
 
 clean:

@@ -52,6 +52,9 @@ GROUPS: dict[str, dict[str, Command]] = {
         "experiment chunking": Command(
             "experiments.chunking:chunking", "sim,train", "what knowing past and committed commands is worth"
         ),
+        "experiment direct-policies": Command(
+            "experiments.direct_policies:direct_policies", "sim,train", "few-step diffusion without a teacher"
+        ),
         "experiment training-cost": Command(
             "experiments.training_cost:training_cost", "sim,train", "what distillation costs, beside section 7"
         ),
@@ -85,7 +88,7 @@ def overview(first: str = "") -> str:
     for title, group in GROUPS.items():
         chosen = {words: command for words, command in group.items() if first in ("", words.split()[0])}
         if chosen:
-            lines += [f"{title}:", *(f"  {words:<24} {command.text}" for words, command in chosen.items()), ""]
+            lines += [f"{title}:", *(f"  {words:<26} {command.text}" for words, command in chosen.items()), ""]
     return "\n".join([*lines, JSON_HELP])
 
 

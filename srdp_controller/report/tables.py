@@ -431,10 +431,11 @@ def chunking() -> str:
     """Planning ahead, and past commands."""
     rows = read("experiment/chunking")["table"]
     for row in rows:
-        smooth = "{jump_m_s:.3f} ({change_m_s:.3f}) m/s".format_map(row) if row["jump_m_s"] is not None else ""
-        row |= {"span": span(row["success_interval"]), "smooth": smooth, "how": row["joining"] or "every cycle"}
-    head = "policy | scenario | joining | plan takes | success | 95 % interval | jump (other changes)"
-    template = "{policy} | {scenario} | {how} | {plan_takes_s:.2f} s | {success_rate:.1%} | {span} | {smooth}"
+        row |= {"span": span(row["success_interval"]), "how": row["joining"] or "every cycle"}
+    head = "policy | scenario | joining | plan takes | success | 95 % interval | change of the command"
+    template = (
+        "{policy} | {scenario} | {how} | {plan_takes_s:.2f} s | {success_rate:.1%} | {span} | {command_change:.4f}"
+    )
     return section(table(head, rows, template), source("experiment/chunking"))
 
 
