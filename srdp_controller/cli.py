@@ -47,17 +47,11 @@ GROUPS: dict[str, dict[str, Command]] = {
         "eval table": Command("evaluation.table:table", "sim", "every policy in every scenario, for the model card"),
         "eval fidelity": Command("evaluation.fidelity:fidelity", "sim,train", "distance of the actions"),
         "experiment ablations": Command(
-            "experiments.ablations:ablations", "sim,train", "which ingredient keeps a student at its teacher"
+            "experiments.ablations:ablations", "sim,train", "what each ingredient is worth"
         ),
-        "experiment chunking": Command(
-            "experiments.chunking:chunking", "sim,train", "what knowing past and committed commands is worth"
-        ),
-        "experiment direct-policies": Command(
-            "experiments.direct_policies:direct_policies", "sim,train", "few-step diffusion without a teacher"
-        ),
-        "experiment training-cost": Command(
-            "experiments.training_cost:training_cost", "sim,train", "what distillation costs, beside section 7"
-        ),
+        "experiment chunking": Command("experiments.chunking:chunking", "sim,train", "past and committed commands"),
+        "experiment direct-policies": Command("experiments.direct_policies:direct_policies", "train", "no teacher"),
+        "experiment training-cost": Command("experiments.training_cost:training_cost", "train", "cost model"),
     },
     "measure": {
         "bench latency": Command("benchmarks.latency:bench_latency", "sim", "every policy beside its floor"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from srdp_controller.offline.pipeline import Pipeline
-from srdp_controller.offline.recipe import RecipePath, load_recipe, shipped_recipe
+from srdp_controller.offline.pipeline import Pipeline, RecipePath, shipped_recipe
+from srdp_controller.offline.recipe import load_recipe
 from srdp_controller.progress import ProgressPrinter
 
 
