@@ -97,7 +97,7 @@ def edit_manifest(files: dict[str, bytes], rng: random.Random) -> None:
         lambda: content.update(spec=rng.choice([None, {}, [], "spec"])),
         lambda: content["spec"].update(horizon=rng.choice([0, -1, "eight", None])),
         lambda: content["spec"].update(control_rate_hz=rng.choice([0, -20, "fast", None])),
-        lambda: content["spec"]["observation"][0].update(index=rng.choice([7, -1, None])),
+        lambda: content["spec"]["observation"][0].update(index=rng.choice([7, 99, "one"])),
         lambda: content["calibration"].update(file=rng.choice(EVIL_NAMES)),
         lambda: content.update(surprise=True),
     ]
