@@ -40,14 +40,20 @@ def missing_extra(extra: str, error: ModuleNotFoundError) -> SrdpError:
     return SrdpError(f"this command needs {error.name}, which is not installed: pip install 'srdp_controller[{extra}]'")
 
 
+def all_problems(error: ValidationError) -> list[str]:
+    """What pydantic found wrong, each as ``field a.b: message (got X)``."""
+    texts = []
+    for found in error.errors(include_url=False):
+        where = ".".join(str(part) for part in found["loc"])
+        got = found.get("input")
+        shown = f" (got {got!r})" if not isinstance(got, dict) and found["type"] != "missing" else ""
+        texts.append((f"field {where}: " if where else "") + found["msg"].removeprefix("Value error, ") + shown)
+    return texts
+
+
 def first_problem(error: ValidationError) -> str:
-    """The first thing that pydantic found wrong, as ``field a.b: message (got X)``."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    got = first.get("input")
-    shown = f" (got {got!r})" if not isinstance(got, dict) and first["type"] != "missing" else ""
-    return f"field {where}: {message}{shown}" if where else f"{message}{shown}"
+    """The first of ``all_problems``."""
+    return all_problems(error)[0]
 
 
 def cause_of(error: BaseException) -> str:

@@ -11,11 +11,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from srdp_controller.errors import SpecError, all_problems
 from srdp_controller.kinematics import KinematicChain
 from srdp_controller.messages import check_path
 
@@ -682,3 +685,24 @@ def from_schema_1(content: Mapping[str, Any]) -> dict[str, Any]:
     }
     rest = {key: value for key, value in content.items() if key != "action"}
     return {**rest, "observation": observation, "action_groups": [group]}
+
+
+def load_spec(path: Path) -> PolicySpec:
+    """A spec from a JSON or YAML file of schema 2, or of schema 1, which is migrated.
+
+    Raises:
+        SpecError: the file is missing or wrong; the message lists every field that is.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+        if isinstance(content, dict) and "action" in content and "action_groups" not in content:
+            content = from_schema_1(content)
+        return PolicySpec.model_validate(content)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: no readable spec: {error}") from None
+    except yaml.YAMLError as error:
+        raise SpecError(f"{path}: not valid YAML: {error}") from None
+    except ValidationError as error:
+        raise SpecError(f"{path}: {'; '.join(all_problems(error))}") from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SpecError(f"{path}: a spec of schema 1 that lacks {error}") from None

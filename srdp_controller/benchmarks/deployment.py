@@ -1,226 +1,233 @@
-"""``srdp bench deployment``: the ways to run a diffusion policy on a robot, side by side on the same task.
+"""``srdp bench deployment``: how a policy can be run on a robot, side by side on the same task.
 
-The teacher in the loop (its actions come late), the teacher planning ahead of the loop (real-time chunking),
-and the students in the loop; inference takes what it takes on this machine, measured first, and on one that
-is slower by a factor. The controller is the node's own, in virtual time (``virtual_loop``).
+The teacher in the loop (its actions come late), the teacher planning ahead of the loop (real-time chunking), and the
+students in the loop; inference takes what it takes on this machine, measured first, and on one that is slower by a
+factor. The cycle is the node's own, in virtual time (``evaluation.rollout``).
 """
 
 from __future__ import annotations
 
 import math
-import multiprocessing
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import tyro
 
-from srdp_controller.certify.conformal import wilson_interval
-from srdp_controller.control.assembly import default_values
+from srdp_controller.certify.intervals import success_interval
+from srdp_controller.control.build import default_values
 from srdp_controller.engines.bundle import load_bundle
-from srdp_controller.engines.providers import load_engine
 from srdp_controller.errors import SrdpError
-from srdp_controller.evaluation.latency_success import measure_inference
-from srdp_controller.evaluation.virtual_loop import Drive, drive
-from srdp_controller.progress import Report
-from srdp_controller.simulation.scenario import load_scenario
-from srdp_controller.tasks.pushing.env import ObservedWorld
+from srdp_controller.evaluation.closed_loop import Job, run_jobs
+from srdp_controller.evaluation.latency import measure_inference, percentiles, summary
+from srdp_controller.evaluation.rollout import Episode
+from srdp_controller.progress import ProgressPrinter
+from srdp_controller.tasks.task import find_task
 
-BLOCK = 10
+WINDOW_S = 0.05  # commands are averaged over it before their jerk is taken, so that all rates compare
+FIRST_SEED = 9_000_000
 
 
 @dataclass(frozen=True)
-class Way:
-    """How a policy is run."""
+class Setting:
+    """One row of the table."""
 
-    name: str
     policy: str
-    planning: str
-
-
-@dataclass(frozen=True)
-class _Task:
-    bundle: Path
-    scenario: str
-    way: Way
-    rate: float
+    planning: Literal["every_cycle", "ahead"]
+    update_rate_hz: float
     slower: float
     blend_s: float
-    samples_s: tuple[float, ...]
-    seeds: tuple[int, ...]
+    noise_hold_s: float
 
-    def __call__(self) -> list[Drive]:
-        bundle = load_bundle(self.bundle)
-        engine = load_engine(bundle, self.way.policy, "cpu")
-        teacher = load_engine(bundle, "teacher", "cpu")
-        values = {
-            **default_values(),
-            "update_rate": self.rate,
-            "planning.mode": self.way.planning,
-            "planning.blend_time": self.blend_s,
-            "abstain.enabled": False,  # each row is one policy's own
-        }
-        observed = ObservedWorld(load_scenario(self.scenario), spec=bundle.spec)
-        results = []
-        for seed in self.seeds:
-            rng = np.random.default_rng([seed, 2])
-
-            def latency(rng: np.random.Generator = rng) -> int:
-                return round(self.slower * self.samples_s[rng.integers(len(self.samples_s))] * 1e9)
-
-            results.append(
-                drive(
-                    observed,
-                    values,
-                    engine,
-                    teacher,
-                    seed=seed,
-                    threshold=math.inf,
-                    latency=latency,
-                    teacher_latency=latency,
-                )
-            )
-        observed.world.close()
-        return results
+    @property
+    def label(self) -> str:
+        """How the policy is run, in words."""
+        return f"{self.policy}, " + ("real-time chunking" if self.planning == "ahead" else "in the loop")
 
 
-def _run(task: _Task) -> list[Drive]:
-    return task()
-
-
-def bench_deployment(
-    bundle: Path,
-    *,
-    scenario: str,
-    rates: list[float],
-    slower: list[float],
-    episodes: int,
-    processes: int,
-    picture: Path | None,
-    report: Report,
-) -> dict[str, Any]:
-    """Every way at every rate and speed of the machine; returns a table and the measured inference times.
-
-    Raises:
-        SrdpError: fewer than one episode, or no such scenario.
-    """
-    if episodes < 1:
-        raise SrdpError(f"--episodes {episodes}: expected at least 1")
-    load_scenario(scenario)
-    policies = list(load_bundle(bundle).content.policies)
-    measured = measure_inference(bundle, policies)
-    ways = [
-        Way("teacher in the loop", "teacher", "every_cycle"),
-        Way("teacher, real-time chunking", "teacher", "ahead"),
-        *(Way(f"{name} in the loop", name, "every_cycle") for name in policies if name != "teacher"),
+def settings(policies: Sequence[str], rates: Sequence[float], slower: Sequence[float]) -> list[Setting]:
+    """Every policy at every rate and speed of the machine; then what blending and holding the noise do."""
+    values = default_values()
+    blend_s, hold_s = values["planning.blend_time"], values["noise.hold_time"]
+    run: list[tuple[str, Literal["every_cycle", "ahead"]]] = [("teacher", "every_cycle"), ("teacher", "ahead")]
+    run += [(name, "every_cycle") for name in policies if name != "teacher"]
+    found = [
+        Setting(policy, planning, rate, factor, blend_s, hold_s)
+        for factor in slower
+        for policy, planning in run
+        for rate in rates
     ]
-    blend_s = default_values()["planning.blend_time"]
-    cells = [(way, rate, factor, blend_s) for factor in slower for way in ways for rate in rates]
-    # what blending does, where it matters most
-    chunking = ways[1]
-    cells += [(chunking, max(rates), max(slower), other) for other in (0.0, 0.1)]
-    seeds = list(range(9_000_000, 9_000_000 + episodes))
-    gathered: dict[tuple[Any, ...], list[Drive]] = {cell: [] for cell in cells}
+    found += [Setting("teacher", "ahead", max(rates), max(slower), other, hold_s) for other in (0.0, 2 * blend_s)]
+    found += [
+        Setting(policy, planning, rate, min(slower), blend_s, 0.0)
+        for policy, planning in run
+        if planning == "every_cycle"
+        for rate in rates
+    ]
+    return found
+
+
+def deployment(
+    bundle: tyro.conf.Positional[Path] = Path("models/pushing"),
+    *,
+    scenario: str = "nominal",
+    rates: tuple[float, ...] = (20.0, 50.0, 100.0, 200.0, 500.0),
+    slower: tuple[float, ...] = (1.0, 10.0),
+    episodes: int = 50,
+    processes: int = 2,
+    task: str | None = None,
+    picture: Path | None = None,
+) -> dict[str, Any]:
+    """Teacher in the loop, teacher planning ahead, students: success, jerk, age.
+
+    Args:
+        bundle: folder, e.g. models/pushing
+        scenario: of the task
+        rates: control rates [Hz]
+        slower: multiples of the measured inference times
+        episodes: for each entry of the table
+        processes: that share them
+        task: the bundle's, where not given
+        picture: draw the table
+    """
+    if episodes < 1 or min((*rates, *slower), default=0.0) <= 0.0:
+        raise SrdpError(f"--episodes {episodes} --rates {rates} --slower {slower}: expected numbers above 0")
+    loaded = load_bundle(bundle)
+    found = find_task(task or loaded.content.task)
+    tick_s = found.make_world(found.scenario(scenario)).tick_s
+    report = ProgressPrinter()
+    measured = measure_inference(loaded, list(loaded.content.policies))
+    rows = settings(list(loaded.content.policies), rates, slower)
+    jobs = [
+        Job(
+            bundle,
+            row.policy,
+            found.name,
+            scenario,
+            {
+                "update_rate": row.update_rate_hz,
+                "planning.mode": row.planning,
+                "planning.blend_time": row.blend_s,
+                "noise.hold_time": row.noise_hold_s,
+                "abstain.enabled": False,  # each row is one policy's own
+            },
+            [sample * row.slower for sample in measured[row.policy]],
+        )
+        for row in rows
+    ]
+    gathered: list[list[Episode]] = [[] for _ in rows]
     done = 0
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = {
-            pool.submit(
-                _run,
-                _Task(
-                    bundle,
-                    scenario,
-                    way,
-                    rate,
-                    factor,
-                    blend,
-                    tuple(measured[way.policy]),
-                    tuple(seeds[start : start + BLOCK]),
-                ),
-            ): (way, rate, factor, blend)
-            for way, rate, factor, blend in cells
-            for start in range(0, episodes, BLOCK)
-        }
-        for future in as_completed(futures):
-            cell = futures[future]
-            gathered[cell] += future.result()
-            done += 1
-            report("deployment", done, len(futures), f"{cell[0].name}, {cell[1]:.0f} Hz, x{cell[2]:g}")
-    table = [_row(cell, drives, measured) for cell, drives in gathered.items()]
+    for number, block in run_jobs(jobs, range(FIRST_SEED, FIRST_SEED + episodes), processes):
+        gathered[number] += block
+        done += len(block)
+        row = rows[number]
+        report("deployment", done, episodes * len(rows), f"{row.label}, {row.update_rate_hz:.0f} Hz, x{row.slower:g}")
+    table = [
+        {**_facts(row, measured[row.policy]), **_found(driven, tick_s)}
+        for row, driven in zip(rows, gathered, strict=True)
+    ]
+    print_table(table)
     figures = []
     if picture is not None:
-        draw(picture, table, blend_s)
+        draw(picture, table)
         figures.append(str(picture))
-    inference = {
-        name: {"p50": float(np.percentile(samples, 50)) * 1e6, "p99": float(np.percentile(samples, 99)) * 1e6}
-        for name, samples in measured.items()
-    }
-    return {"seed": 0, "scenario": scenario, "inference_us": inference, "table": table, "figures": figures}
-
-
-def _row(cell: tuple[Any, ...], drives: list[Drive], measured: dict[str, list[float]]) -> dict[str, Any]:
-    way, rate, factor, blend_s = cell
-    successes = sum(one.outcome.success for one in drives)
-    ages = np.concatenate([one.age_s for one in drives])
-    cycles, missed = sum(one.cycles for one in drives), sum(one.missed_cycles for one in drives)
     return {
-        "way": way.name,
-        "policy": way.policy,
-        "planning": way.planning,
-        "update_rate_hz": rate,
-        "slower": factor,
-        "blend_s": blend_s,
-        "inference_p50_ms": float(np.median(measured[way.policy])) * factor * 1e3,
-        "episodes": len(drives),
-        "successes": successes,
-        "success_rate": successes / len(drives),
-        "success_interval": list(wilson_interval(successes, len(drives))),
-        "command_jerk_m_s3": float(np.mean([one.command_jerk for one in drives])),
-        "largest_jump_m_s": float(np.mean([one.largest_jump for one in drives])),
-        "age_ms": {"p50": float(np.median(ages)) * 1e3, "p99": float(np.percentile(ages, 99)) * 1e3},
-        "missed_share": missed / max(1, cycles + missed),
-        "mean_episode_s": float(np.mean([one.outcome.duration_s for one in drives])),
+        "seed": FIRST_SEED,
+        "task": found.name,
+        "scenario": scenario,
+        "inference_us": summary(measured),
+        "table": table,
+        "figures": figures,
     }
 
 
-def print_table(result: dict[str, Any]) -> None:
-    """The table, one line a cell."""
+def command_jerk(commands: np.ndarray, tick_s: float) -> float:
+    """Root mean square second derivative of commands (n, act_dim), one a tick, over windows of ``WINDOW_S``.
+
+    For velocities in m/s it is the jerk in m/s^3.
+    """
+    width = max(1, round(WINDOW_S / tick_s))
+    count = len(commands) // width
+    if count < 3:
+        return 0.0
+    windows = commands[: count * width].reshape(count, width, -1).mean(axis=1)
+    second = np.diff(windows, n=2, axis=0) / (width * tick_s) ** 2
+    return float(np.sqrt(np.mean(np.sum(second**2, axis=1))))
+
+
+def largest_jump(commands: np.ndarray) -> float:
+    """Largest change of the command (n, act_dim) from one tick to the next."""
+    return float(np.linalg.norm(np.diff(commands, axis=0), axis=1).max(initial=0.0))
+
+
+def _facts(row: Setting, measured_s: list[float]) -> dict[str, Any]:
+    return {"label": row.label, **vars(row), "inference_p50_ms": percentiles(measured_s, 1e-3)["p50"] * row.slower}
+
+
+def _found(driven: list[Episode], tick_s: float) -> dict[str, Any]:
+    successes = sum(episode.outcome.success for episode in driven)
+    ages = np.concatenate([episode.ages_s for episode in driven])
+    cycles, missed = sum(episode.cycles for episode in driven), sum(episode.missed_cycles for episode in driven)
+    return {
+        "episodes": len(driven),
+        "successes": successes,
+        "success_rate": successes / len(driven),
+        "success_interval": success_interval(successes, len(driven)),
+        "command_jerk": float(np.mean([command_jerk(episode.commands, tick_s) for episode in driven])),
+        "largest_jump": float(np.mean([largest_jump(episode.commands) for episode in driven])),
+        "age_ms": percentiles(ages.tolist(), 1e-3),
+        "missed_share": missed / max(1, cycles + missed),
+        "mean_episode_s": float(np.mean([episode.outcome.duration_s for episode in driven])),
+    }
+
+
+def print_table(table: list[dict[str, Any]]) -> None:
+    """One line a row."""
     print(
-        f"{'way':30s} {'Hz':>4s} {'x':>3s} {'ms':>6s} {'success':>8s} {'jerk':>6s} {'age p50/p99':>12s} {'missed':>7s}"
+        f"{'policy':28s} {'Hz':>4s} {'x':>3s} {'ms':>6s} {'blend':>5s} {'noise':>5s} {'success':>8s} {'jerk':>6s} "
+        f"{'age p50/p99':>12s} {'missed':>7s}"
     )
-    for row in result["table"]:
+    for row in table:
         age = row["age_ms"]
         print(
-            f"{row['way']:30s} {row['update_rate_hz']:4.0f} {row['slower']:3.0f} {row['inference_p50_ms']:6.2f} "
-            f"{row['success_rate']:8.0%} {row['command_jerk_m_s3']:6.2f} {age['p50']:6.0f}/{age['p99']:3.0f} "
-            f"{row['missed_share']:7.1%}" + ("" if row["blend_s"] == 0.05 else f" blend {row['blend_s']:g} s")
+            f"{row['label']:28s} {row['update_rate_hz']:4.0f} {row['slower']:3.0f} {row['inference_p50_ms']:6.2f} "
+            f"{row['blend_s']:5.2f} {row['noise_hold_s']:5.2f} {row['success_rate']:8.0%} {row['command_jerk']:6.2f} "
+            f"{age['p50']:8.0f}/{age['p99']:3.0f} {row['missed_share']:7.1%}"
         )
 
 
-def draw(picture: Path, table: list[dict[str, Any]], blend_s: float) -> None:
+def draw(picture: Path, table: list[dict[str, Any]]) -> None:
     """Success, age of the observation and jerk against rate, a row for each speed of the machine."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    factors = sorted({row["slower"] for row in table})
+    usual = {key: table[0][key] for key in ("blend_s", "noise_hold_s")}
+    shown = [row for row in table if {key: row[key] for key in usual} == usual]
+    factors = sorted({row["slower"] for row in shown})
     columns: tuple[tuple[str, Callable[[dict[str, Any]], float]], ...] = (
         ("success", lambda row: float(row["success_rate"])),
         ("age of the observation, p50 [ms]", lambda row: float(row["age_ms"]["p50"])),
-        ("command jerk, rms [m/s³]", lambda row: float(row["command_jerk_m_s3"])),
+        ("command jerk, rms [m/s³]", lambda row: float(row["command_jerk"])),
     )
     figure, axes = pyplot.subplots(len(factors), 3, figsize=(15, 3.8 * len(factors)), squeeze=False)
     for line, factor in enumerate(factors):
         for axis, (label, value) in zip(axes[line], columns, strict=True):
-            chosen = [row for row in table if row["slower"] == factor and row["blend_s"] == blend_s]
-            for way in dict.fromkeys(row["way"] for row in chosen):
-                rows = sorted((row for row in chosen if row["way"] == way), key=lambda row: row["update_rate_hz"])
+            chosen = [row for row in shown if row["slower"] == factor]
+            for name in dict.fromkeys(row["label"] for row in chosen):
+                rows = sorted((row for row in chosen if row["label"] == name), key=lambda row: row["update_rate_hz"])
                 rates = [row["update_rate_hz"] for row in rows]
-                name = f"{way} ({rows[0]['inference_p50_ms']:.2g} ms)"
-                axis.plot(rates, [value(row) for row in rows], marker="o", ms=4, label=name)
-            machine = "this machine" if factor == 1.0 else f"a machine {factor:g} times slower"
+                axis.plot(
+                    rates,
+                    [value(row) for row in rows],
+                    marker="o",
+                    ms=4,
+                    label=f"{name} ({rows[0]['inference_p50_ms']:.2g} ms)",
+                )
+            machine = "this machine" if math.isclose(factor, 1.0) else f"a machine {factor:g} times slower"
             axis.set(xscale="log", xticks=rates, ylabel=label, title=machine)
             axis.set_xticklabels([f"{rate:g}" for rate in rates])
             axis.minorticks_off()

@@ -35,14 +35,3 @@ def conformal_threshold(scores: np.ndarray, alpha: float) -> float:
 def trajectory_scores(distances: Sequence[np.ndarray]) -> np.ndarray:
     """Largest distance of each trajectory, (n,)."""
     return np.array([float(np.max(trajectory)) for trajectory in distances])
-
-
-def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson score interval of a proportion at 95 %."""
-    if trials == 0:
-        return 0.0, 1.0
-    share = successes / trials
-    centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials)) / (1 + z * z / trials)
-    # at 0 or n successes one end is exactly 0 or 1; rounding must not push it past
-    return max(0.0, centre - half), min(1.0, centre + half)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from srdp_controller.certify.conformal import wilson_interval
+from srdp_controller.certify.intervals import success_interval
 
 
 def directions(count: int, dimension: int, rng: np.random.Generator) -> np.ndarray:
@@ -108,11 +108,5 @@ def tv_lower_bound(
         weights -= np.linalg.solve(hessian, x.T @ (p - y) + 1.0 * weights)
     x, y = features(order[half:])
     hits = int(((x @ weights > 0) == (y > 0.5)).sum())
-    low, high = wilson_interval(hits, len(y))
+    low, high = success_interval(hits, len(y))
     return max(0.0, 2.0 * hits / len(y) - 1.0), max(0.0, 2.0 * low - 1.0), max(0.0, 2.0 * high - 1.0)
-
-
-def bootstrap_interval(values: np.ndarray, rng: np.random.Generator, repeats: int = 1000) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean of ``values`` (n,)."""
-    means = values[rng.integers(len(values), size=(repeats, len(values)))].mean(axis=1)
-    return float(np.percentile(means, 2.5)), float(np.percentile(means, 97.5))

@@ -12,15 +12,15 @@ import os
 import re
 import shutil
 import stat
-import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO
 
 from srdp_controller.engines.bundle import MANIFEST, MAX_FILE_BYTES, LoadedBundle, load_bundle
 from srdp_controller.engines.signature import SIGNATURE, require_signature
 from srdp_controller.errors import BundleError, SrdpError
+from srdp_controller.files import write_file
 
 MAX_FILES = 64
 MAX_TOTAL_BYTES = 512 * 2**20
@@ -29,42 +29,32 @@ COPY_BYTES = 2**20
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
-def _zstandard() -> Any:
-    try:
-        import zstandard
-    except ImportError:
-        raise SrdpError(".tar.zst needs the zstandard package: pip install 'srdp_controller[sign]'") from None
-    return zstandard
-
-
 def pack_bundle(folder: Path, archive: Path) -> Path:
-    """Write a verified bundle as ``.zip`` or ``.tar.zst``; returns the archive.
+    """Write a verified bundle as ``.zip``; returns the archive.
 
     Raises:
         SrdpError: the bundle is damaged, or the name says another format.
     """
+    _require_zip(archive)
     bundle = load_bundle(folder)
     entries = [*bundle.content.policies.values(), bundle.content.calibration]
     files = {entry.file: bundle.read(entry) for entry in entries} | {MANIFEST: bundle.raw}
     if (folder / SIGNATURE).exists():
         files[SIGNATURE] = (folder / SIGNATURE).read_bytes()
-    temporary = archive.with_name(archive.name + ".tmp")
-    if archive.suffix == ".zip":
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as target:
-            for name, data in sorted(files.items()):
-                target.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
-    elif archive.name.endswith(".tar.zst"):
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w") as tar:
-            for name, data in sorted(files.items()):
-                info = tarfile.TarInfo(name)
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
-        temporary.write_bytes(_zstandard().ZstdCompressor(level=10).compress(buffer.getvalue()))
-    else:
-        raise SrdpError(f"{archive}: expected a name that ends in .zip or .tar.zst")
-    temporary.replace(archive)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as target:
+        for name, data in sorted(files.items()):
+            target.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
+    try:
+        write_file(archive, buffer.getvalue())
+    except OSError as error:
+        raise SrdpError(f"{archive}: {error.strerror or error}") from None
     return archive
+
+
+def _require_zip(archive: Path) -> None:
+    if archive.suffix != ".zip":
+        raise SrdpError(f"{archive}: expected a name that ends in .zip")
 
 
 def _safe_name(archive: Path, name: str, seen: set[str]) -> str:
@@ -81,7 +71,7 @@ def _safe_name(archive: Path, name: str, seen: set[str]) -> str:
     return parts[0]
 
 
-def _zip_entries(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+def _entries(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
     with zipfile.ZipFile(archive) as source:
         for info in source.infolist():
             if info.is_dir():
@@ -94,27 +84,10 @@ def _zip_entries(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
                 yield info.filename, file
 
 
-def _tar_entries(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    with (
-        archive.open("rb") as raw,
-        _zstandard().ZstdDecompressor(max_window_size=2**27).stream_reader(raw) as stream,
-        tarfile.open(fileobj=stream, mode="r|") as source,
-    ):
-        for info in source:
-            if info.isdir():
-                continue
-            if not info.isreg():
-                raise BundleError(f"{archive}: entry {info.name[:200]!r} is no ordinary file; nothing was installed")
-            file = source.extractfile(info)
-            assert file is not None
-            yield info.name, file
-
-
 def _unpack(archive: Path, staging: Path) -> None:
     seen: set[str] = set()
     total = 0
-    entries = _zip_entries(archive) if archive.suffix == ".zip" else _tar_entries(archive)
-    for name, source in entries:
+    for name, source in _entries(archive):
         path = staging / _safe_name(archive, name, seen)
         size = 0
         with path.open("xb") as target:
@@ -149,8 +122,7 @@ def install_bundle(archive: Path, target: Path, trusted: list[str] | None = None
         BundleError: the archive or its content is refused; the message names the file.
         SrdpError: the format is unknown, or the disk does not take it.
     """
-    if not (archive.suffix == ".zip" or archive.name.endswith(".tar.zst")):
-        raise SrdpError(f"{archive}: expected a .zip or .tar.zst of a bundle")
+    _require_zip(archive)
     staging = target.with_name(target.name + ".installing")
     old = target.with_name(target.name + ".old")
     try:
@@ -160,14 +132,14 @@ def install_bundle(archive: Path, target: Path, trusted: list[str] | None = None
         staging.mkdir(parents=True)
         try:
             _unpack(archive, staging)
-        except (zipfile.BadZipFile, tarfile.TarError, EOFError, ValueError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
             raise BundleError(f"{archive}: damaged archive ({error}); copy it again") from None
         except SrdpError:
             raise
         except Exception as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
-            # zlib, lzma and zstandard raise types of their own
+            # zlib and lzma raise types of their own
             raise BundleError(f"{archive}: damaged archive ({type(error).__name__}: {error}); copy it again") from None
         _verified(staging, archive, trusted or [])
         shutil.rmtree(old, ignore_errors=True)

@@ -26,6 +26,7 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: lambda content: {**content, "spec": from_schema_1(content["spec"])},
 }
 MANIFEST = "bundle.json"
+UNIDENTIFIED = ("provenance", "content_sha256")
 MAX_MANIFEST_BYTES = 4 * 2**20
 MAX_FILE_BYTES = 256 * 2**20
 POLICY_NAMES = ("teacher", "student_k1", "student_k2", "student_k4", "student_k8")
@@ -65,15 +66,6 @@ class Bundle(Strict):
     calibration: FileEntry
     provenance: dict[str, Any]
 
-    def identity(self) -> str:
-        """SHA-256 of everything that acts: spec, graphs, calibration.
-
-        The same data, recipe and seed give the same identity on the same kind of machine. The
-        provenance is left out, because times and versions cannot be reproduced.
-        """
-        content = self.model_dump(mode="json", exclude={"provenance"})
-        return sha256(_canonical(content))
-
 
 class PolicyCalibration(Strict):
     """Split conformal thresholds of one student's latent distance."""
@@ -101,8 +93,11 @@ class Calibration(Strict):
             raise BundleError(f"policy {policy} has no calibration; run `srdp calibrate` or set abstain.enabled false")
         usable = [float(key) for key in entry.thresholds if float(key) <= alpha + 1e-12]
         if not usable:
-            smallest = min(entry.thresholds, key=float)
-            raise BundleError(f"abstain.alpha {alpha} is below the smallest calibrated value {smallest}")
+            possible = ", ".join(sorted(entry.thresholds, key=float))
+            raise BundleError(
+                f"abstain.alpha {alpha} is below the smallest that {self.trajectories} calibration trajectories were "
+                f"calibrated for; set abstain.alpha to one of {possible}, or calibrate with more trajectories"
+            )
         best = max(usable)
         return next(value for key, value in entry.thresholds.items() if float(key) == best)
 
@@ -130,6 +125,17 @@ class LoadedBundle:
         self.folder = folder
         self.content = content
         self.raw = raw  # the manifest's bytes, which a signature signs
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of everything that acts: spec, graphs, calibration, as the manifest was written.
+
+        The same data, recipe and seed give the same identity on the same kind of machine. The provenance is left
+        out, because times and versions cannot be reproduced. A bundle of an older schema keeps the identity that
+        it had then, since it is migrated in memory only.
+        """
+        written = json.loads(self.raw)
+        return sha256(_canonical({key: value for key, value in written.items() if key not in UNIDENTIFIED}))
 
     @property
     def spec(self) -> PolicySpec:
@@ -219,3 +225,5 @@ def load_bundle(folder: str | Path) -> LoadedBundle:
         return LoadedBundle(folder, Bundle.model_validate(content), raw)
     except ValidationError as error:
         raise BundleError(f"{path}: {first_problem(error)}") from None
+    except (LookupError, TypeError, AttributeError, ValueError) as error:  # a migration meets what it does not know
+        raise BundleError(f"{path}: not a manifest of schema {version} ({type(error).__name__}: {error})") from None

@@ -83,7 +83,7 @@ def find(folder: Path, key: EngineKey) -> bytes | None:
     return plan
 
 
-def sweep(folder: Path, bundle: LoadedBundle) -> list[Path]:
+def delete_outdated(folder: Path, bundle: LoadedBundle) -> list[Path]:
     """Delete engines of graphs that the bundle no longer has; returns what was deleted."""
     known = {entry.sha256[:16] for entry in bundle.content.policies.values()}
     gone = []

@@ -1,18 +1,36 @@
 """Few-step samplers without distillation, on the bundle's own teacher: plain DDIM and DPM-Solver++.
 
-Both are made of the teacher's ONNX graph, so the baselines run on the same weights and the same
-runtime as the teacher itself.
+Both are made of the teacher's ONNX graph, so they run on the same weights and the same run time as the teacher.
+Where a sampler takes its first step decides how good it is with few steps: at t = T nothing is left of the signal
+and one step from there predicts noise. Each is therefore started at the level that brings its actions nearest to
+the teacher's on calibration states, which no evaluation uses.
 """
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 
-from srdp_controller.engines.bundle import LoadedBundle, PolicyEntry
+from srdp_controller.certify.divergences import directions, sliced_wasserstein
+from srdp_controller.engines.bundle import LoadedBundle
 from srdp_controller.errors import SrdpError
+from srdp_controller.evaluation.policies import Policy, bundled, without_latent
+from srdp_controller.evaluation.states import visited_states
+from srdp_controller.files import write_json
+from srdp_controller.progress import Progress
+from srdp_controller.provenance import describe_run
+from srdp_controller.simulation.scenario import slug
+from srdp_controller.tasks.task import Task
+
+CALIBRATION_SEED = 990_000_000  # of the worlds in which starting levels are chosen; no evaluation draws them
+CALIBRATION_EPISODES, CALIBRATION_STATES, SAMPLES, PROJECTIONS = 20, 64, 64, 64
+EARLIEST = 0.6  # of the teacher's levels: where the search ends
 
 
 def _onnx() -> Any:
@@ -23,86 +41,139 @@ def _onnx() -> Any:
     return onnx
 
 
-def _teacher(bundle: LoadedBundle, name: str, steps: int) -> PolicyEntry:
-    entry = bundle.policy("teacher")
-    if not 1 <= steps <= entry.steps:
-        raise SrdpError(f"{name}_k{steps}: the teacher has {entry.steps} steps")
-    return entry
-
-
 def _session(graph: bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
-class DdimBaseline:
-    """Batched policy: (B, obs_dim), (B, 1, horizon, act_dim) -> chunk (B, horizon, act_dim)."""
-
-    def __init__(self, bundle: LoadedBundle, steps: int) -> None:
-        onnx = _onnx()
-        from srdp_controller.offline.export.teacher_graph import skip_steps
-
-        entry = _teacher(bundle, "ddim", steps)
-        model = skip_steps(onnx.load_from_string(bundle.read(entry)), steps)
-        self._session = _session(model.SerializeToString())
-        self.noise_shape = entry.noise_shape
-
-    def __call__(self, observation: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        """Chunk (B, horizon, act_dim), raw SI units."""
-        (action,) = self._session.run(
-            ["action"], {"observation": observation.astype(np.float32), "noise": noise.astype(np.float32)}
-        )
-        return np.asarray(action)
+def _run(session: onnxruntime.InferenceSession, observation: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    (action,) = session.run(
+        ["action"], {"observation": observation.astype(np.float32), "noise": noise.astype(np.float32)}
+    )
+    return np.asarray(action)
 
 
-class DpmSolverBaseline:
-    """DPM-Solver++ (Lu et al., 2022), second order, K steps, from ``diffusers``; a batched policy as above.
+def ddim(bundle: LoadedBundle, steps: int, first_level: int) -> Policy:
+    """The teacher with ``steps`` deterministic steps from level ``first_level`` (Song et al., 2021)."""
+    onnx = _onnx()
+    from srdp_controller.offline.export.teacher_graph import skip_steps
+
+    entry = bundle.policy("teacher")
+    session = _session(skip_steps(onnx.load_from_string(bundle.read(entry)), steps, first_level).SerializeToString())
+    return Policy(f"ddim_k{steps}", entry.noise_shape, without_latent(lambda o, n: _run(session, o, n)))
+
+
+def dpm(bundle: LoadedBundle, steps: int, first_level: int) -> Policy:
+    """The teacher with ``steps`` steps of DPM-Solver++ (Lu et al., 2022), second order, from ``diffusers``.
 
     Clean estimates are clipped as in plain DDIM, without which one step from pure noise blows up.
     """
-
-    def __init__(self, bundle: LoadedBundle, steps: int) -> None:
-        onnx = _onnx()
-        try:
-            from diffusers import DPMSolverMultistepScheduler
-        except ImportError:
-            raise SrdpError("dpm_kN needs diffusers and torch: pip install 'srdp_controller[train]'") from None
-        from srdp_controller.offline.export.teacher_graph import clean_estimate, read_process
-
-        entry = _teacher(bundle, "dpm", steps)
-        graph = bundle.read(entry)
-        alpha_bar, _ = read_process(onnx.load_from_string(graph))
-        betas = 1.0 - alpha_bar[1:] / alpha_bar[:-1]
-        self._scheduler = DPMSolverMultistepScheduler(
-            num_train_timesteps=entry.steps,
-            trained_betas=betas.tolist(),
-            algorithm_type="dpmsolver++",
-            solver_order=2,
-            prediction_type="sample",
-            timestep_spacing="trailing",
-            lower_order_final=True,
-        )
-        self._steps = steps
-        self._scheduler.set_timesteps(steps)
-        self._estimates = {}
-        for t in self._scheduler.timesteps.tolist():
-            model = clean_estimate(onnx.load_from_string(graph), t + 1)  # diffusers counts from 0
-            self._estimates[t] = _session(model.SerializeToString())
-        self._centre, self._scale = bundle.spec.action_normalisation()
-        self.noise_shape = entry.noise_shape
-
-    def __call__(self, observation: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        """Chunk (B, horizon, act_dim), raw SI units."""
+    onnx = _onnx()
+    try:
         import torch
+        from diffusers import DPMSolverMultistepScheduler
+    except ImportError:
+        raise SrdpError("dpm_kN needs diffusers and torch: pip install 'srdp_controller[train]'") from None
+    from srdp_controller.offline.export.teacher_graph import clean_estimate, levels, read_process
 
-        self._scheduler.set_timesteps(self._steps)
-        observation = observation.astype(np.float32)
+    entry = bundle.policy("teacher")
+    graph = bundle.read(entry)
+    alpha_bar, _ = read_process(onnx.load_from_string(graph))
+    scheduler = DPMSolverMultistepScheduler(
+        num_train_timesteps=entry.steps,
+        trained_betas=(1.0 - alpha_bar[1:] / alpha_bar[:-1]).tolist(),
+        algorithm_type="dpmsolver++",
+        solver_order=2,
+        prediction_type="sample",
+        lower_order_final=True,
+    )
+    timesteps = [level - 1 for level in levels(steps, first_level)]  # diffusers counts from 0
+    estimates = [_session(clean_estimate(onnx.load_from_string(graph), t + 1).SerializeToString()) for t in timesteps]
+    centre, scale = bundle.spec.action_normalisation()
+
+    def actions(observation: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        scheduler.set_timesteps(timesteps=timesteps)
         a = torch.from_numpy(noise.astype(np.float32))
-        for t in self._scheduler.timesteps:
-            session = self._estimates[int(t)]
-            (clean,) = session.run(["action"], {"observation": observation, "noise": a.numpy()})
-            normalised = torch.from_numpy((clean - self._centre) / self._scale)[:, None]
-            a = self._scheduler.step(normalised, t, a).prev_sample
-        action: np.ndarray = a[:, 0].numpy() * self._scale + self._centre
-        return action
+        for t, session in zip(scheduler.timesteps, estimates, strict=True):
+            clean = (_run(session, observation, a.numpy()) - centre) / scale
+            a = scheduler.step(torch.from_numpy(clean)[:, None], t, a).prev_sample
+        return a[:, 0].numpy() * scale + centre  # type: ignore[no-any-return]
+
+    return Policy(f"dpm_k{steps}", entry.noise_shape, without_latent(actions))
+
+
+SAMPLERS: dict[str, Callable[[LoadedBundle, int, int], Policy]] = {"ddim": ddim, "dpm": dpm}
+NAME = re.compile(rf"({'|'.join(SAMPLERS)})_k(\d+)(?:@(\d+))?")
+
+
+def load_policy(bundle: LoadedBundle, name: str) -> Policy:
+    """A policy of the bundle, or ``ddim_kN@LEVEL``, ``dpm_kN@LEVEL``: its teacher with N steps from that level.
+
+    Raises:
+        SrdpError: there is no such policy, or a package is missing.
+    """
+    match = NAME.fullmatch(name)
+    if match is None:
+        return bundled(bundle, name)
+    sampler, steps, total = match.group(1), int(match.group(2)), bundle.policy("teacher").steps
+    level = int(match.group(3) or total)
+    if not 1 <= steps <= level <= total:
+        raise SrdpError(f"{name}: expected 1 <= steps <= starting level <= {total}, the teacher's steps")
+    return SAMPLERS[sampler](bundle, steps, level)
+
+
+def with_level(bundle: LoadedBundle, task: Task, name: str, results: Path, progress: Progress) -> str:
+    """``name`` as ``load_policy`` wants it: that of a sampler gets the starting level which suits it best.
+
+    The choice depends on the teacher only and is kept in ``results``/TASK/starting_levels.json.
+
+    Raises:
+        SrdpError: the task has no world to draw calibration states from.
+    """
+    match = NAME.fullmatch(name)
+    if match is None or match.group(3):
+        return name
+    path = results / slug(task.name) / "starting_levels.json"
+    teacher = bundle.policy("teacher").sha256
+    known = json.loads(path.read_text()) if path.exists() else {}
+    if known.get("teacher") != teacher:
+        known = {"teacher": teacher, "levels": {}, "sliced_wasserstein": {}}
+    if name not in known["levels"]:
+        distances = distances_by_level(bundle, task, name, progress)
+        level = min(distances, key=lambda level: distances[level])
+        known["levels"][name] = level
+        known["sliced_wasserstein"][name] = {str(key): round(value, 5) for key, value in distances.items()}
+        command = f"srdp eval: starting level of {name}"
+        write_json(path, {**describe_run(command, CALIBRATION_SEED), **{key: known[key] for key in sorted(known)}})
+    return f"{name}@{known['levels'][name]}"
+
+
+def distances_by_level(bundle: LoadedBundle, task: Task, name: str, progress: Progress) -> dict[int, float]:
+    """Sliced Wasserstein distance, in normalised units, to the teacher for each level to start at."""
+    spec, total = bundle.spec, bundle.policy("teacher").steps
+    teacher = bundled(bundle, "teacher")
+    rng = np.random.default_rng(CALIBRATION_SEED)
+    states = visited_states(task, spec, "nominal", CALIBRATION_EPISODES, CALIBRATION_SEED, teacher)
+    states = states[rng.choice(len(states), CALIBRATION_STATES, replace=len(states) < CALIBRATION_STATES)]
+    observation = np.repeat(states, SAMPLES, axis=0)
+    centre, scale = spec.action_normalisation()
+    projections = directions(PROJECTIONS, spec.horizon * spec.act_dim, rng)
+
+    shape = (len(observation), *teacher.noise_shape)
+    first, second = (rng.standard_normal(shape).astype(np.float32) for _ in range(2))
+
+    def sample(policy: Policy, noise: np.ndarray) -> np.ndarray:
+        chunks = (policy.actions(observation, noise) - centre) / scale
+        return chunks.reshape(len(states), SAMPLES, -1)
+
+    reference = sample(teacher, first)
+    steps = int(name.rsplit("k", 1)[1])
+    candidates = range(max(steps, round(EARLIEST * total)), total + 1)
+    distances = {}
+    for index, level in enumerate(candidates):
+        actions = sample(load_policy(bundle, f"{name}@{level}"), second)  # the same noise for all
+        pairs = zip(reference, actions, strict=True)
+        distances[level] = float(np.mean([sliced_wasserstein(x, y, projections) for x, y in pairs]))
+        progress(index + 1, len(candidates), f"{name} from level {level}: {distances[level]:.4f}")
+    return distances

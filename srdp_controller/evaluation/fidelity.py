@@ -1,82 +1,43 @@
 """``srdp eval fidelity``: how close each student's action distribution is to its teacher's.
 
-The states are visited by the scripted expert in fresh episodes, so they are held out by construction
-and no dataset is needed. Distances are in normalised action units.
+The states are visited in fresh episodes, so they are held out by construction and no dataset is needed. Distances
+are in normalised action units.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import tyro
 
 from srdp_controller.certify.divergences import (
-    bootstrap_interval,
     directions,
     mode_coverage,
     sliced_wasserstein,
     squared_mmd,
     tv_lower_bound,
-    two_modes,
 )
-from srdp_controller.engines.bundle import load_bundle
+from srdp_controller.certify.intervals import mean_interval, ratio_interval
+from srdp_controller.engines.bundle import LoadedBundle, load_bundle
 from srdp_controller.errors import SrdpError
-from srdp_controller.evaluation.closed_loop import load_policy
-from srdp_controller.progress import Report
-from srdp_controller.simulation.scenario import load_scenario
-from srdp_controller.spec import PolicySpec
-from srdp_controller.tasks.pushing.env import ObservedWorld
-from srdp_controller.tasks.pushing.expert import PushingExpert
+from srdp_controller.evaluation.baselines import SAMPLERS, load_policy, with_level
+from srdp_controller.evaluation.closed_loop import RESULTS
+from srdp_controller.evaluation.policies import Policy, bundled
+from srdp_controller.evaluation.states import BIMODAL_CANDIDATES, bimodal_states, draw_states
+from srdp_controller.progress import ProgressPrinter, Report
+from srdp_controller.tasks.task import find_task
 
 # normalised actions (S, n, A) for noise (S, n, n_noise, horizon, act_dim) at the evaluation's states
 Sample = Callable[[np.ndarray], np.ndarray]
-Policy = Callable[[np.ndarray, np.ndarray], np.ndarray]
-CANDIDATES, TWO_WAY_SAMPLES = 12, 64
 # how far apart two modes must stand, in standard deviations beyond what halves of one Gaussian do; where the
 # states were chosen for their two modes, less is asked, or the next sample would lose most of them again
-SEPARATION, SEPARATION_TWO_WAY = 2.0, 1.0
-STATES = ("test", "shifted", "augmented", "two_way")
-AUGMENTATION = 0.15
+SEPARATION, SEPARATION_BIMODAL = 2.0, 1.0
 PROJECTIONS = 64
-
-
-def visited_states(spec: PolicySpec, scenario: str, episodes: int, seed: int) -> np.ndarray:
-    """Observations (n, obs_dim) every 50 ms along the expert's fresh episodes."""
-    observed = ObservedWorld(load_scenario(scenario), spec=spec)
-    states: list[np.ndarray] = []
-    for episode in range(episodes):
-        observed.reset(np.random.default_rng([seed, 77, episode]))
-        world = observed.world
-        expert = PushingExpert(np.random.default_rng([seed, 78, episode]))
-        step = 0
-        while not world.outcome.finished:
-            if step % 12 == 0:
-                states.append(observed.observation)
-                command = expert.act(
-                    world.arm.tip_position(), world.box_position(), world.layout.goal, world.layout.post
-                )
-                observed.send((float(command[0]), float(command[1])))
-            observed.step()
-            step += 1
-    world.close()
-    return np.stack(states)
-
-
-def draw_states(spec: PolicySpec, kind: str, count: int, seed: int, augmentation: float = AUGMENTATION) -> np.ndarray:
-    """``count`` states (count, obs_dim), raw SI, of the given kind; ``two_way`` are drawn like ``test``."""
-    if kind not in STATES:
-        raise SrdpError(f"--states {kind}: choose one of: {', '.join(STATES)}")
-    rng = np.random.default_rng([seed, 79])
-    states = visited_states(spec, "shifted" if kind == "shifted" else "nominal", max(10, count // 12), seed)
-    states = states[rng.choice(len(states), size=count, replace=len(states) < count)]
-    if kind == "augmented":
-        _, scale = spec.observation_normalisation()
-        noise = augmentation * scale * rng.standard_normal(states.shape)
-        states[:, spec.sensor_indices()] += noise[:, spec.sensor_indices()].astype(np.float32)
-    return states.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -127,135 +88,160 @@ def compare(
     tv, tv_low, tv_high = tv_lower_bound(reference.sample, actions, reference.states, np.random.default_rng(seed))
     result: dict[str, Any] = {
         "sliced_wasserstein": float(distances.mean()),
-        "sliced_wasserstein_interval": list(bootstrap_interval(distances, rng)),
+        "sliced_wasserstein_interval": mean_interval(distances, rng),
         "ratio_to_floor": float(distances.mean() / reference.floor.mean()),
-        "ratio_to_floor_interval": list(ratio_interval(distances, reference.floor, rng)),
+        "ratio_to_floor_interval": ratio_interval(distances, reference.floor, rng),
         "mmd": float(discrepancies.mean()),
-        "mmd_interval": list(bootstrap_interval(discrepancies, rng)),
+        "mmd_interval": mean_interval(discrepancies, rng),
         "tv_lower": tv,
         "tv_lower_95": tv_low,
         "tv_lower_interval": [tv_low, tv_high],
         "mode_coverage": float(coverage.mean()) if len(coverage) else None,
-        "mode_coverage_interval": list(bootstrap_interval(coverage, rng)) if len(coverage) else None,
-        "two_mode_states": len(coverage),
+        "mode_coverage_interval": mean_interval(coverage, rng) if len(coverage) else None,
+        "mode_coverage_of_teacher": coverage_of_teacher(reference, separation),
+        "bimodal_states": len(coverage),
         "matched_noise_rmse": None,
         "matched_noise_rmse_interval": None,
     }
     if matched:
         squares = ((actions - reference.matched) ** 2).mean(axis=(1, 2))
         result["matched_noise_rmse"] = float(np.sqrt(squares.mean()))
-        result["matched_noise_rmse_interval"] = [float(np.sqrt(end)) for end in bootstrap_interval(squares, rng)]
+        result["matched_noise_rmse_interval"] = [float(np.sqrt(end)) for end in mean_interval(squares, rng)]
     return result
 
 
-def ratio_interval(values: np.ndarray, floor: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
-    """95 % bootstrap interval of mean(values) / mean(floor), states (n,) drawn together."""
-    rows = rng.integers(len(values), size=(1000, len(values)))
-    ratios = values[rows].mean(axis=1) / floor[rows].mean(axis=1)
-    return float(np.percentile(ratios, 2.5)), float(np.percentile(ratios, 97.5))
+def coverage_of_teacher(reference: Reference, separation: float) -> float | None:
+    """The same of the teacher's own second sample, which misses a little of a mode, too, by chance."""
+    own = [mode_coverage(x, y, separation) for x, y in zip(reference.sample, reference.again, strict=True)]
+    found = [value for value in own if value is not None]
+    return float(np.mean(found)) if found else None
+
+
+def sampler(bundle: LoadedBundle, policy: Policy, states: np.ndarray) -> Sample:
+    """A policy's normalised actions at ``states`` (S, obs_dim), raw SI."""
+    centre, scale = bundle.spec.action_normalisation()
+
+    def sample(noise: np.ndarray) -> np.ndarray:
+        count = noise.shape[1]
+        rows = [policy.actions(np.repeat(states[i : i + 1], count, axis=0), noise[i]) for i in range(len(states))]
+        return ((np.stack(rows) - centre) / scale).reshape(len(states), count, -1)
+
+    return sample
+
+
+def fidelity(
+    bundle: tyro.conf.Positional[Path],
+    *,
+    states: Literal["test", "shifted", "augmented", "bimodal"] = "test",
+    count: int = 128,
+    samples: int = 64,
+    direct: tuple[Path, ...] = (),
+    seed: int = 0,
+    task: str | None = None,
+) -> dict[str, Any]:
+    """Distance of each student's actions from its teacher's.
+
+    Args:
+        bundle: folder, e.g. models/pushing
+        states: visited in fresh episodes: nominal ones, those of the task's scenario "shifted", disturbed ones, or
+            those where the teacher has two modes
+        count: number of states
+        samples: actions drawn at each state
+        direct: bundles of few-step diffusions that were trained without a teacher
+        seed: of states and noise
+        task: the bundle's, where not given
+    """
+    result = evaluate_fidelity(
+        load_bundle(bundle), states, count, samples, seed=seed, direct=direct, task=task, report=ProgressPrinter()
+    )
+
+    def cell(value: float | None, digits: int) -> str:
+        return "-" if value is None else f"{value:.{digits}f}"
+
+    print(f"{'policy':<12} {'SW / floor':>10} {'SW / DDIM':>10} {'MMD^2':>9} {'TV >=':>6} {'modes':>6} {'RMSE':>6}")
+    for name, entry in {**result["policies"], **result["baselines"]}.items():
+        print(
+            f"{name:<12} {cell(entry['ratio_to_floor'], 2):>10} {cell(entry['ratio_to_ddim'], 3):>10} "
+            f"{cell(entry['mmd'], 5):>9} {cell(entry['tv_lower'], 2):>6} {cell(entry['mode_coverage'], 2):>6} "
+            f"{cell(entry['matched_noise_rmse'], 3):>6}"
+        )
+    if result["floor"]["mode_coverage"] is not None:
+        print(f"the teacher's own second sample keeps {result['floor']['mode_coverage']:.2f} of its modes")
+    return result
 
 
 def evaluate_fidelity(
-    bundle_folder: Path,
+    bundle: LoadedBundle,
     kind: str,
-    *,
-    states: int,
+    count: int,
     samples: int,
-    seed: int,
+    *,
+    seed: int = 0,
+    direct: tuple[Path, ...] = (),
+    task: str | None = None,
+    results: Path = RESULTS,
     report: Report,
-    direct: list[Path] | None = None,
 ) -> dict[str, Any]:
-    """Compare every student and every baseline of the same step counts with the teacher as shipped.
+    """Compare every student, and every baseline of the same step counts, with the teacher as shipped.
 
-    ``direct`` are bundles whose teachers were trained with few steps on the same data, without a
-    teacher of their own. Returns the JSON contract's keys.
+    Returns the JSON contract's keys.
+
+    Raises:
+        SrdpError: something is wrong with the arguments, or the task lacks what the states need.
     """
-    if states < 4 or samples < 8:
-        raise SrdpError(f"--count {states} --samples {samples}: expected at least 4 states and 8 samples")
-    bundle = load_bundle(bundle_folder)
-    spec = bundle.spec
-    drawn = draw_states(spec, kind, states * (CANDIDATES if kind == "two_way" else 1), seed)
-    if kind == "two_way":
-        drawn = _two_way(
-            load_policy(bundle_folder, "teacher"), drawn, bundle.policy("teacher").noise_shape, seed, report
-        )
-        drawn = drawn[:states]
-        states = len(drawn)
+    if count < 4 or samples < 8:
+        raise SrdpError(f"--count {count} --samples {samples}: expected at least 4 states and 8 samples")
+    spec, found = bundle.spec, find_task(task or bundle.content.task)
+    teacher = bundled(bundle, "teacher")
+    bimodal = kind == "bimodal"
+    drawn = draw_states(found, spec, kind, count * (BIMODAL_CANDIDATES if bimodal else 1), seed, teacher)
+    if bimodal:
+        drawn = bimodal_states(teacher, drawn, seed, lambda *now: report("bimodal states", *now))[:count]
     centre, scale = spec.observation_normalisation()
-    action_centre, action_scale = spec.action_normalisation()
-
-    def sampler(folder: Path, name: str) -> Sample:
-        policy = load_policy(folder, name)
-
-        def sample(noise: np.ndarray) -> np.ndarray:
-            count = noise.shape[1]
-            rows = [policy(np.repeat(drawn[i : i + 1], count, axis=0), noise[i]) for i in range(len(drawn))]
-            return ((np.stack(rows) - action_centre) / action_scale).reshape(len(drawn), count, -1)
-
-        return sample
-
-    shape = bundle.policy("teacher").noise_shape
-    reference = make_reference((drawn - centre) / scale, samples, shape, sampler(bundle_folder, "teacher"), seed)
-    # even the teacher's own second sample misses a little of a mode, by chance
-    separation = SEPARATION_TWO_WAY if kind == "two_way" else SEPARATION
-    own = [mode_coverage(x, y, separation) for x, y in zip(reference.sample, reference.again, strict=True)]
-    own_coverage = [value for value in own if value is not None]
+    normalised = (drawn - centre) / scale
+    reference = make_reference(normalised, samples, teacher.noise_shape, sampler(bundle, teacher, drawn), seed)
+    separation = SEPARATION_BIMODAL if bimodal else SEPARATION
     students = [name for name in bundle.content.policies if name != "teacher"]
-    steps = [bundle.policy(name).steps for name in students]
-    tasks = [(name, bundle_folder, name) for name in students]
-    tasks += [(f"{solver}_k{k}", bundle_folder, f"{solver}_k{k}") for solver in _solvers(report) for k in steps]
-    for folder in direct or []:
-        tasks.append((f"direct_k{load_bundle(folder).policy('teacher').steps}", folder, "teacher"))
-    results: dict[str, dict[str, Any]] = {}
-    for index, (name, folder, policy) in enumerate(tasks):
-        entry = load_bundle(folder).content.policies.get(policy)
-        noise = reference.noise
-        if entry is not None and entry.noise_shape[0] > 1:  # a sampler that draws more than once
-            extra = (*noise.shape[:2], entry.noise_shape[0] - 1, *noise.shape[3:])
-            fresh = np.random.default_rng([seed, 82]).standard_normal(extra).astype(np.float32)
+    steps = sorted({bundle.policy(name).steps for name in students})
+    compared = [(name, bundle, name) for name in students]
+    for solver in SAMPLERS:
+        if solver == "dpm" and not (find_spec("diffusers") and find_spec("torch")):
+            report("fidelity", 0, 1, "without DPM-Solver++: pip install 'srdp_controller[train]'")
+            continue
+        for k in steps:
+            full = with_level(bundle, found, f"{solver}_k{k}", results, lambda *now: report("starting level", *now))
+            compared.append((f"{solver}_k{k}", bundle, full))
+    for folder in direct:
+        other = load_bundle(folder)
+        compared.append((f"direct_k{other.policy('teacher').steps}", other, "teacher"))
+    entries: dict[str, dict[str, Any]] = {}
+    for index, (name, source, full) in enumerate(compared):
+        policy = load_policy(source, full)
+        noise, extra = reference.noise, policy.noise_shape[0] - 1
+        if extra:  # a sampler that draws more than once
+            shape = (*noise.shape[:2], extra, *noise.shape[3:])
+            fresh = np.random.default_rng([seed, 82]).standard_normal(shape).astype(np.float32)
             noise = np.concatenate([noise, fresh], axis=2)
-        matched = noise.shape[2] == 1 and not name.startswith("direct")
-        results[name] = compare(reference, sampler(folder, policy)(noise), seed, matched, separation)
-        report("fidelity", index + 1, len(tasks), f"{name}: {results[name]['ratio_to_floor']:.2f} times the floor")
-    for name in results:
-        baseline = results.get(f"ddim_k{name.rsplit('k', 1)[1]}", {}).get("sliced_wasserstein")
-        results[name]["ratio_to_ddim"] = results[name]["sliced_wasserstein"] / baseline if baseline else None
+        matched = not extra and source is bundle
+        entries[name] = compare(reference, sampler(source, policy, drawn)(noise), seed, matched, separation)
+        if "@" in full:
+            entries[name]["starting_level"] = int(full.partition("@")[2])
+        report("fidelity", index + 1, len(compared), f"{name}: {entries[name]['ratio_to_floor']:.2f} times the floor")
+    for name, entry in entries.items():
+        plain = entries.get(f"ddim_k{name.rsplit('k', 1)[1]}", {}).get("sliced_wasserstein")
+        entry["ratio_to_ddim"] = entry["sliced_wasserstein"] / plain if plain else None
     return {
         "seed": seed,
-        "bundle": str(bundle_folder),
+        "bundle": str(bundle.folder),
+        "task": found.name,
         "states": kind,
-        "count": states,
+        "count": len(drawn),
         "samples": samples,
         "floor": {
             "sliced_wasserstein": float(reference.floor.mean()),
-            "interval": list(bootstrap_interval(reference.floor, np.random.default_rng([seed, 83]))),
-            "mode_coverage": float(np.mean(own_coverage)) if own_coverage else None,
+            "interval": mean_interval(reference.floor, np.random.default_rng([seed, 83])),
+            "mode_coverage": coverage_of_teacher(reference, separation),
         },
-        "policies": {name: results[name] for name in students},
-        "baselines": {name: entry for name, entry in results.items() if name not in students},
+        "policies": {name: entries[name] for name in students},
+        "baselines": {name: entry for name, entry in entries.items() if name not in students},
     }
-
-
-def _two_way(teacher: Policy, states: np.ndarray, shape: tuple[int, int, int], seed: int, report: Report) -> np.ndarray:
-    """Those states (n, obs_dim) at which a sample of the teacher's chunks has two modes."""
-    rng = np.random.default_rng([seed, 84])
-    kept = []
-    for index, state in enumerate(states):
-        noise = rng.standard_normal((TWO_WAY_SAMPLES, *shape)).astype(np.float32)
-        chunks = teacher(np.repeat(state[None], TWO_WAY_SAMPLES, axis=0), noise).reshape(TWO_WAY_SAMPLES, -1)
-        if two_modes(chunks) is not None:
-            kept.append(state)
-        report("two-way states", index + 1, len(states), f"{len(kept)} found")
-    if len(kept) < 4:
-        raise SrdpError(f"--states two_way: {len(kept)} of {len(states)} states have two modes; raise --count")
-    return np.stack(kept)
-
-
-def _solvers(report: Report) -> list[str]:
-    try:
-        import diffusers  # noqa: F401
-        import torch  # noqa: F401
-    except ImportError:
-        report("fidelity", 0, 1, "without DPM-Solver++: pip install 'srdp_controller[train]'")
-        return ["ddim"]
-    return ["ddim", "dpm"]

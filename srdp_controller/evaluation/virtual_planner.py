@@ -14,10 +14,18 @@ Latency = Callable[[], int]
 
 
 class VirtualPlanner:
-    """A ``Planner`` whose plans are ready ``latency()`` nanoseconds after they were submitted."""
+    """A ``Planner`` whose plans are ready ``latency()`` nanoseconds after they were submitted.
 
-    def __init__(self, engine: Engine, clock: Callable[[], int], latency: Latency) -> None:
-        self._engine, self._clock, self._latency = engine, clock, latency
+    ``later`` is a list to which the planner adds itself instead of running its engine: whoever holds it runs the
+    engines of all robots together and then calls ``complete`` on each, before anybody's next cycle.
+    """
+
+    def __init__(
+        self, engine: Engine, clock: Callable[[], int], latency: Latency, later: list[VirtualPlanner] | None = None
+    ) -> None:
+        self.engine = engine
+        self._clock, self._latency, self._later = clock, latency, later
+        self._request = (0, 0, False)
         self._ready_ns = -1
         self._pending: Plan | None = None
         self._plan: Plan | None = None
@@ -48,30 +56,37 @@ class VirtualPlanner:
 
     def exchange(self, engine: Engine) -> None:
         """Plan with another engine from the next plan on."""
-        self._engine = engine
+        self.engine = engine
         self.error = ""
 
     def submit(
         self, observation: np.ndarray, noise: np.ndarray, now_ns: int, measured_ns: int, conditioned: bool = False
     ) -> bool:
-        """Evaluate at once, and keep the plan back until it would be ready."""
+        """Evaluate at once, or leave it to ``later``, and keep the plan back until it would be ready."""
         if self.busy:
             return False
-        engine, took_ns = self._engine, self._latency()
-        prepare_inputs(engine, observation, noise)
+        prepare_inputs(self.engine, observation, noise)
+        self._request = (now_ns, measured_ns, conditioned)
+        if self._later is not None:
+            self._later.append(self)
+            return True
         try:
-            engine.run()
+            self.engine.run()
         except SrdpError as error:
             self.error = str(error)
             return True
-        self.error = ""
-        chunk = engine.action[0].copy()
-        if not np.isfinite(chunk).all():
-            self.error = f"engine {engine.name} answered NaN"
-            return True
-        self._pending = Plan(chunk, now_ns, measured_ns, latent_distance(engine), conditioned, engine, took_ns)
-        self._ready_ns = now_ns + took_ns
+        self.complete()
         return True
+
+    def complete(self) -> None:
+        """Make a plan of what the engine has answered."""
+        engine, took_ns = self.engine, self._latency()
+        now_ns, measured_ns, conditioned = self._request
+        chunk = engine.action[0].copy()
+        self.error = "" if np.isfinite(chunk).all() else f"engine {engine.name} answered NaN"
+        if not self.error:
+            self._pending = Plan(chunk, now_ns, measured_ns, latent_distance(engine), conditioned, engine, took_ns)
+            self._ready_ns = now_ns + took_ns
 
     def expire(self, now_ns: int, deadline_ns: int) -> None:
         """Give up a plan that has been under way for too long."""

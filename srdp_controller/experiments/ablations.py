@@ -9,34 +9,34 @@ closed-loop success. Differences to ``full`` are paired by seed, with 95 % t int
 
 from __future__ import annotations
 
+import io
 import json
 import math
-import os
-import pickle
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from srdp_controller.evaluation.episodes_loop import run_episodes
-from srdp_controller.evaluation.fidelity import Reference, compare, draw_states, make_reference
-from srdp_controller.files import write_file
+from srdp_controller.evaluation.fidelity import Reference, compare, make_reference
+from srdp_controller.evaluation.rollout import Driver, rollout
+from srdp_controller.evaluation.states import AUGMENTATION, draw_states
+from srdp_controller.experiments.torch_policy import torch_policy
+from srdp_controller.files import write_file, write_json
 from srdp_controller.offline.dataset import samples
 from srdp_controller.offline.distill import distill
-from srdp_controller.offline.parallel import Backend, run_parallel
-from srdp_controller.offline.pipeline import Run
+from srdp_controller.offline.parallel import run_parallel
+from srdp_controller.offline.pipeline import Overrides, Pipeline, RecipePath, shipped_recipe
 from srdp_controller.offline.queries import load_queries
-from srdp_controller.offline.recipe import DistillRecipe, Recipe, content_hash
+from srdp_controller.offline.recipe import DistillRecipe, Recipe, content_hash, load_recipe
 from srdp_controller.offline.train_teacher import train_teacher
 from srdp_controller.offline.training import load_state, save_atomically
 from srdp_controller.policy.denoiser import DiffusionTeacher
 from srdp_controller.policy.student import Student
-from srdp_controller.progress import Report
-from srdp_controller.simulation.scenario import load_scenario
-from srdp_controller.spec import PolicySpec
+from srdp_controller.progress import ProgressPrinter, Report
+from srdp_controller.tasks.task import find_task
 
 FAR = 0.5  # std of the far augmentation, in normalised units: beyond anything trained on
 
@@ -138,30 +138,18 @@ def _teacher_policy(teacher: DiffusionTeacher) -> Callable[[torch.Tensor, torch.
 
 
 def _closed_loop(
-    policy: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], draws: int, spec: PolicySpec, scenario: str, n: int
+    policy: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], draws: int, run: Pipeline, scenario: str, n: int
 ) -> int:
     """Successes of ``n`` episodes at 50 Hz."""
-    centre, scale = spec.observation_normalisation()
-    action_centre, action_scale = spec.action_normalisation()
-
-    @torch.no_grad()
-    def batched(observation: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        state = torch.from_numpy((observation - centre) / scale)
-        actions = policy(state, torch.from_numpy(noise.reshape(len(noise), draws, -1))).numpy()
-        chunk: np.ndarray = actions.reshape(len(noise), spec.horizon, spec.act_dim) * action_scale + action_centre
-        return chunk
-
-    results = run_episodes(
-        batched,
-        load_scenario(scenario),
-        list(range(7_000_000, 7_000_000 + n)),
-        update_rate_hz=50.0,
-        noise_shape=(draws, spec.horizon, spec.act_dim),
-        noise_hold_s=0.2,
-        robots=20,
-        spec=spec,
+    driven = rollout(
+        find_task(run.recipe.task),
+        scenario,
+        Driver(torch_policy("variant", policy, run.spec, draws)),
+        range(7_000_000, 7_000_000 + n),
+        spec=run.spec,
+        values={"update_rate": 50.0},
     )
-    return sum(result.outcome.success for result in results)
+    return sum(episode.outcome.success for episode in driven)
 
 
 @dataclass(frozen=True)
@@ -178,13 +166,11 @@ class _Task:
     def place(self) -> Path:
         return self.folder / "ablations" / self.ablation.name / f"seed{self.seed}_k{self.steps}"
 
-    def _key(self, run: Run) -> str:
-        budget = {**self.budget.__dict__, "variants": None, "seeds": None, "students": None}
-        return content_hash(run.teacher_key, self.ablation.changes, self.ablation.direct, self.seed, self.steps, budget)
-
     def __call__(self) -> dict[str, Any]:
-        run = Run(self.recipe, self.folder, lambda *_: None)
-        key = self._key(run)
+        run = Pipeline(self.recipe, self.folder)
+        budget = {**self.budget.__dict__, "variants": None, "seeds": None, "students": None}
+        changes = [self.ablation.changes, self.ablation.direct]
+        key = content_hash(run.completed("teacher"), changes, self.seed, self.steps, budget)
         done = self.place / "result.json"
         if done.exists() and (content := json.loads(done.read_text()))["key"] == key:
             row: dict[str, Any] = content["row"]
@@ -192,13 +178,12 @@ class _Task:
         if not (self.place / "key").exists() or (self.place / "key").read_text() != key:
             for file in self.place.glob("*"):
                 file.unlink()
-        self.place.mkdir(parents=True, exist_ok=True)
         write_file(self.place / "key", key.encode())
         row = self._direct(run) if self.ablation.direct else self._distilled(run)
-        write_file(done, json.dumps({"key": key, "row": row}).encode())
+        write_json(done, {"key": key, "row": row})
         return row
 
-    def _distilled(self, run: Run) -> dict[str, Any]:
+    def _distilled(self, run: Pipeline) -> dict[str, Any]:
         teacher = run.teacher()
         recipe = distill_recipe(self.recipe.distill, self.ablation, self.budget)
         queries = load_queries(self.queries)
@@ -216,7 +201,7 @@ class _Task:
 
         return self._measured(run, _student_policy(student), student.draws, gap)
 
-    def _direct(self, run: Run) -> dict[str, Any]:
+    def _direct(self, run: Pipeline) -> dict[str, Any]:
         recipe = self.recipe.teacher.model_copy(
             update={"diffusion_steps": self.steps, "steps": self.budget.direct_steps}
         )
@@ -231,7 +216,7 @@ class _Task:
 
     def _measured(
         self,
-        run: Run,
+        run: Pipeline,
         policy: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
         draws: int,
         gap: Callable[[np.ndarray], float] | None,
@@ -254,7 +239,7 @@ class _Task:
                 "latent_distance": None if gap is None else gap(reference.states),
             }
         successes = {
-            name: _closed_loop(policy, draws, run.spec, name, self.budget.episodes) for name in ("nominal", "shifted")
+            name: _closed_loop(policy, draws, run, name, self.budget.episodes) for name in ("nominal", "shifted")
         }
         return {
             "variant": self.ablation.name,
@@ -285,40 +270,37 @@ def load_reference(folder: Path, kind: str) -> Reference:
         return Reference(**{name: saved[name] for name in saved.files})
 
 
-def prepare(run: Run, budget: Budget, report: Report) -> None:
+def prepare(run: Pipeline, budget: Budget, report: Report) -> None:
     """Teacher, and its answers at the states that every variant is judged on."""
-    run.collect()
-    run.train()
+    run.run("teacher")
     folder = run.folder / "ablations"
-    folder.mkdir(exist_ok=True)
-    key = content_hash(run.teacher_key, budget.states, budget.samples)
+    key = content_hash(run.completed("teacher"), budget.states, budget.samples)
     mark = folder / "reference.key"
     if mark.exists() and mark.read_text() == key:
         return
     teacher, spec = run.teacher(), run.spec
+    task, network = find_task(run.recipe.task), _teacher_policy(teacher)
     centre, scale = spec.observation_normalisation()
     for index, kind in enumerate(STATE_KINDS):
-        raw = draw_states(spec, "augmented", budget.states, 5, FAR) if kind == "far" else None
-        states = ((draw_states(spec, kind, budget.states, 5) if raw is None else raw) - centre) / scale
+        seen, augmentation = ("augmented", FAR) if kind == "far" else (kind, AUGMENTATION)
+        raw = draw_states(task, spec, seen, budget.states, 5, torch_policy("teacher", network, spec), augmentation)
+        states = (raw - centre) / scale
         shape = (1, spec.horizon, spec.act_dim)
-        reference = make_reference(states, budget.samples, shape, _as_sample(_teacher_policy(teacher), states), 5)
-        temporary = folder / "reference.tmp.npz"
-        np.savez(temporary, **reference.__dict__)
-        temporary.replace(folder / f"reference_{kind}.npz")
+        reference = make_reference(states, budget.samples, shape, _as_sample(network, states), 5)
+        arrays = io.BytesIO()
+        np.savez(arrays, **reference.__dict__)
+        write_file(folder / f"reference_{kind}.npz", arrays.getvalue())
         report("reference", index + 1, len(STATE_KINDS), kind)
     write_file(mark, key.encode())
 
 
-def prepare_queries(run: Run, ablation: Ablation, budget: Budget, report: Report) -> Path:
+def prepare_queries(run: Pipeline, ablation: Ablation, budget: Budget) -> Path:
     """The cached teacher queries that a variant's recipe needs; variants with equal needs share them."""
-    recipe = distill_recipe(run.recipe.distill, ablation, budget)
-    variant = Run(run.recipe.model_copy(update={"distill": recipe}), run.folder, report)
-    place = run.folder / "ablations" / f"queries_{variant.query_key[:12]}"
-    asking = Run(variant.recipe, place, report, own_teacher=None)
-    for name in ("dataset", "teacher.pt", "split.json", "split.key"):
-        if not (place / name).exists():
-            os.symlink(run.folder / name, place / name)
-    asking.ask_teacher()
+    recipe = run.recipe.model_copy(update={"distill": distill_recipe(run.recipe.distill, ablation, budget)})
+    place = run.folder / "ablations" / f"queries_{content_hash(recipe.queries)[:12]}"
+    asking = Pipeline(recipe, place, report=run.report, threads=run.threads)
+    asking.take_over(run.folder)
+    asking.run("queries")
     return place / "queries.pt"
 
 
@@ -429,43 +411,52 @@ def draw(table: list[dict[str, Any]], picture: Path) -> None:
             panel.set_yticks(range(len(lines)), [line["variant"] for line in reversed(lines)])
             panel.set_title(f"K = {steps}, {kind} states")
             panel.set_xlabel("distance to the teacher / floor")
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    temporary = picture.with_name(picture.stem + ".tmp" + picture.suffix)
-    figure.savefig(temporary, dpi=100)
-    temporary.replace(picture)
+    image = io.BytesIO()
+    figure.savefig(image, format=picture.suffix[1:], dpi=100)
+    write_file(picture, image.getvalue())
 
 
-def run_ablations(
-    recipe: Recipe,
-    folder: Path,
-    *,
-    quick: bool,
-    seeds: int | None,
-    processes: int,
-    backend: Backend,
-    cluster: str | None,
-    picture: Path,
-    report: Report,
+def ablations(
+    recipe: RecipePath = None,
+    set: Overrides = [],  # noqa: A002, B006
+    quick: bool = False,
+    seeds: int | None = None,
+    run_folder: Path = Path("runs/pushing"),
+    picture: Path = Path("results/experiment/ablations.png"),
+    processes: int = 2,
 ) -> dict[str, Any]:
-    """All variants, seeds and step counts; what is done is not done again. Returns the contract's keys."""
+    """Section 8: which ingredient keeps the student at its teacher.
+
+    Trains every variant with several seeds (about an hour on 2 cores; --quick: a minute) in the run folder of a
+    pipeline; run it again to go on.
+
+    Args:
+        recipe: recipe YAML (default: the shipped export/pushing.yaml)
+        set: override, e.g. distill.steps=5000; may be given again
+        quick: two seeds, three variants, toy budget
+        seeds: number of seeds (default 3)
+        run_folder: of the pipeline
+        picture: where the figure goes
+        processes: how many work beside each other
+    """
+    report = ProgressPrinter()
     budget = QUICK if quick else FULL
     if seeds is not None:
-        budget = Budget(**{**budget.__dict__, "seeds": seeds})
-    run = Run(recipe, folder, report)
+        budget = replace(budget, seeds=seeds)
+    run = Pipeline(load_recipe(shipped_recipe(recipe), set), run_folder, report=report)
     prepare(run, budget, report)
     tasks = []
     for ablation in ABLATIONS:
         if ablation.name not in budget.variants:
             continue
-        queries = run.folder if ablation.direct else prepare_queries(run, ablation, budget, report)
+        queries = run.folder if ablation.direct else prepare_queries(run, ablation, budget)
         for steps in budget.students:
             if ablation.only_above_one and steps == 1:
                 continue
             for seed in range(budget.seeds):
-                tasks.append(_Task(recipe, run.folder, ablation, seed, steps, budget, queries))
-    pickle.dumps(tasks)  # a task that no other process can read fails here
+                tasks.append(_Task(run.recipe, run.folder, ablation, seed, steps, budget, queries))
     rows: list[dict[str, Any]] = []
-    for row in run_parallel(tasks, processes=processes, backend=backend, cluster=cluster):
+    for row in run_parallel(tasks, processes=processes):
         rows.append(row)
         ratio = row["states"]["shifted"]["ratio_to_floor"]
         report("ablations", len(rows), len(tasks), f"{row['variant']} K={row['K']}: {ratio:.2f} on shifted states")
@@ -473,9 +464,10 @@ def run_ablations(
     rows.sort(key=lambda row: (row["K"], order[row["variant"]], row["seed"]))
     table = summarise(rows)
     draw(table, picture)
+    _print(table)
     return {
         "quick": quick,
-        "seed": recipe.seed,
+        "seed": run.recipe.seed,
         "budget": {name: value for name, value in budget.__dict__.items() if name != "variants"},
         "variants": {entry.name: entry.says for entry in ABLATIONS if entry.name in budget.variants},
         "checks": checks(table),
@@ -483,3 +475,16 @@ def run_ablations(
         "rows": rows,
         "figures": [str(picture)],
     }
+
+
+def _print(table: list[dict[str, Any]]) -> None:
+    print(f"{'variant':<30} {'K':>2} {'test':>7} {'shifted':>8} {'far':>7} {'latent':>7} {'nominal':>8} {'shifted':>8}")
+    for line in table:
+        ratios = [line["states"][kind]["ratio_to_floor"]["mean"] for kind in ("test", "shifted", "far")]
+        latent = line["states"]["shifted"]["latent_distance"]["mean"]
+        success = [line["success_rate"][name]["mean"] for name in ("nominal", "shifted")]
+        print(
+            f"{line['variant']:<30} {line['K']:>2} {ratios[0]:>7.2f} {ratios[1]:>8.2f} {ratios[2]:>7.2f} "
+            f"{'-' if latent is None else format(latent, '.3f'):>7} {success[0]:>8.1%} {success[1]:>8.1%}"
+        )
+    print("distances are multiples of the teacher-against-itself floor; latent: distance on shifted states, relative")

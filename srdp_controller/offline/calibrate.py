@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
@@ -11,6 +13,16 @@ from srdp_controller.offline.dataset import Trajectory, full_observations
 from srdp_controller.policy.denoiser import DiffusionTeacher
 from srdp_controller.policy.student import Student
 from srdp_controller.spec import PolicySpec
+
+
+def trajectories_needed(alpha: float) -> int:
+    """Calibration trajectories without which no threshold holds at miscoverage ``alpha``."""
+    return math.ceil(1.0 / alpha - 1e-9) - 1
+
+
+def reachable(alpha: float, trajectories: int) -> bool:
+    """Whether so many calibration trajectories give a threshold at miscoverage ``alpha``."""
+    return trajectories >= trajectories_needed(alpha)
 
 
 @torch.no_grad()

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from srdp_controller.errors import DatasetError
-from srdp_controller.files import write_file
-from srdp_controller.spec import PolicySpec
+from srdp_controller.spec import (
+    ActionPrefixSource,
+    CommandHistorySource,
+    ObservationComponent,
+    ObservationHistorySource,
+    PolicySpec,
+)
+
+SHOWN = 5  # faulty episodes that a message names
 
 
 @dataclass(frozen=True)
@@ -32,10 +40,17 @@ class Trajectory:
     terminated: bool = False
 
     def digest(self) -> str:
-        """SHA-256 of observations and actions."""
-        content = hashlib.sha256(np.ascontiguousarray(self.observation).tobytes())
-        content.update(np.ascontiguousarray(self.action).tobytes())
+        """SHA-256 of all its arrays."""
+        content = hashlib.sha256(str(self.terminated).encode())
+        for values in (self.observation, self.action, self.last, self.reward, self.executed):
+            shape = None if values is None else values.shape
+            content.update(str(shape).encode() + (b"" if values is None else np.ascontiguousarray(values).tobytes()))
         return content.hexdigest()
+
+
+def dataset_digest(trajectories: list[Trajectory]) -> str:
+    """SHA-256 of a dataset's content, whatever its name and format."""
+    return hashlib.sha256("".join(trajectory.digest() for trajectory in trajectories).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -56,7 +71,12 @@ def _checked(
     terminated: bool,
     spec: PolicySpec,
 ) -> Trajectory:
-    observation, action = np.asarray(observation, dtype=np.float32), np.asarray(action, dtype=np.float32)
+    try:
+        observation, action = np.asarray(observation, dtype=np.float32), np.asarray(action, dtype=np.float32)
+    except TypeError:
+        raise DatasetError(
+            f"{where}: observations are {type(observation).__name__}, expected arrays (n, size); flatten them"
+        ) from None
     sensors = len(spec.sensor_indices())
     if observation.ndim != 2 or observation.shape[1] != sensors:
         raise DatasetError(f"{where}: observations are {observation.shape}, expected (n, {sensors})")
@@ -81,14 +101,31 @@ def _checked(
     )
 
 
+def _all_checked(where: str, episodes: Iterable[dict[str, Any]], spec: PolicySpec) -> list[Trajectory]:
+    """Every episode (arguments of ``_checked``), or one error that lists what is wrong with how many."""
+    trajectories, problems = [], []
+    for episode in episodes:
+        try:
+            trajectories.append(_checked(**episode, spec=spec))
+        except DatasetError as error:
+            problems.append(str(error))
+    if len(problems) > SHOWN:
+        problems[SHOWN:] = [f"and {len(problems) - SHOWN} more episodes"]
+    if problems:
+        raise DatasetError("; ".join(problems))
+    if not trajectories:
+        raise DatasetError(f"{where}: the dataset is empty")
+    return trajectories
+
+
 def load_trajectories(
     folder: Path | None, dataset_id: str, spec: PolicySpec, download: bool = False
 ) -> list[Trajectory]:
     """All episodes of a local Minari dataset (``folder`` None: where Minari keeps them).
 
     Raises:
-        DatasetError: the dataset is missing or empty, or an episode has a NaN, a wrong shape or
-            unequal lengths; the message names the episode.
+        DatasetError: the dataset is missing or empty, or episodes have a NaN, a wrong shape or
+            unequal lengths; the message names the episodes.
     """
     if folder is not None:
         os.environ["MINARI_DATASETS_PATH"] = str(folder)
@@ -100,26 +137,22 @@ def load_trajectories(
         place = f"{folder}/{dataset_id}" if folder is not None else dataset_id
         remedy = "run `srdp collect`" if folder is not None else "set data.download=true, or name a local dataset"
         raise DatasetError(f"{place}: no readable Minari dataset ({error}); {remedy}") from None
-    trajectories = []
-    for episode in dataset.iterate_episodes():
-        infos = episode.infos or {}
-        executed = infos.get("executed")
-        if executed is not None and len(executed) == len(episode.actions) + 1:
-            executed = executed[1:]  # the reset's own entry
-        trajectories.append(
-            _checked(
-                f"{dataset_id}, episode {episode.id}",
-                episode.observations,
-                episode.actions,
-                episode.rewards,
-                executed,
-                bool(episode.terminations[-1]) if len(episode.terminations) else False,
-                spec,
-            )
-        )
-    if not trajectories:
-        raise DatasetError(f"{dataset_id}: the dataset is empty")
-    return trajectories
+
+    def episodes() -> Iterator[dict[str, Any]]:
+        for episode in dataset.iterate_episodes():
+            executed = (episode.infos or {}).get("executed")
+            if executed is not None and len(executed) == len(episode.actions) + 1:
+                executed = executed[1:]  # the reset's own entry
+            yield {
+                "where": f"{dataset_id}, episode {episode.id}",
+                "observation": episode.observations,
+                "action": episode.actions,
+                "reward": episode.rewards,
+                "executed": executed,
+                "terminated": bool(episode.terminations[-1]) if len(episode.terminations) else False,
+            }
+
+    return _all_checked(dataset_id, episodes(), spec)
 
 
 def load_d4rl(path: Path, spec: PolicySpec) -> list[Trajectory]:
@@ -151,18 +184,22 @@ def load_d4rl(path: Path, spec: PolicySpec) -> list[Trajectory]:
     terminals = fields["terminals"].astype(bool).reshape(n)
     ends = terminals | fields.get("timeouts", np.zeros(n)).astype(bool).reshape(n)
     ends[-1] = True
-    trajectories, start = [], 0
-    for number, end in enumerate(np.flatnonzero(ends)):
-        part = slice(start, end + 1)
-        reward = fields["rewards"][part].reshape(-1) if "rewards" in fields else None
-        where = f"{path}, episode {number} (rows {start} to {end})"
-        trajectories.append(
-            _checked(
-                where, fields["observations"][part], fields["actions"][part], reward, None, bool(terminals[end]), spec
-            )
-        )
-        start = int(end) + 1
-    return trajectories
+
+    def episodes() -> Iterator[dict[str, Any]]:
+        start = 0
+        for number, end in enumerate(np.flatnonzero(ends)):
+            part = slice(start, end + 1)
+            yield {
+                "where": f"{path}, episode {number} (rows {start} to {end})",
+                "observation": fields["observations"][part],
+                "action": fields["actions"][part],
+                "reward": fields["rewards"][part].reshape(-1) if "rewards" in fields else None,
+                "executed": None,
+                "terminated": bool(terminals[end]),
+            }
+            start = int(end) + 1
+
+    return _all_checked(str(path), episodes(), spec)
 
 
 def split_indices(count: int, calibration_share: float, test_share: float, seed: int) -> dict[str, list[int]]:
@@ -182,34 +219,48 @@ def split_indices(count: int, calibration_share: float, test_share: float, seed:
     }
 
 
-def split_trajectories(
-    trajectories: list[Trajectory],
-    calibration_share: float,
-    test_share: float,
-    seed: int,
-    record: Path | None = None,
-) -> Split:
-    """Split whole trajectories at random, once: what ``record`` holds is used again and checked.
+def normalised_spec(spec: PolicySpec, trajectories: list[Trajectory]) -> PolicySpec:
+    """``spec`` with the centre and scale of its observations and actions measured on trajectories.
 
-    ``record`` (JSON) keeps the numbers and the SHA-256 of every trajectory of each part.
-
-    Raises:
-        DatasetError: too few trajectories, or the recorded split is of other data.
+    The centre is the mean. The scale is the standard deviation, at least a thousandth of the range between the
+    limits, and 1 where a component never changes; an action's is also large enough that every demonstrated value
+    lies within 3 scales of the centre, since samplers clip at ``CLIP`` = 4. Past and committed values take
+    the scales of what they are the past of.
     """
-    parts = split_indices(len(trajectories), calibration_share, test_share, seed)
-    if record is not None:
-        content = {
-            name: [{"episode": index, "sha256": trajectories[index].digest()} for index in indices]
-            for name, indices in parts.items()
-        }
-        if not record.exists():
-            write_file(record, json.dumps(content, indent=1).encode())
-        elif json.loads(record.read_text()) != content:
-            raise DatasetError(
-                f"{record}: the recorded split is of other data, shares or seed; a calibration on data that was "
-                "trained on promises nothing. Remove the run folder, or restore the dataset"
-            )
-    return Split(*([trajectories[index] for index in parts[name]] for name in ("train", "calibration", "test")))
+    observed = np.concatenate([trajectory.observation for trajectory in trajectories]).astype(np.float64)
+    acted = np.concatenate([trajectory.action for trajectory in trajectories]).astype(np.float64)
+    actions = [
+        action.model_copy(update=_measured_scale(acted[:, action.index], action.upper - action.lower, True))
+        for action in spec.action
+    ]
+    sensors = {
+        index: _measured_scale(column, spec.observation[index].upper - spec.observation[index].lower, False)
+        for index, column in zip(spec.sensor_indices(), observed.T, strict=True)
+    }
+
+    def scale_of(component: ObservationComponent) -> dict[str, float]:
+        source = component.source
+        if component.index in sensors:
+            return sensors[component.index]
+        if isinstance(source, ObservationHistorySource):
+            return sensors[source.component]
+        if isinstance(source, CommandHistorySource | ActionPrefixSource):
+            return {"centre": actions[source.component].centre, "scale": actions[source.component].scale}
+        return {}
+
+    content = spec.model_dump()
+    content["observation"] = [{**entry.model_dump(), **scale_of(entry)} for entry in spec.observation]
+    for group in content["action_groups"]:
+        group["components"] = [actions[component["index"]].model_dump() for component in group["components"]]
+    return PolicySpec.model_validate(content)
+
+
+def _measured_scale(values: np.ndarray, limits: float, reach: bool) -> dict[str, float]:
+    centre, scale = float(values.mean()), float(values.std())
+    largest = float(np.abs(values - centre).max())
+    if largest <= 1e-6 * max(1.0, abs(centre)):
+        return {"centre": centre, "scale": 1.0}
+    return {"centre": centre, "scale": max(scale, 1e-3 * limits, largest / 3.0 if reach else 0.0)}
 
 
 @dataclass(frozen=True)
@@ -284,12 +335,3 @@ def samples(trajectories: list[Trajectory], spec: PolicySpec, discount: float = 
             )
         )
     return Samples(*(np.concatenate(column) for column in zip(*rows, strict=True)))
-
-
-def chunks(trajectories: list[Trajectory], spec: PolicySpec) -> tuple[np.ndarray, np.ndarray]:
-    """Normalised observations (n, obs_dim) and action chunks (n, horizon * act_dim).
-
-    Step t's chunk is actions t .. t + horizon - 1; past the end of an episode the last one repeats.
-    """
-    found = samples(trajectories, spec)
-    return found.observation, found.action

@@ -68,6 +68,28 @@ def build_student(teacher: DiffusionTeacher, steps: int, recipe: DistillRecipe) 
     return student
 
 
+def auxiliary_positions(
+    teacher: DiffusionTeacher, student: Student, timesteps: list[int], recipe: DistillRecipe
+) -> list[int]:
+    """Positions among the cached ``timesteps`` at which scores and features can be matched (J of eq. 10).
+
+    Raises:
+        SrdpError: the recipe asks for such supervision, and the timesteps or the networks cannot give it.
+    """
+    positions = auxiliary_timesteps(student, timesteps)
+    if (recipe.score_weight or recipe.feature_weight) and not positions:
+        raise SrdpError(
+            f"distill: score and feature matching at K = {student.steps} need teacher timesteps between the "
+            "student's own: set distill.teacher_timesteps to 17, say"
+        )
+    if recipe.feature_weight and not (
+        isinstance(teacher, SrdpNetwork)
+        and teacher.head.from_latent.out_features == student.head.from_latent.out_features
+    ):
+        raise SrdpError("distill.feature_weight: teacher and student need heads of the same width; set it to 0")
+    return positions
+
+
 class Distillation:
     """One student's loss: what every method shares, and the method's own action loss."""
 
@@ -82,17 +104,7 @@ class Distillation:
         self.teacher, self.student, self.queries, self.recipe = teacher, student, queries, recipe
         self.earlier = earlier
         self.latent_scale = float(queries.latent.var(dim=0).mean())
-        self.auxiliary = auxiliary_timesteps(student, queries.timesteps)
-        if (recipe.score_weight or recipe.feature_weight) and not self.auxiliary:
-            raise SrdpError(
-                f"distill: score and feature matching at K = {student.steps} need teacher timesteps between the "
-                "student's own: set distill.teacher_timesteps to 17, say"
-            )
-        if recipe.feature_weight and not (
-            isinstance(teacher, SrdpNetwork)
-            and teacher.head.from_latent.out_features == student.head.from_latent.out_features
-        ):
-            raise SrdpError("distill.feature_weight: teacher and student need heads of the same width; set it to 0")
+        self.auxiliary = auxiliary_positions(teacher, student, queries.timesteps, recipe)
         self._own = (
             [queries.timesteps.index(t) for t in student.tau] if set(student.tau) <= set(queries.timesteps) else None
         )
@@ -178,7 +190,7 @@ class Distillation:
         predicted = student.predict(here, context, student.time_biases()[k])
         # the loss of epsilon* (section 4 a) and that of the clean action, whichever weighs more
         weight = (alpha[k] / (1.0 - alpha[k])).clamp(1.0, 20.0)[:, None]
-        action = recipe.transition_weight * mean_square(weight.sqrt() * (predicted - target), student.free(context))
+        action = recipe.transition_weight * mean_square(weight.sqrt() * (predicted - target), student.mask(context))
         common, parts = self._common(index, observation, context, aligned, generator)
         return self._finish(action, common, parts)
 
@@ -220,7 +232,7 @@ class Distillation:
         agree = consistency_loss(student, average, observation, context, noisier, cleaner, grid[n], grid[n - 1])
         # the anchor: the stored path begins with this noise and ends at this action
         top = torch.full((recipe.batch,), teacher.diffusion_steps)
-        anchor = mean_square(student.predict(noise, context, student.time_features(top)) - clean, student.free(context))
+        anchor = mean_square(student.predict(noise, context, student.time_features(top)) - clean, student.mask(context))
         common, parts = self._common(index, observation, context, aligned, generator)
         return self._finish(agree + recipe.anchor_weight * anchor, common, {**parts, "anchor": float(anchor.detach())})
 

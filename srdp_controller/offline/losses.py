@@ -20,9 +20,9 @@ def carrying_clean(here: Tensor, there: Tensor, alpha_bar: Tensor, alpha_bar_nex
     return (there - noise_next / noise * here) / (signal_next - noise_next / noise * signal)
 
 
-def mean_square(error: Tensor, free: Tensor | None) -> Tensor:
+def mean_square(error: Tensor, mask: Tensor | None) -> Tensor:
     """Mean square of errors (B, A) over the entries that are the policy's to choose."""
-    return error.square().mean() if free is None else (error.square() * free).sum() / free.sum().clamp(min=1.0)
+    return error.square().mean() if mask is None else (error.square() * mask).sum() / mask.sum().clamp(min=1.0)
 
 
 def implied_noise(a: Tensor, clean: Tensor, alpha_bar: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ def transition_loss(student: Student, levels: Tensor, context: Tensor, k: Tensor
     here, there = levels[rows, k], levels[rows, k - 1]
     target = carrying_clean(here, there, alpha[k], alpha[k - 1])
     predicted = student.predict(here, context, student.time_biases()[k])
-    return mean_square(predicted - target, student.free(context))
+    return mean_square(predicted - target, student.mask(context))
 
 
 def auxiliary_timesteps(student: Student, timesteps: list[int]) -> list[int]:
@@ -57,7 +57,7 @@ def score_loss(
         wanted = teacher.epsilon(a, teacher.context(observation), t)
     clean = student.predict(a, context, student.time_features(t))
     alpha_bar = torch.tensor(teacher.alpha_bar, dtype=torch.float32)[t]
-    return mean_square(implied_noise(a, clean, alpha_bar) - wanted, student.free(context))
+    return mean_square(implied_noise(a, clean, alpha_bar) - wanted, student.mask(context))
 
 
 def feature_loss(
@@ -88,4 +88,4 @@ def consistency_loss(
     with torch.no_grad():
         end = target.predict(cleaner, target.context(observation), target.time_features(t_next))
         end = torch.where((t_next == 0)[:, None], cleaner, end)
-    return mean_square(predicted - end, student.free(context))
+    return mean_square(predicted - end, student.mask(context))

@@ -1,250 +1,249 @@
-"""The offline pipeline: dataset -> teacher -> students -> calibration -> bundle, stage by stage.
+"""The offline pipeline: dataset -> teacher -> students -> calibration -> bundle, stage by stage (``STAGES``).
 
-A stage is skipped when its inputs' hash is that of its last completion (``stages.json`` in the run
-folder); a stage that was interrupted goes on from its checkpoint.
+    Pipeline(load_recipe(Path("export/pushing.yaml")), Path("runs/pushing"), Path("models/pushing"), print).run()
+
+A stage that was completed for the same key is skipped; one that was interrupted goes on from its checkpoint.
 """
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import multiprocessing
+import os
+import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+import tyro
 
-from srdp_controller.engines.bundle import sha256
-from srdp_controller.files import write_file
+from srdp_controller.engines.bundle import MANIFEST, sha256
+from srdp_controller.errors import SrdpError
+from srdp_controller.files import write_file, write_json
 from srdp_controller.offline.augmentation import DynamicsModel, Transitions, train_dynamics
 from srdp_controller.offline.calibrate import calibrate_students
-from srdp_controller.offline.collect import DATASET, collect
+from srdp_controller.offline.collect import collect, dataset_name
 from srdp_controller.offline.critic import TwinCritic, train_critic
 from srdp_controller.offline.dataset import (
     Samples,
     Split,
     Trajectory,
+    dataset_digest,
     full_observations,
     load_d4rl,
     load_trajectories,
+    normalised_spec,
     samples,
-    split_trajectories,
+    split_indices,
 )
 from srdp_controller.offline.distill import build_student, distill
 from srdp_controller.offline.export.assemble import assemble_bundle
+from srdp_controller.offline.plots import plot_losses
 from srdp_controller.offline.queries import TeacherQueries, load_queries, query_teacher
-from srdp_controller.offline.recipe import Recipe, content_hash, load_spec
+from srdp_controller.offline.recipe import Recipe, content_hash, load_recipe
 from srdp_controller.offline.train_teacher import CommandInputs, load_teacher, train_teacher
 from srdp_controller.offline.training import load_state, save_atomically
 from srdp_controller.policy.denoiser import DiffusionTeacher
 from srdp_controller.policy.student import Student
 from srdp_controller.policy.teacher import SrdpTeacher
-from srdp_controller.progress import Progress, Report
+from srdp_controller.progress import Progress, ProgressPrinter, Report
 from srdp_controller.provenance import versions
-from srdp_controller.simulation.scenario import load_scenario
-from srdp_controller.spec import PolicySpec
-from srdp_controller.tasks.pushing.spec import pushing_spec
+from srdp_controller.resources import find_resource
+from srdp_controller.simulation.scenario import slug
+from srdp_controller.spec import PolicySpec, load_spec
+from srdp_controller.tasks.task import find_task
 
 PARITY_STATES = 256
 TEACHER_THREADS = 2  # a fixed number: with others, sums round otherwise and the bundle's hash differs
 
 
-@dataclass
-class Run:
-    """A run folder: recipe, stage record and artefacts.
+def silent(stage: str, done: int, total: int, text: str) -> None:
+    """A ``Report`` that says nothing."""
 
-    ``own_teacher`` takes the place of the recipe's: a teacher that was trained elsewhere. ``threads``
-    is how many the teacher's training takes; runs beside each other take one each, or they only spin.
+
+@dataclass
+class Pipeline:
+    """A recipe, the run folder in which its stages leave what they made, and the bundle's folder.
+
+    Attributes:
+        target: where the bundle goes; by default ``bundle`` in the run folder.
+        own_teacher: takes the place of the recipe's teacher; it was trained elsewhere.
+        threads: of the teacher's training; pipelines beside each other take one each, or they only spin.
     """
 
     recipe: Recipe
     folder: Path
-    report: Report
+    target: Path | None = None
+    report: Report = silent
     own_teacher: DiffusionTeacher | None = None
     threads: int = TEACHER_THREADS
 
     def __post_init__(self) -> None:
         self.folder = self.folder.resolve()  # Minari joins a relative path to itself
-        self.folder.mkdir(parents=True, exist_ok=True)
-        observing = self.recipe.observation
-        spec = load_spec(Path(self.recipe.data.spec)) if self.recipe.data.spec else pushing_spec()
-        self.spec: PolicySpec = spec.extended(
-            observing.observation_history, observing.command_history, observing.action_prefix
-        )
         if self.own_teacher is not None:
             self.own_teacher = self.own_teacher.eval().requires_grad_(False)
 
-    def record(self) -> dict[str, Any]:
-        """What each completed stage was made from and what it found out."""
-        path = self.folder / "stages.json"
-        record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-        return record
+    # --- running ---------------------------------------------------------------------------------
 
-    def stage(
-        self, name: str, key: str, outputs: list[Path], work: Callable[[], dict[str, Any] | None]
-    ) -> dict[str, Any]:
-        """Run ``work`` unless it was completed for the same ``key`` and its outputs are still there."""
-        record = self.record()
-        done = record.get(name)
-        if done and done["key"] == key and all(path.exists() for path in outputs):
-            self.report(name, 1, 1, "unchanged, skipped")
-            return dict(done["facts"])
+    @property
+    def stages(self) -> dict[str, Stage]:
+        """The stages of this recipe, in order."""
+        collecting = self.recipe.data.source == "collect"
+        return {stage.name: stage for stage in STAGES if collecting or stage.name != "collect"}
+
+    def run(self, last: str = "export") -> Pipeline:
+        """Complete every stage up to ``last``.
+
+        Raises:
+            SrdpError: what ``check`` found, all of it, before anything is trained; or what a stage found.
+        """
+        from srdp_controller.offline.check import check, remarks
+
+        problems = check(self)
+        if problems:
+            raise SrdpError("\n- ".join([f"{len(problems)} problem(s), before any training:", *problems]))
+        for remark in remarks(self):
+            self.report("check", 1, 1, remark)
+        write_file(self.folder / "recipe.json", self.recipe.model_dump_json(indent=1).encode())
+        for stage in self.stages.values():
+            self._complete(stage)
+            if stage.name == last:
+                break
+        return self
+
+    def _complete(self, stage: Stage) -> None:
+        key, record = self.key(stage.name), self.record()
+        done = record.get(stage.name)
+        left = [*(self.folder / name for name in (done or {}).get("files", ())), *stage.outside(self)]
+        if done and done["key"] == key and all(path.exists() for path in left):
+            self.report(stage.name, 1, 1, "unchanged, skipped")
+            return
+        begun = self._json("begun.json")
+        if begun.get(stage.name) != key:  # what is there was made from something else
+            if record.pop(stage.name, None):
+                write_json(self.folder / "stages.json", record)
+            for path in self._matching(stage):
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            write_json(self.folder / "begun.json", {**begun, stage.name: key})
         started = time.monotonic()
-        facts = {**(work() or {}), "seconds": 0.0}
-        facts["seconds"] = round(time.monotonic() - started, 1)
-        record = self.record()
-        record[name] = {"key": key, "facts": facts}
-        write_file(self.folder / "stages.json", json.dumps(record, indent=1).encode())
-        self.report(name, 1, 1, f"done in {facts['seconds']:.0f} s")
-        return facts
+        facts = {**(stage.work(self) or {}), "seconds": round(time.monotonic() - started, 1)}
+        self._enter(stage.name, {"key": key, "files": self._files(stage), "facts": facts})
+        self.report(stage.name, 1, 1, f"done in {facts['seconds']:.0f} s")
+
+    def key(self, name: str) -> str:
+        """Hash of all that a stage's result depends on."""
+        stage = self.stages[name]
+        sections = [_section(self.recipe, path) for path in stage.sections]
+        return content_hash(name, sections, [self.key(parent) for parent in stage.parents], stage.content(self))
+
+    def completed(self, name: str) -> str:
+        """The key for which a stage was completed in the run folder; empty where it was not."""
+        return str(self.record().get(name, {}).get("key", ""))
+
+    def record(self) -> dict[str, Any]:
+        """What each completed stage was made from, the files that it left and what it found out."""
+        return self._json("stages.json")
+
+    def take_over(self, source: Path) -> list[str]:
+        """Hard-link what was completed for the same keys in another run folder; returns the stages' names."""
+        theirs, taken = Pipeline(self.recipe, source).record(), []
+        for stage in self.stages.values():
+            if self.completed(stage.name):
+                continue
+            done = theirs.get(stage.name)
+            if done is None or done["key"] != self.key(stage.name):
+                break
+            for name in done["files"]:
+                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+                if not (self.folder / name).exists():
+                    os.link(source / name, self.folder / name)
+            self._enter(stage.name, done)
+            write_json(self.folder / "begun.json", {**self._json("begun.json"), stage.name: done["key"]})
+            taken.append(stage.name)
+        return taken
 
     def progress(self, name: str) -> Progress:
         """Progress callback of a stage."""
         return lambda done, total, text: self.report(name, done, total, text)
 
-    def discard_if_changed(self, name: str, key: str, *patterns: str) -> None:
-        """Remove a stage's checkpoints when they were begun for other inputs."""
-        mark = self.folder / f"{name}.key"
-        if not mark.exists() or mark.read_text() != key:
-            for pattern in patterns:
-                for file in self.folder.glob(pattern):
-                    file.unlink()
-            write_file(mark, key.encode())
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        return content
 
-    # --- what each stage depends on ------------------------------------------------------------
+    def _enter(self, name: str, entry: dict[str, Any]) -> None:
+        write_json(self.folder / "stages.json", {**self.record(), name: entry})
 
-    @property
-    def dataset_key(self) -> str:
-        """Hash of everything the dataset depends on."""
-        data = self.recipe.data
-        if data.source != "collect":
-            return content_hash(data)
-        collecting = self.recipe.collect.model_dump(
-            mode="json", exclude={"calibration_share", "test_share", "processes"}
-        )
-        scenarios = [load_scenario(self.recipe.collect.scenario), load_scenario(self.recipe.collect.hole_scenario)]
-        return content_hash(DATASET, collecting, self.recipe.seed, *scenarios)
+    def _matching(self, stage: Stage) -> list[Path]:
+        return [Path(found) for pattern in stage.files for found in glob.glob(str(self.folder / pattern))]
 
-    @property
-    def teacher_key(self) -> str:
-        """Hash of everything the teacher depends on."""
-        shares = [self.recipe.collect.calibration_share, self.recipe.collect.test_share]
-        if self.own_teacher is not None:
-            weights = hashlib.sha256()
-            for name, value in self.own_teacher.state_dict().items():
-                weights.update(name.encode() + value.cpu().numpy().tobytes())
-            process = [self.own_teacher.alpha_bar.tolist(), self.own_teacher.process.prediction]
-            return content_hash(self.dataset_key, weights.hexdigest(), process, shares, self.spec)
-        teacher, observing = self.recipe.teacher, self.recipe.observation
-        return content_hash(self.dataset_key, teacher, observing, self.recipe.seed, shares, self.spec)
+    def _files(self, stage: Stage) -> list[str]:
+        found = [path for match in self._matching(stage) for path in ([match] if match.is_file() else match.rglob("*"))]
+        return sorted(str(path.relative_to(self.folder)) for path in found if path.is_file())
 
-    @property
-    def query_key(self) -> str:
-        """Hash of everything the cached teacher queries depend on."""
-        distilling = self.recipe.distill.model_dump(
-            mode="json",
-            include={
-                "queries",
-                "teacher_timesteps",
-                "augmented_share",
-                "augmentations",
-                "augmentation_noise",
-                "dropout_probability",
-                "latent_noise",
-                "imagination_noise",
-                "imagination_steps",
-                "students",
-            },
-        )
-        return content_hash(self.teacher_key, distilling, self.recipe.seed)
+    # --- what the stages leave -------------------------------------------------------------------
 
-    def student_key(self) -> str:
-        """Hash of everything the students depend on."""
-        return content_hash(self.query_key, self.recipe.distill.model_dump(mode="json", exclude={"processes"}))
+    @cached_property
+    def base_spec(self) -> PolicySpec:
+        """The spec of ``data.spec`` or of the task.
 
-    # --- the stages ----------------------------------------------------------------------------
+        Raises:
+            SrdpError: no such task, or the spec is wrong.
+        """
+        path = self.recipe.data.spec
+        return load_spec(Path(path)) if path else find_task(self.recipe.task).spec()
 
-    def collect(self) -> None:
-        """Stage 1: demonstrations."""
-        if self.recipe.data.source != "collect":
-            return
-        self.stage(
-            "collect",
-            self.dataset_key,
-            [self.folder / "dataset" / DATASET / "data" / "main_data.hdf5"],
-            lambda: collect(self.recipe.collect, self.recipe.seed, self.folder / "dataset", self.progress("collect")),
-        )
+    @cached_property
+    def task_spec(self) -> PolicySpec:
+        """``base_spec`` with the recipe's histories and prefix, in its own scales.
 
+        Raises:
+            SrdpError: as of ``base_spec``, or a history or prefix does not fit it.
+        """
+        observing, spec = self.recipe.observation, self.base_spec
+        try:
+            return spec.extended(observing.observation_history, observing.command_history, observing.action_prefix)
+        except ValueError as error:
+            raise SrdpError(f"recipe section observation does not fit the spec: {error}") from None
+
+    @cached_property
     def trajectories(self) -> list[Trajectory]:
-        """The dataset."""
+        """The dataset.
+
+        Raises:
+            DatasetError: it is missing, or episodes are of wrong shape or hold NaN.
+        """
         data = self.recipe.data
         if data.source == "d4rl":
-            return load_d4rl(Path(data.dataset), self.spec)
+            return load_d4rl(Path(data.dataset), self.task_spec)
         if data.source == "minari":
-            return load_trajectories(None, data.dataset, self.spec, data.download)
-        return load_trajectories(self.folder / "dataset", DATASET, self.spec)
+            return load_trajectories(None, data.dataset, self.task_spec, data.download)
+        return load_trajectories(self.folder / "dataset", dataset_name(self.recipe.task), self.task_spec)
+
+    @cached_property
+    def spec(self) -> PolicySpec:
+        """What the policies observe and command, in the scales that they are trained in."""
+        path = self.folder / "spec.json"
+        if not path.exists():
+            raise SrdpError(f"{path}: not there; run the pipeline's stage 'data' first")
+        return PolicySpec.model_validate_json(path.read_bytes())
 
     def split(self) -> Split:
         """The dataset's trajectories: training, calibration, test; the same at every call."""
-        collecting = self.recipe.collect
-        record = self.folder / "split.json"
-        key = content_hash(self.dataset_key, collecting.calibration_share, collecting.test_share, self.recipe.seed)
-        self.discard_if_changed("split", key, "split.json")
-        return split_trajectories(
-            self.trajectories(), collecting.calibration_share, collecting.test_share, self.recipe.seed, record
-        )
+        parts = self._split_indices()
+        return Split(**{name: [self.trajectories[index] for index in parts[name]] for name in parts})
 
-    def train(self) -> None:
-        """Stage 2: the teacher; with a critic first the behaviour policy, then Q, then the guided teacher."""
-        if self.own_teacher is not None:
-            return
-        recipe, critic_recipe = self.recipe.teacher, self.recipe.teacher.critic
-
-        def fit(name: str, data: Samples, critic: TwinCritic | None = None, start: SrdpTeacher | None = None) -> None:
-            teacher = train_teacher(
-                recipe,
-                self.spec,
-                data.observation,
-                data.action,
-                self.recipe.seed,
-                self.folder,
-                self.progress(name),
-                following=data.following,
-                committed=data.committed,
-                inputs=CommandInputs(self.spec, self.recipe.observation),
-                name=name,
-                critic=critic,
-                start=start,
-            )
-            save_atomically(teacher.state_dict(), self.folder / f"{name}.pt")
-            (self.folder / f"{name}.checkpoint").unlink(missing_ok=True)
-
-        def work() -> None:
-            torch.set_num_threads(self.threads)
-            kinds = ("checkpoint", "jsonl", "pt")
-            names = [f"{name}.{kind}" for name in ("behaviour", "critic", "teacher") for kind in kinds]
-            self.discard_if_changed("teacher", self.teacher_key, *names)
-            data = samples(self.split().train, self.spec, critic_recipe.discount)
-            if not critic_recipe.enabled:
-                fit("teacher", data)
-                return
-            if not (self.folder / "behaviour.pt").exists():
-                fit("behaviour", data)
-            behaviour = load_teacher(recipe, self.spec, self.folder / "behaviour.pt")
-            if not (self.folder / "critic.pt").exists():
-                fitted = train_critic(
-                    critic_recipe, behaviour, data, self.recipe.seed, self.folder, self.progress("critic")
-                )
-                save_atomically(fitted.state_dict(), self.folder / "critic.pt")
-                (self.folder / "critic.checkpoint").unlink(missing_ok=True)
-            fit("teacher", data, self.critic(), behaviour)
-
-        self.stage("teacher", self.teacher_key, [self.folder / "teacher.pt"], work)
+    def _split_indices(self) -> dict[str, list[int]]:
+        shares = self.recipe.split
+        return split_indices(len(self.trajectories), shares.calibration_share, shares.test_share, self.recipe.seed)
 
     def teacher(self) -> DiffusionTeacher:
         """The trained teacher, frozen."""
@@ -258,6 +257,10 @@ class Run:
         critic.load_state_dict(load_state(self.folder / "critic.pt"))  # type: ignore[arg-type]
         return critic.eval().requires_grad_(False)
 
+    def queries(self) -> TeacherQueries:
+        """The teacher's cached answers."""
+        return load_queries(self.folder / "queries.pt")
+
     def student(self, steps: int) -> Student:
         """A trained student, frozen."""
         student = build_student(self.teacher(), steps, self.recipe.distill)
@@ -268,194 +271,314 @@ class Run:
         """All trained students by name, frozen."""
         return {f"student_k{steps}": self.student(steps) for steps in self.recipe.distill.students}
 
-    def dynamics(self, data: Samples) -> DynamicsModel | None:
-        """The one-step model, where an augmentation needs it."""
-        recipe = self.recipe.distill
-        if "imagination" not in recipe.augmentations:
-            return None
-        act_dim = self.spec.act_dim
-        observation, action, following = (
-            torch.from_numpy(x) for x in (data.observation, data.action[:, :act_dim], data.following)
-        )
-        transitions = Transitions(observation, action, following)
-        path = self.folder / "dynamics.pt"
-        return train_dynamics(transitions, recipe.imagination_steps, self.recipe.seed, path, self.progress("dynamics"))
-
-    def ask_teacher(self) -> TeacherQueries:
-        """Stage 3: teacher queries."""
-        recipe, path = self.recipe.distill, self.folder / "queries.pt"
-
-        def ask() -> None:
-            self.discard_if_changed("queries", self.query_key, "queries.pt", "dynamics.*")
-            path.unlink(missing_ok=True)
-            data = samples(self.split().train, self.spec)
-            guided = self.recipe.teacher.critic.enabled and self.recipe.teacher.critic.best_of > 1
-            query_teacher(
-                self.teacher(),
-                data.observation,
-                recipe,
-                self.recipe.seed,
-                path,
-                self.progress("queries"),
-                actions=data.action,
-                committed=data.committed,
-                act_dim=self.spec.act_dim,
-                dynamics=self.dynamics(data),
-                inputs=CommandInputs(self.spec, self.recipe.observation),
-                critic=self.critic() if guided else None,
-                candidates=self.recipe.teacher.critic.best_of,
-            )
-
-        self.stage("queries", self.query_key, [path], ask)
-        return load_queries(path)
-
-    def distill(self) -> None:
-        """Stage 3: teacher queries, then one student per K, several at a time."""
-        recipe = self.recipe.distill
-        if not recipe.students:
-            return
-        self.ask_teacher()
-        names = [f"student_k{steps}" for steps in recipe.students]
-        for name in names:
-            self.discard_if_changed(name, self.student_key(), f"{name}.checkpoint", f"{name}.jsonl")
-        self.discard_if_changed("progressive", self.student_key(), "progressive_*")
-
-        def work() -> None:
-            # the longest first, so that the processes end together and progressive stages follow each other
-            ordered = sorted(recipe.students, reverse=True)
-            processes = 1 if recipe.method == "progressive" or self.own_teacher is not None else recipe.processes
-            if processes == 1:
-                for steps in ordered:
-                    self._distill_one(steps)
-                return
-            # spawned, not forked: torch's threads do not survive a fork
-            context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(processes, context, torch.set_num_threads, (1,)) as pool:
-                futures = {
-                    steps: pool.submit(_distill_in_process, self.recipe, self.folder, steps) for steps in ordered
-                }
-                while not all(future.done() for future in futures.values()):
-                    self._report_students(recipe.students)
-                    time.sleep(1.0)
-                for future in futures.values():
-                    future.result()
-
-        self.stage("distill", self.student_key(), [self.folder / f"{name}.pt" for name in names], work)
-
-    def _distill_one(self, steps: int) -> None:
-        path = self.folder / f"student_k{steps}.pt"
-        done = self.folder / f"student_k{steps}.done"
-        if path.exists() and done.exists() and done.read_text() == self.student_key():
-            return
-        student = distill(
-            self.teacher(),
-            steps,
-            load_queries(self.folder / "queries.pt"),
-            self.recipe.distill,
-            self.recipe.seed,
-            self.folder,
-            self.progress(f"student_k{steps}"),
-        )
-        save_atomically(student.state_dict(), path)
-        write_file(done, self.student_key().encode())
-        (self.folder / f"student_k{steps}.checkpoint").unlink(missing_ok=True)
-
-    def _report_students(self, students: tuple[int, ...]) -> None:
-        steps_done, texts = 0, []
-        for steps in students:
-            log = self.folder / f"student_k{steps}.jsonl"
-            lines = log.read_text().splitlines() if log.exists() else []
-            if lines:
-                last = json.loads(lines[-1])
-                steps_done += last["step"]
-                texts.append(f"k{steps} {last['step']} ({last['action']:.4f})")
-        self.report("distill", steps_done, len(students) * self.recipe.distill.steps, ", ".join(texts))
-
     def last_metrics(self) -> dict[str, Any]:
         """Last line of each network's metrics (``NAME.jsonl`` holds all of them)."""
         names = ["teacher", *(f"student_k{steps}" for steps in self.recipe.distill.students)]
         logs = {name: self.folder / f"{name}.jsonl" for name in names}
         return {name: json.loads(log.read_text().splitlines()[-1]) for name, log in logs.items() if log.exists()}
 
-    def calibrate(self) -> None:
-        """Stage 4: split conformal thresholds of each student's latent distance."""
-        recipe = self.recipe
 
-        def work() -> dict[str, Any]:
-            students = self.students()
-            calibration = calibrate_students(
-                self.teacher(), students, self.split().calibration, self.spec, recipe.calibrate.alphas
-            )
-            write_file(self.folder / "calibration.json", calibration.model_dump_json(indent=1).encode())
-            return {name: entry.thresholds for name, entry in calibration.policies.items()}
-
-        key = content_hash(self.student_key(), recipe.calibrate)
-        self.stage("calibrate", key, [self.folder / "calibration.json"], work)
-
-    def held_out_states(self) -> np.ndarray:
-        """Raw observations (n, obs_dim) of test trajectories."""
-        states = np.concatenate([full_observations(trajectory, self.spec)[:-1] for trajectory in self.split().test])
-        return states[np.random.default_rng(0).integers(len(states), size=PARITY_STATES)]
-
-    def export(self, target: Path) -> None:
-        """Stage 5: the bundle, parity-checked, put in place of ``target`` when it is whole; and the loss plots."""
-
-        def work() -> dict[str, Any]:
-            from srdp_controller.offline.plots import plot_losses
-
-            stages = self.record()
-            provenance = {
-                "dataset": self.dataset_key,
-                "split": sha256((self.folder / "split.json").read_bytes()),
-                "recipe": content_hash(self.recipe),
-                "seed": self.recipe.seed,
-                "versions": versions(),
-                "metrics": self.last_metrics(),
-                "stages": {name: entry["facts"] for name, entry in stages.items() if name != "export"},
-            }
-            bundle, parity = assemble_bundle(
-                target,
-                self.recipe.task,
-                self.spec,
-                self.teacher(),
-                self.students(),
-                (self.folder / "calibration.json").read_bytes(),
-                provenance,
-                self.held_out_states(),
-                self.progress("export"),
-            )
-            plot_losses(self.folder, self.folder / "losses.png")
-            return {"parity_max_abs_error": parity, "bundle_sha256": bundle.identity()}
-
-        # versions are part of the key: a newer exporter may write another graph
-        key = content_hash(self.student_key(), self.recipe.calibrate, versions(), str(target.resolve()))
-        self.stage("export", key, [target / "bundle.json"], work)
+# --- the stages ----------------------------------------------------------------------------------
 
 
-def _distill_in_process(recipe: Recipe, folder: Path, steps: int) -> None:
-    Run(recipe, folder, lambda *_: None)._distill_one(steps)
+def _collect(pipeline: Pipeline) -> dict[str, Any]:
+    folder, progress = pipeline.folder / "dataset", pipeline.progress("collect")
+    return collect(pipeline.recipe, pipeline.base_spec, folder, progress)
 
 
-STAGES = ("collect", "train", "distill", "calibrate", "export")
+def _settle_data(pipeline: Pipeline) -> dict[str, Any]:
+    """The recorded split (whole trajectories, with their hashes), and the spec in the scales of training."""
+    trajectories, parts = pipeline.trajectories, pipeline._split_indices()
+    spec = pipeline.task_spec
+    if pipeline.recipe.data.normalise == "data":
+        spec = normalised_spec(spec, pipeline.split().train)
+    split = {
+        name: [{"episode": index, "sha256": trajectories[index].digest()} for index in indices]
+        for name, indices in parts.items()
+    }
+    write_json(pipeline.folder / "split.json", split)
+    write_file(pipeline.folder / "spec.json", spec.model_dump_json(indent=1).encode())
+    pipeline.__dict__.pop("spec", None)
+    return {"sha256": dataset_digest(trajectories), **{name: len(indices) for name, indices in parts.items()}}
 
 
-def run_pipeline(
-    recipe: Recipe,
-    folder: Path,
-    target: Path,
-    report: Report,
-    last: str = "export",
-    own_teacher: DiffusionTeacher | None = None,
-    threads: int = TEACHER_THREADS,
-) -> Run:
-    """Run all stages up to ``last``; ``own_teacher`` takes the place of the one that would be trained."""
-    run = Run(recipe, folder, report, own_teacher, threads)
-    write_file(folder / "recipe.json", recipe.model_dump_json(indent=1).encode())
-    for name in STAGES:
-        if name == "export":
-            run.export(target)
-        else:
-            getattr(run, name)()
-        if name == last:
-            break
-    return run
+def _train(pipeline: Pipeline) -> None:
+    """The teacher; with a critic first the behaviour policy, then Q, then the guided teacher."""
+    if pipeline.own_teacher is not None:
+        return
+    recipe, spec, seed, folder = pipeline.recipe.teacher, pipeline.spec, pipeline.recipe.seed, pipeline.folder
+    torch.set_num_threads(pipeline.threads)
+    data = samples(pipeline.split().train, spec, recipe.critic.discount)
+
+    def fit(name: str, critic: TwinCritic | None = None, start: SrdpTeacher | None = None) -> None:
+        if (folder / f"{name}.pt").exists():
+            return
+        teacher = train_teacher(
+            recipe,
+            spec,
+            data.observation,
+            data.action,
+            seed,
+            folder,
+            pipeline.progress(name),
+            following=data.following,
+            committed=data.committed,
+            inputs=CommandInputs(spec, pipeline.recipe.observation),
+            name=name,
+            critic=critic,
+            start=start,
+        )
+        _keep(teacher, folder / f"{name}.pt")
+
+    if not recipe.critic.enabled:
+        fit("teacher")
+        return
+    fit("behaviour")
+    behaviour = load_teacher(recipe, spec, folder / "behaviour.pt")
+    if not (folder / "critic.pt").exists():
+        fitted = train_critic(recipe.critic, behaviour, data, seed, folder, pipeline.progress("critic"))
+        _keep(fitted, folder / "critic.pt")
+    fit("teacher", pipeline.critic(), behaviour)
+
+
+def _keep(network: torch.nn.Module, path: Path) -> None:
+    save_atomically(network.state_dict(), path)
+    path.with_suffix(".checkpoint").unlink(missing_ok=True)
+
+
+def _ask_teacher(pipeline: Pipeline) -> None:
+    recipe = pipeline.recipe
+    data = samples(pipeline.split().train, pipeline.spec)
+    guided = recipe.teacher.critic.enabled and recipe.teacher.critic.best_of > 1
+    query_teacher(
+        pipeline.teacher(),
+        data.observation,
+        recipe.distill,
+        recipe.seed,
+        pipeline.folder / "queries.pt",
+        pipeline.progress("queries"),
+        actions=data.action,
+        committed=data.committed,
+        act_dim=pipeline.spec.act_dim,
+        dynamics=_dynamics(pipeline, data),
+        inputs=CommandInputs(pipeline.spec, recipe.observation),
+        critic=pipeline.critic() if guided else None,
+        candidates=recipe.teacher.critic.best_of,
+    )
+
+
+def _dynamics(pipeline: Pipeline, data: Samples) -> DynamicsModel | None:
+    """The one-step model, where an augmentation needs it."""
+    recipe, act_dim = pipeline.recipe.distill, pipeline.spec.act_dim
+    if "imagination" not in recipe.augmentations:
+        return None
+    transitions = Transitions(
+        *(torch.from_numpy(x) for x in (data.observation, data.action[:, :act_dim], data.following))
+    )
+    path, report = pipeline.folder / "dynamics.pt", pipeline.progress("dynamics")
+    return train_dynamics(transitions, recipe.imagination_steps, pipeline.recipe.seed, path, report)
+
+
+def _distill(pipeline: Pipeline) -> None:
+    """One student per K, several at a time."""
+    recipe = pipeline.recipe.distill
+    # the longest first, so that the processes end together and progressive stages follow each other
+    ordered = sorted(recipe.students, reverse=True)
+    if recipe.processes == 1 or recipe.method == "progressive" or pipeline.own_teacher is not None:
+        for steps in ordered:
+            _distill_one(pipeline, steps)
+        return
+    # spawned, not forked: torch's threads do not survive a fork
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(recipe.processes, context, torch.set_num_threads, (1,)) as pool:
+        futures = [pool.submit(_distill_one, Pipeline(pipeline.recipe, pipeline.folder), steps) for steps in ordered]
+        while not all(future.done() for future in futures):
+            _report_students(pipeline)
+            time.sleep(1.0)
+        for future in futures:
+            future.result()
+
+
+def _distill_one(pipeline: Pipeline, steps: int) -> None:
+    name, recipe, folder = f"student_k{steps}", pipeline.recipe, pipeline.folder
+    if (folder / f"{name}.pt").exists():
+        return
+    teacher, report = pipeline.teacher(), pipeline.progress(name)
+    student = distill(teacher, steps, pipeline.queries(), recipe.distill, recipe.seed, folder, report)
+    _keep(student, folder / f"{name}.pt")
+
+
+def _report_students(pipeline: Pipeline) -> None:
+    steps_done, texts, students = 0, [], pipeline.recipe.distill.students
+    for steps in students:
+        log = pipeline.folder / f"student_k{steps}.jsonl"
+        lines = log.read_text().splitlines() if log.exists() else []
+        if lines:
+            last = json.loads(lines[-1])
+            steps_done += last["step"]
+            texts.append(f"k{steps} {last['step']} ({last['action']:.4f})")
+    pipeline.report("distill", steps_done, len(students) * pipeline.recipe.distill.steps, ", ".join(texts))
+
+
+def _calibrate(pipeline: Pipeline) -> dict[str, Any]:
+    """Split conformal thresholds of each student's latent distance."""
+    alphas = pipeline.recipe.calibrate.alphas
+    trajectories = pipeline.split().calibration
+    calibration = calibrate_students(pipeline.teacher(), pipeline.students(), trajectories, pipeline.spec, alphas)
+    write_file(pipeline.folder / "calibration.json", calibration.model_dump_json(indent=1).encode())
+    return {name: entry.thresholds for name, entry in calibration.policies.items()}
+
+
+def _export(pipeline: Pipeline) -> dict[str, Any]:
+    """The bundle, parity-checked, put in place of the target when it is whole; and the loss plots."""
+    recipe, folder, stages = pipeline.recipe, pipeline.folder, pipeline.record()
+    provenance = {
+        "dataset": stages["data"]["facts"]["sha256"],
+        "split": sha256((folder / "split.json").read_bytes()),
+        "recipe": content_hash(recipe),
+        "seed": recipe.seed,
+        "versions": versions(),
+        "metrics": pipeline.last_metrics(),
+        "stages": {name: entry["facts"] for name, entry in stages.items()},
+    }
+    held_out = np.concatenate([full_observations(one, pipeline.spec)[:-1] for one in pipeline.split().test])
+    bundle, parity = assemble_bundle(
+        _target(pipeline),
+        recipe.task,
+        pipeline.spec,
+        pipeline.teacher(),
+        pipeline.students(),
+        (folder / "calibration.json").read_bytes(),
+        provenance,
+        held_out[np.random.default_rng(0).integers(len(held_out), size=PARITY_STATES)],
+        pipeline.progress("export"),
+    )
+    plot_losses(folder, folder / "losses.png")
+    return {"parity_max_error": parity, "bundle_sha256": bundle.identity}
+
+
+def _target(pipeline: Pipeline) -> Path:
+    return pipeline.target or pipeline.folder / "bundle"
+
+
+def _teacher_content(pipeline: Pipeline) -> list[Any]:
+    """Weights and forward process of a teacher that was trained elsewhere."""
+    teacher = pipeline.own_teacher
+    if teacher is None:
+        return []
+    weights = hashlib.sha256()
+    for name, value in teacher.state_dict().items():
+        weights.update(name.encode() + value.cpu().numpy().tobytes())
+    return [weights.hexdigest(), teacher.alpha_bar.tolist(), teacher.process.prediction]
+
+
+def _scenarios(pipeline: Pipeline) -> list[Any]:
+    """What the spec and the scenarios' files say, whatever they are called."""
+    recipe = pipeline.recipe
+    names = [name for name in (recipe.collect.scenario, recipe.collect.hole_scenario) if name]
+    return [pipeline.base_spec, *(find_task(recipe.task).scenario(name) for name in names)]
+
+
+def _section(recipe: Recipe, path: str) -> Any:
+    value: Any = recipe
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of the pipeline.
+
+    Attributes:
+        sections: of the recipe, which ``work`` reads; with the parents' keys and ``content`` they make the key.
+        files: patterns in the run folder of what ``work`` leaves, also half done; they go where the key has changed.
+        content: what else the result depends on.
+        outside: files outside the run folder without which the stage is not done.
+    """
+
+    name: str
+    work: Callable[[Pipeline], dict[str, Any] | None]
+    sections: tuple[str, ...] = ()
+    parents: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    content: Callable[[Pipeline], Any] = lambda pipeline: None
+    outside: Callable[[Pipeline], list[Path]] = lambda pipeline: []
+
+
+# "data" has no parent: only the dataset's content counts, wherever it came from
+STAGES = (
+    Stage("collect", _collect, ("task", "collect", "seed"), files=("dataset",), content=_scenarios),
+    Stage(
+        "data",
+        _settle_data,
+        ("data.normalise", "split", "observation", "seed"),
+        files=("split.json", "spec.json"),
+        content=lambda pipeline: [dataset_digest(pipeline.trajectories), pipeline.task_spec],
+    ),
+    Stage(
+        "teacher",
+        _train,
+        ("teacher", "seed"),
+        ("data",),
+        files=("teacher.*", "behaviour.*", "critic.*"),
+        content=_teacher_content,
+    ),
+    Stage("queries", _ask_teacher, ("queries", "seed"), ("teacher",), files=("queries.pt", "dynamics.*")),
+    Stage("distill", _distill, ("distill", "seed"), ("queries",), files=("student_k*", "progressive_*")),
+    Stage("calibrate", _calibrate, ("calibrate",), ("distill",), files=("calibration.json",)),
+    Stage(
+        "export",
+        _export,
+        ("task",),
+        ("calibrate",),
+        files=("losses.png",),
+        content=lambda pipeline: [versions(), str(_target(pipeline).resolve())],  # a newer exporter: another graph
+        outside=lambda pipeline: [_target(pipeline) / MANIFEST],
+    ),
+)
+
+
+# --- commands ------------------------------------------------------------------------------------
+
+RecipePath = Annotated[Path | None, tyro.conf.Positional]
+Overrides = Annotated[list[str], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="KEY=VALUE")]
+
+
+def shipped_recipe(recipe: Path | None) -> Path:
+    """The recipe that was named, or the one of the shipped task."""
+    return recipe or find_resource("export/pushing.yaml")
+
+
+def pipeline_command(
+    recipe: RecipePath = None,
+    set: Overrides = [],  # noqa: A002, B006
+    run_folder: Path | None = None,
+    output: Path | None = None,
+    last: tyro.conf.Suppress[str] = "export",
+) -> dict[str, Any]:
+    """Run the stages from dataset to bundle; unchanged ones are skipped, interrupted ones resume.
+
+    Args:
+        recipe: recipe YAML (default: the shipped export/pushing.yaml)
+        set: override, e.g. teacher.steps=5000; may be given again
+        run_folder: checkpoints and metrics (default: runs/TASK)
+        output: bundle folder (default: models/TASK)
+        last: stage after which to stop
+    """
+    content = load_recipe(shipped_recipe(recipe), set)
+    name = slug(content.task)
+    folder, target = run_folder or Path("runs") / name, output or Path("models") / name
+    stages = Pipeline(content, folder, target, ProgressPrinter()).run(last).record()
+    result: dict[str, Any] = {"seed": content.seed, "run_folder": str(folder), "stages": stages}
+    if last == "export":
+        result |= {"bundle": str(target), "bundle_sha256": stages["export"]["facts"]["bundle_sha256"]}
+        print(f"bundle {target}, SHA-256 {result['bundle_sha256']} (spec, graphs, calibration)")
+    return result
+
+
+collect_command = partial(pipeline_command, last="collect")
+train_command = partial(pipeline_command, last="teacher")
+distill_command = partial(pipeline_command, last="distill")
+calibrate_command = partial(pipeline_command, last="calibrate")
+export_command = partial(pipeline_command, last="export")

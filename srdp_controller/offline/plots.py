@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
+
+from srdp_controller.files import write_file
 
 
 def plot_losses(folder: Path, picture: Path) -> None:
@@ -29,6 +32,6 @@ def plot_losses(folder: Path, picture: Path) -> None:
         panel.legend(fontsize="small")
     for panel in list(panels.flat)[len(logs) :]:
         panel.set_visible(False)
-    temporary = picture.with_name(picture.stem + ".tmp" + picture.suffix)
-    figure.savefig(temporary, dpi=110)
-    temporary.replace(picture)
+    image = io.BytesIO()
+    figure.savefig(image, format=picture.suffix[1:], dpi=110)
+    write_file(picture, image.getvalue())

@@ -1,30 +1,46 @@
-"""Recipes: everything the offline pipeline needs to rebuild a bundle, one YAML per task."""
+"""Recipes: everything the offline pipeline needs to rebuild a bundle, one YAML per task.
+
+A stage of the pipeline is done again when the recipe sections that it reads have changed. A field marked
+``UNHASHED`` changes no result (how many processes work) and so never causes that.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from srdp_controller.errors import SrdpError, first_problem
-from srdp_controller.spec import PolicySpec, Strict
+from srdp_controller.spec import Strict
+
+UNHASHED = "changes no result"
+Processes = Annotated[int, Field(ge=1), UNHASHED]
 
 
 class CollectRecipe(Strict):
-    """The scripted expert's demonstrations."""
+    """An expert's demonstrations, recorded in the task's own world."""
 
     scenario: str = "nominal"
-    hole_scenario: str = Field(default="shifted", description="its regions are left out of the dataset")
+    hole_scenario: str = Field(default="", description="its regions are left out of the dataset; empty: nothing is")
+    expert: str = Field(default="", description="module:Class of an expert; empty: the task's own")
     episodes: int = Field(default=1000, ge=1)
-    disturbance: float = Field(default=0.05, ge=0.0, description="std of the executed perturbation [m/s]")
+    disturbance: float | None = Field(
+        default=None, ge=0.0, description="std of the executed perturbation [action units]; None: 10 % of each range"
+    )
     disturbance_time_s: float = Field(default=0.4, gt=0.0, description="its correlation time")
+    processes: Processes = 2
+
+
+class SplitRecipe(Strict):
+    """Shares of the trajectories that are kept from training."""
+
     calibration_share: float = Field(default=0.15, gt=0.0, lt=0.5)
     test_share: float = Field(default=0.1, gt=0.0, lt=0.5)
-    processes: int = Field(default=2, ge=1)
 
 
 class ObservationRecipe(Strict):
@@ -46,7 +62,10 @@ class DataRecipe(Strict):
     source: Literal["collect", "minari", "d4rl"] = "collect"
     dataset: str = Field(default="", description="Minari dataset id, or path of a D4RL-style HDF5 file")
     download: bool = Field(default=False, description="fetch a Minari dataset from the hub when it is not local")
-    spec: str = Field(default="", description="PolicySpec (JSON or YAML file) of a task that is not pushing")
+    spec: str = Field(default="", description="PolicySpec (JSON or YAML file); empty: the task's own")
+    normalise: Literal["spec", "data"] = Field(
+        default="spec", description="centre and scale: the spec's, or those of the training trajectories"
+    )
 
 
 class NetworkRecipe(Strict):
@@ -96,16 +115,10 @@ class TeacherRecipe(Strict):
 AugmentationKind = Literal["noise", "dropout", "latent", "imagination"]
 
 
-class DistillRecipe(Strict):
-    """Eq. 9 and 10: the composite loss's weights and the state distribution mu."""
+class QueryRecipe(Strict):
+    """What the teacher is asked before any student is trained: the states (mu) and how much of its chains is kept."""
 
-    method: Literal["trajectory", "progressive", "consistency"] = Field(
-        default="trajectory",
-        description="trajectory: teacher chains, then the whole chain (default, measured best); "
-        "progressive: section 4 (a), stage by stage; consistency: section 4 (b)",
-    )
     students: tuple[int, ...] = Field(default=(1, 2, 4, 8), description="step counts K; none: the teacher only")
-    # the states and the teacher's answers
     queries: int = Field(default=120_000, ge=1, description="cached teacher trajectories")
     teacher_timesteps: int = Field(
         default=0, ge=0, description="q_T: kept timesteps of a chain; 0 what the students need, 1 the action only"
@@ -117,6 +130,16 @@ class DistillRecipe(Strict):
     latent_noise: float = Field(default=0.3, ge=0.0, description="std in standard deviations of the latent")
     imagination_noise: float = Field(default=1.0, ge=0.0, description="std of the action's perturbation, normalised")
     imagination_steps: int = Field(default=3000, ge=1, description="training steps of the dynamics model")
+
+
+class DistillRecipe(QueryRecipe):
+    """Eq. 9 and 10: the students, their training, and the composite loss's weights."""
+
+    method: Literal["trajectory", "progressive", "consistency"] = Field(
+        default="trajectory",
+        description="trajectory: teacher chains, then the whole chain (default, measured best); "
+        "progressive: section 4 (a), stage by stage; consistency: section 4 (b)",
+    )
     # the student
     network: NetworkRecipe | None = Field(default=None, description="None: the teacher's, started from its weights")
     trunk_init: Literal["teacher", "fresh"] = "teacher"
@@ -139,13 +162,15 @@ class DistillRecipe(Strict):
     )
     anchor_weight: float = Field(default=1.0, ge=0.0, description="lambda_anc of the consistency method")
     consistency_levels: int = Field(default=20, ge=2, description="noise levels of the consistency method")
-    processes: int = Field(default=2, ge=1)
+    processes: Processes = 2
 
 
 class CalibrateRecipe(Strict):
     """Split conformal thresholds of the latent distance."""
 
-    alphas: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2)
+    alphas: tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...] = Field(
+        default=(0.01, 0.02, 0.05, 0.1, 0.2), min_length=1
+    )
 
 
 class Recipe(Strict):
@@ -155,13 +180,19 @@ class Recipe(Strict):
     seed: int = 0
     data: DataRecipe = DataRecipe()
     collect: CollectRecipe = CollectRecipe()
+    split: SplitRecipe = SplitRecipe()
     observation: ObservationRecipe = ObservationRecipe()
     teacher: TeacherRecipe = TeacherRecipe()
     distill: DistillRecipe = DistillRecipe()
     calibrate: CalibrateRecipe = CalibrateRecipe()
 
+    @property
+    def queries(self) -> QueryRecipe:
+        """The part of ``distill`` that says what the teacher is asked."""
+        return QueryRecipe.model_validate(self.distill.model_dump(include=set(QueryRecipe.model_fields)))
 
-def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe; ``overrides`` are ``section.key=value`` with YAML values.
 
     Raises:
@@ -173,7 +204,7 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
         raise SrdpError(f"{path}: no such recipe; the shipped ones lie in export/") from None
     except yaml.YAMLError as error:
         raise SrdpError(f"{path}: not valid YAML: {error}") from None
-    for override in overrides or []:
+    for override in overrides:
         key, separator, value = override.partition("=")
         if not separator:
             raise SrdpError(f"--set {override}: expected section.key=value")
@@ -189,25 +220,14 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
 
 
 def content_hash(*parts: Any) -> str:
-    """SHA-256 (hex) of JSON-serialisable parts and pydantic models."""
-    digest = hashlib.sha256()
-    for part in parts:
-        data = part.model_dump(mode="json") if isinstance(part, BaseModel) else part
-        digest.update(json.dumps(data, sort_keys=True).encode())
-    return digest.hexdigest()
+    """SHA-256 (hex) of JSON-serialisable parts and pydantic models, without their ``UNHASHED`` fields."""
+    return hashlib.sha256(json.dumps([_plain(part) for part in parts], sort_keys=True).encode()).hexdigest()
 
 
-def load_spec(path: Path) -> PolicySpec:
-    """A ``PolicySpec`` from a JSON or YAML file.
-
-    Raises:
-        SrdpError: the file is missing or not a valid spec.
-    """
-    try:
-        return PolicySpec.model_validate(yaml.safe_load(path.read_text()))
-    except OSError as error:
-        raise SrdpError(f"data.spec {path}: {error.strerror or error}") from None
-    except yaml.YAMLError as error:
-        raise SrdpError(f"data.spec {path}: not valid YAML: {error}") from None
-    except ValidationError as error:
-        raise SrdpError(f"data.spec {path}: {first_problem(error)}") from None
+def _plain(part: Any) -> Any:
+    if isinstance(part, BaseModel):
+        fields = type(part).model_fields.items()
+        return {name: _plain(getattr(part, name)) for name, field in fields if UNHASHED not in field.metadata}
+    if isinstance(part, dict):
+        return {str(key): _plain(value) for key, value in part.items()}
+    return [_plain(value) for value in part] if isinstance(part, list | tuple) else part

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import json
-import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from srdp_controller.errors import SrdpError
-from srdp_controller.offline.collect import DATASET
-from srdp_controller.offline.parallel import Backend, run_parallel
-from srdp_controller.offline.pipeline import Run, run_pipeline
+from srdp_controller.offline.parallel import run_parallel
+from srdp_controller.offline.pipeline import Overrides, Pipeline, RecipePath, shipped_recipe
 from srdp_controller.offline.recipe import Recipe, load_recipe
-from srdp_controller.progress import Report
+from srdp_controller.progress import ProgressPrinter
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Variant:
     recipe: Recipe
 
 
-def variants(recipe: Path, base: list[str], vary: list[str], seeds: list[int]) -> list[Variant]:
+def variants(recipe: Path, base: Sequence[str], vary: Sequence[str], seeds: Sequence[int]) -> list[Variant]:
     """Every combination of ``vary`` (``section.key=v1,v2``; values may be YAML lists in []) and seeds.
 
     Raises:
@@ -56,35 +56,6 @@ def _split_values(values: str) -> list[str]:
     return parts
 
 
-def take_over(run: Run, source: Path) -> list[str]:
-    """Hard-link every completed stage of ``source`` whose inputs are this run's too; returns their names."""
-    record_path = source / "stages.json"
-    if not record_path.exists():
-        return []
-    theirs: dict[str, Any] = json.loads(record_path.read_text())
-    keys = {"collect": run.dataset_key, "teacher": run.teacher_key, "queries": run.query_key}
-    files = {
-        "collect": [
-            *(path.relative_to(source) for path in (source / "dataset" / DATASET).rglob("*") if path.is_file())
-        ],
-        "teacher": [Path("teacher.pt"), Path("teacher.jsonl"), Path("teacher.key")],
-        "queries": [Path("queries.pt"), Path("queries.key")],
-    }
-    mine, taken = run.record(), []
-    for name, key in keys.items():
-        if name in mine or theirs.get(name, {}).get("key") != key:
-            continue
-        for file in files[name]:
-            target = run.folder / file
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if not target.exists() and (source / file).exists():
-                os.link(source / file, target)
-        mine[name] = theirs[name]
-        taken.append(name)
-    (run.folder / "stages.json").write_text(json.dumps(mine, indent=1))
-    return taken
-
-
 @dataclass(frozen=True)
 class _Task:
     variant: Variant
@@ -100,36 +71,57 @@ class _Task:
                 "collect": recipe.collect.model_copy(update={"processes": 1}),
             }
         )
-        run = Run(alone, self.folder, lambda *_: None)
+        pipeline = Pipeline(alone, self.folder, threads=1)
         if self.base is not None:
-            take_over(run, self.base)
-        run_pipeline(alone, self.folder, self.folder / "bundle", lambda *_: None, self.last, threads=1)
+            pipeline.take_over(self.base)
+        pipeline.run(self.last)
         return {
             "name": self.variant.name,
             "overrides": list(self.variant.overrides),
             "seed": recipe.seed,
             "run_folder": str(self.folder),
-            "metrics": run.last_metrics(),
-            "seconds": {name: stage["facts"]["seconds"] for name, stage in run.record().items()},
+            "metrics": pipeline.last_metrics(),
+            "seconds": {name: stage["facts"]["seconds"] for name, stage in pipeline.record().items()},
         }
 
 
-def sweep(
-    found: list[Variant],
-    folder: Path,
-    *,
-    last: str,
-    base: Path | None,
-    processes: int,
-    backend: Backend,
-    cluster: str | None,
-    report: Report,
-) -> list[dict[str, Any]]:
-    """Run the pipeline of every variant up to stage ``last``; finished stages are skipped when run again."""
-    tasks = [_Task(variant, folder / variant.name, base, last) for variant in found]
-    rows = []
-    for row in run_parallel(tasks, processes=processes, backend=backend, cluster=cluster):
+def sweep_command(
+    recipe: RecipePath = None,
+    set: Overrides = [],  # noqa: A002, B006
+    vary: Annotated[list[str], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="KEY=V1,V2")] = [],  # noqa: B006
+    seeds: str = "0",
+    last: Literal["collect", "data", "teacher", "queries", "distill", "calibrate", "export"] = "export",
+    base: Path | None = None,
+    run_folder: Path = Path("runs/sweep"),
+    processes: int = 2,
+) -> dict[str, Any]:
+    """Run the pipeline over settings and seeds, in parallel; run it again to go on.
+
+    Example: srdp sweep --vary distill.latent_weight=0,0.1 --seeds 0,1,2 --base runs/pushing
+
+    Args:
+        recipe: recipe YAML (default: the shipped export/pushing.yaml)
+        set: override, e.g. distill.steps=5000; may be given again
+        vary: values to try; may be given again
+        seeds: recipe seeds, with commas
+        last: stage after which to stop
+        base: run folder whose unchanged stages are taken over
+        run_folder: has one run folder for each combination
+        processes: how many work beside each other
+    """
+    try:
+        numbers = [int(part) for part in seeds.split(",")]
+    except ValueError:
+        raise SrdpError(f"--seeds {seeds}: expected whole numbers with commas between, e.g. 0,1,2") from None
+    found = variants(shipped_recipe(recipe), set, vary, numbers)
+    base = base.resolve() if base else None
+    tasks = [_Task(variant, run_folder.resolve() / variant.name, base, last) for variant in found]
+    report, rows = ProgressPrinter(), []
+    for row in run_parallel(tasks, processes=processes):
         rows.append(row)
         report("sweep", len(rows), len(tasks), row["name"])
     order = {variant.name: index for index, variant in enumerate(found)}
-    return sorted(rows, key=lambda row: order[row["name"]])
+    rows.sort(key=lambda row: order[row["name"]])
+    for row in rows:
+        print(f"{row['name']:<48} { {name: round(metric['loss'], 5) for name, metric in row['metrics'].items()} }")
+    return {"seed": None, "rows": rows}

@@ -7,9 +7,9 @@ continues to the same weights as one that was not.
 from __future__ import annotations
 
 import copy
+import io
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,20 +17,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-# step, generator, averaged model -> loss and the parts that are logged
+from srdp_controller.files import write_file
 from srdp_controller.progress import Progress
 
+# step, generator, averaged model -> loss and the parts that are logged
 Loss = Callable[[int, torch.Generator, nn.Module], tuple[Tensor, dict[str, float]]]
 
 
 def save_atomically(state: object, path: Path) -> None:
-    """Write a torch file under a temporary name, flush it to disk, then rename it."""
-    temporary = path.with_suffix(path.suffix + ".tmp")
-    with temporary.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """Write a torch file, whole or not at all."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_file(path, buffer.getvalue())
 
 
 def load_state(path: Path) -> dict[str, object]:

@@ -86,23 +86,23 @@ class Denoiser(nn.Module, ABC):
     def predict(self, a: Tensor, context: Tensor, time: Tensor) -> Tensor:
         """The network's output (B, A) at a_t (B, A), context (B, C) and time features (B, F) or (F,)."""
 
-    def free(self, context: Tensor) -> Tensor | None:
+    def mask(self, context: Tensor) -> Tensor | None:
         """Which entries of the chunk (B, A) are the policy's to choose: 1 or 0; None where all are."""
         return None
 
-    def finish(self, a: Tensor, context: Tensor) -> Tensor:
-        """Last touch on a sampled a_0 (B, A); the identity unless part of the chunk is given."""
+    def with_prefix(self, a: Tensor, context: Tensor) -> Tensor:
+        """A sampled a_0 (B, A) with the given part of the chunk, its prefix, in place; a itself where none is given."""
         return a
 
-    # The exporter calls these two; a network whose biases can be folded into constants overrides them.
+    # The exporter calls these two; a network that can fold a layer's bias into the timesteps' share overrides them.
 
-    def constants(self, t: Tensor) -> Tensor:
-        """Time features (n, F) as ``evaluate`` wants them."""
+    def folded_time_features(self, t: Tensor) -> Tensor:
+        """Time features (n, F) of timesteps t (n,) as ``predict_folded`` wants them: constants of the graph."""
         return self.time_features(t)
 
-    def evaluate(self, a: Tensor, context: Tensor, constants: Tensor) -> Tensor:
-        """``predict``, arranged for the exported graph."""
-        return self.predict(a, context, constants)
+    def predict_folded(self, a: Tensor, context: Tensor, folded: Tensor) -> Tensor:
+        """``predict`` with ``folded_time_features``."""
+        return self.predict(a, context, folded)
 
 
 class DiffusionTeacher(Denoiser):
@@ -156,7 +156,7 @@ class DiffusionTeacher(Denoiser):
             return self.process.epsilon(a, predicted, alpha_bar[t] ** 0.5, (1.0 - alpha_bar[t]) ** 0.5)
 
         a, kept = ddim(predict, noise, alpha_bar, tau, keep)
-        a = self.finish(a, context)
+        a = self.with_prefix(a, context)
         if 0 in keep:
             kept[-1] = a
         return a, kept

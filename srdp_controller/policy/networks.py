@@ -177,8 +177,8 @@ class SrdpNetwork(Denoiser):
             context[:, hidden + self.action_dim :],
         )
 
-    def free(self, context: Tensor) -> Tensor | None:
-        """Which entries of the chunk (B, A) are not given: 1 or 0; None where all are free."""
+    def mask(self, context: Tensor) -> Tensor | None:
+        """Which entries of the chunk (B, A) are not given: 1 or 0; None where none is given."""
         return None if self.prefix is None else 1.0 - self._split(context)[2]
 
     def inpaint(self, a: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
@@ -188,7 +188,7 @@ class SrdpNetwork(Denoiser):
         share, given, known = self._split(context)
         return given + a * (1.0 - known), share
 
-    def finish(self, a: Tensor, context: Tensor) -> Tensor:
+    def with_prefix(self, a: Tensor, context: Tensor) -> Tensor:
         """Put the given entries into a sampled a_0 (B, A)."""
         return self.inpaint(a, context)[0]
 
@@ -217,18 +217,18 @@ class SrdpNetwork(Denoiser):
             time = time[..., :hidden]
         return self.head.features(a, context, time)
 
-    def constants(self, t: Tensor) -> Tensor:
+    def folded_time_features(self, t: Tensor) -> Tensor:
         """Time features with the first layer's own bias folded in."""
         features = self.time_features(t)
         bias = self.head.from_action.bias
         return features + nn.functional.pad(bias, (0, features.shape[1] - len(bias)))
 
-    def evaluate(self, a: Tensor, context: Tensor, constants: Tensor) -> Tensor:
+    def predict_folded(self, a: Tensor, context: Tensor, folded: Tensor) -> Tensor:
         """``predict`` with one addition less a step."""
         a, context = self.inpaint(a, context)
         if isinstance(self.trunk, ActionTimeTrunk):
             hidden = self.head.from_latent.out_features
-            latent = self.trunk(a, context, constants[..., hidden:])
-            context, constants = self.head.condition(latent), constants[..., :hidden]
-        first = nn.functional.linear(a, self.head.from_action.weight) + (context + constants)
+            latent = self.trunk(a, context, folded[..., hidden:])
+            context, folded = self.head.condition(latent), folded[..., :hidden]
+        first = nn.functional.linear(a, self.head.from_action.weight) + (context + folded)
         return self.head.layers(first)

@@ -94,7 +94,7 @@ class Student(SrdpNetwork):
         for k in range(self.steps, 0, -1):
             fresh = noise[:, self.steps - k + 1] if self.resample and k > 1 else None
             a = self.step(a, self.predict(a, context, biases[k]), k, fresh)
-        return self.finish(a, context)
+        return self.with_prefix(a, context)
 
     def forward(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Chunk (B, A) and latent in the teacher's space (B, latent), all normalised."""

@@ -78,8 +78,8 @@ class SrdpTeacher(SrdpNetwork, DiffusionTeacher):
             context = self.context_of_latent(latent, observation)
             predicted = self.predict(noisy, context, self.time_features(t))
         error = (predicted - target).square()
-        free = self.free(context)
-        denoising = error.mean() if free is None else (error * free).sum() / free.sum().clamp(min=1.0)
+        mask = self.mask(context)
+        denoising = error.mean() if mask is None else (error * mask).sum() / mask.sum().clamp(min=1.0)
         wanted = observation if reconstruction_target is None else reconstruction_target
         reconstruction = (self.reconstruction(latent) - wanted).square().mean()
         total = denoising + reconstruction_weight * reconstruction
@@ -89,4 +89,4 @@ class SrdpTeacher(SrdpNetwork, DiffusionTeacher):
         else:
             clean = signal * noisy - noise * predicted
         parts = {"denoising": float(denoising.detach()), "reconstruction": float(reconstruction.detach())}
-        return total, parts, self.finish(clean.clamp(-CLIP, CLIP), context)
+        return total, parts, self.with_prefix(clean.clamp(-CLIP, CLIP), context)

@@ -40,7 +40,7 @@ def test_an_engine_of_another_graph_under_the_same_name_is_refused(tmp_path, key
 def test_engines_of_graphs_that_the_bundle_no_longer_has_are_swept_away(tmp_path, bundle, key):
     kept = engine_cache.store(tmp_path, key, b"plan", {})
     gone = engine_cache.store(tmp_path, EngineKey(**{**key.__dict__, "graph_sha256": "0" * 64}), b"plan", {})
-    assert engine_cache.sweep(tmp_path, bundle) == [gone]
+    assert engine_cache.delete_outdated(tmp_path, bundle) == [gone]
     assert kept.exists() and len(list(tmp_path.iterdir())) == 2
 
 

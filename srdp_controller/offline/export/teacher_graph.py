@@ -48,12 +48,21 @@ def read_process(model: onnx.ModelProto) -> tuple[np.ndarray, str]:
     return np.concatenate([[1.0], first**-2 if prediction == "epsilon" else first**2]), prediction
 
 
-def skip_steps(model: onnx.ModelProto, steps: int) -> onnx.ModelProto:
-    """The teacher graph with ``steps`` DDIM steps at evenly skipped timesteps (section 4 a)."""
+def levels(steps: int, first_level: int) -> list[int]:
+    """``steps`` timesteps evenly from ``first_level`` down, the last above 0."""
+    return [round(k * first_level / steps) for k in range(steps, 0, -1)]
+
+
+def skip_steps(model: onnx.ModelProto, steps: int, first_level: int | None = None) -> onnx.ModelProto:
+    """The teacher graph with ``steps`` DDIM steps at evenly skipped timesteps (section 4 a).
+
+    ``first_level`` is the timestep at which its first step takes the noise (T where none is given): where
+    almost nothing is left of the signal, one long step from T predicts next to nothing.
+    """
     table, bias = _tables(model)
     alpha_bar, prediction = read_process(model)
     total = len(table)
-    tau = np.array([round(k * total / steps) for k in range(steps, -1, -1)])
+    tau = np.array([*levels(steps, total if first_level is None else first_level), 0])
     return _replace(
         model,
         {

@@ -18,7 +18,7 @@ from srdp_controller.engines.engine import Engine
 from srdp_controller.engines.providers import EngineOptions, create_engine, usable_providers
 from srdp_controller.errors import EngineError, SrdpError
 
-# largest difference of an action [SI] or latent; half precision keeps about three digits
+# largest difference of an action [SI; of its scale where that is above 1] or latent; half precision: three digits
 TOLERANCES = {"fp32": 5e-4, "fp16": 2e-2}
 
 
@@ -51,6 +51,7 @@ def verify_bundle(
     bundle = load_bundle(folder)
     bundle.calibration()
     centre, scale = bundle.spec.observation_normalisation()
+    units = (np.maximum(1.0, bundle.spec.action_normalisation()[1]), 1.0)
     policies: dict[str, Any] = {}
     left_out: dict[str, str] = {}
     for name, entry in bundle.content.policies.items():
@@ -79,7 +80,7 @@ def verify_bundle(
             for i in range(samples):
                 engine.observation[0], engine.noise[0] = states[i], noise[i]
                 engine.run()
-                for found, expected in zip((engine.action, engine.latent), wanted[i], strict=True):
-                    worst = max(worst, float(np.abs(found - expected).max()))
+                for found, expected, unit in zip((engine.action, engine.latent), wanted[i], units, strict=True):
+                    worst = max(worst, float((np.abs(found - expected) / unit).max()))
             policies[name][provider] = {"max_abs_error": worst, "tolerance": tolerance, "passed": worst <= tolerance}
     return {"policies": policies, "hashes_ok": True, "left_out": left_out}

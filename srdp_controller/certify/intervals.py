@@ -1,0 +1,37 @@
+"""95 % intervals, by scipy: of a share, of a mean, of a ratio of means."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import stats
+
+RESAMPLES = 1000
+
+
+def success_interval(successes: int, trials: int) -> list[float]:
+    """Wilson's score interval [low, high] of a share; [0, 1] without trials."""
+    if trials == 0:
+        return [0.0, 1.0]
+    interval = stats.binomtest(successes, trials).proportion_ci(method="wilson")
+    return [float(interval.low), float(interval.high)]
+
+
+def mean_interval(values: np.ndarray, rng: np.random.Generator) -> list[float]:
+    """Percentile bootstrap interval [low, high] of the mean of ``values`` (n,)."""
+    return _bootstrap((values,), lambda x, axis: x.mean(axis=axis), rng)
+
+
+def ratio_interval(values: np.ndarray, floor: np.ndarray, rng: np.random.Generator) -> list[float]:
+    """Percentile bootstrap interval [low, high] of mean(values) / mean(floor), pairs (n,) drawn together."""
+    return _bootstrap((values, floor), lambda x, y, axis: x.mean(axis=axis) / y.mean(axis=axis), rng)
+
+
+def _bootstrap(data: tuple[np.ndarray, ...], statistic: object, rng: np.random.Generator) -> list[float]:
+    if len(data[0]) < 2:  # one value says nothing of its spread
+        value = float(statistic(*data, axis=0))  # type: ignore[operator]
+        return [value, value]
+    found = stats.bootstrap(
+        data, statistic, paired=len(data) > 1, vectorized=True, n_resamples=RESAMPLES, method="percentile", rng=rng
+    )
+    interval = found.confidence_interval
+    return [float(interval.low), float(interval.high)]

@@ -1,0 +1,98 @@
+"""States at which policies are compared: visited in fresh episodes, so that they are held out by construction."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from srdp_controller.certify.divergences import two_modes
+from srdp_controller.errors import SrdpError
+from srdp_controller.evaluation.policies import Policy
+from srdp_controller.evaluation.rollout import Driver, rollout
+from srdp_controller.progress import Progress
+from srdp_controller.simulation.observed import ObservedWorld
+from srdp_controller.spec import PolicySpec
+from srdp_controller.tasks.task import Task
+
+KINDS = ("test", "shifted", "augmented", "bimodal")
+AUGMENTATION = 0.15
+BIMODAL_SAMPLES = 64
+BIMODAL_CANDIDATES = 12  # visited states for each one that is wanted
+
+
+def visited_states(
+    task: Task, spec: PolicySpec, scenario: str, episodes: int, seed: int, teacher: Policy | None = None
+) -> np.ndarray:
+    """Observations (n, obs_dim) at every control step along fresh episodes of the task's expert, or of the teacher.
+
+    Raises:
+        SrdpError: the task has no world, or neither an expert nor a teacher is there.
+    """
+    if task.expert(np.random.default_rng(seed)) is None and teacher is not None:
+        seeds = [1_000 * seed + episode for episode in range(episodes)]
+        values = {"update_rate": 1.0 / spec.step_s, "abstain.enabled": False}
+        driven = rollout(task, scenario, Driver(teacher), seeds, spec=spec, values=values, keep_steps=True)
+        return np.stack([step.observation for episode in driven for step in episode.steps])
+    observed = ObservedWorld(task.make_world(task.scenario(scenario)), spec)
+    world = observed.world
+    ticks = max(1, round(spec.step_s / world.tick_s))
+    states: list[np.ndarray] = []
+    for episode in range(episodes):
+        observed.reset(np.random.default_rng([seed, 77, episode]))
+        expert = task.require_expert(np.random.default_rng([seed, 78, episode]))
+        expert.reset()
+        while not world.outcome.finished:
+            states.append(observed.observation)
+            observed.send([float(value) for value in expert.act(world.truth)])
+            for _ in range(ticks):
+                observed.tick()
+    world.close()
+    return np.stack(states)
+
+
+def draw_states(
+    task: Task,
+    spec: PolicySpec,
+    kind: str,
+    count: int,
+    seed: int,
+    teacher: Policy | None = None,
+    augmentation: float = AUGMENTATION,
+) -> np.ndarray:
+    """``count`` states (count, obs_dim), raw SI, of the given kind (``bimodal`` ones are drawn like ``test``).
+
+    ``shifted`` are visited in the task's scenario of that name; ``augmented`` are disturbed by ``augmentation``
+    times each component's scale.
+
+    Raises:
+        SrdpError: there is no such kind, or the task lacks what is needed for it.
+    """
+    if kind not in KINDS:
+        raise SrdpError(f"--states {kind}: choose one of: {', '.join(KINDS)}")
+    rng = np.random.default_rng([seed, 79])
+    scenario = "shifted" if kind == "shifted" else "nominal"
+    states = visited_states(task, spec, scenario, max(10, count // 12), seed, teacher)
+    states = states[rng.choice(len(states), size=count, replace=len(states) < count)]
+    if kind == "augmented":
+        _, scale = spec.observation_normalisation()
+        noise = augmentation * scale * rng.standard_normal(states.shape)
+        states[:, spec.sensor_indices()] += noise[:, spec.sensor_indices()].astype(np.float32)
+    return states.astype(np.float32)
+
+
+def bimodal_states(teacher: Policy, states: np.ndarray, seed: int, progress: Progress) -> np.ndarray:
+    """Those states (n, obs_dim) at which a sample of the teacher's chunks has two modes.
+
+    Raises:
+        SrdpError: there are fewer than four.
+    """
+    rng = np.random.default_rng([seed, 84])
+    kept = []
+    for index, state in enumerate(states):
+        noise = rng.standard_normal((BIMODAL_SAMPLES, *teacher.noise_shape)).astype(np.float32)
+        chunks = teacher.actions(np.repeat(state[None], BIMODAL_SAMPLES, axis=0), noise)
+        if two_modes(chunks.reshape(BIMODAL_SAMPLES, -1)) is not None:
+            kept.append(state)
+        progress(index + 1, len(states), f"{len(kept)} with two modes")
+    if len(kept) < 4:
+        raise SrdpError(f"--states bimodal: {len(kept)} of {len(states)} states have two modes; raise --count")
+    return np.stack(kept)

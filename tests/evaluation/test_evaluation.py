@@ -1,0 +1,188 @@
+"""The evaluation's commands: closed loop, baselines, fidelity, tables."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pybullet", reason="needs the simulation: make setup")
+pytest.importorskip("onnx", reason="baselines are made of the teacher's graph")
+
+from srdp_controller.benchmarks import deployment
+from srdp_controller.errors import SrdpError
+from srdp_controller.evaluation import baselines, closed_loop, states, table
+from srdp_controller.evaluation.fidelity import evaluate_fidelity
+from srdp_controller.evaluation.latency import measure_inference
+from srdp_controller.tasks.pushing.task import PushingTask
+
+TASK = PushingTask()
+
+
+def silent(*now):
+    """No progress."""
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """A scenario that ends after two seconds."""
+    path = tmp_path_factory.mktemp("scenario") / "short.yaml"
+    path.write_text("name: short\ntime_limit_s: 2.0\n")
+    return str(path)
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """A results folder, and a search for starting levels that is over soon."""
+    monkeypatch.setattr(baselines, "CALIBRATION_EPISODES", 2)
+    monkeypatch.setattr(baselines, "CALIBRATION_STATES", 8)
+    monkeypatch.setattr(baselines, "EARLIEST", 0.88)
+    return tmp_path / "eval"
+
+
+def test_the_closed_loop_has_the_contracts_keys_whatever_the_number_of_processes(bundle, short, monkeypatch):
+    monkeypatch.setattr(closed_loop, "BLOCK", 2)
+    one, two = (closed_loop.evaluate(bundle, "student_k1", short, 4, processes=n) for n in (1, 2))
+    assert one == two
+    wanted = "task policy scenario episodes successes success_rate success_interval update_rate_hz latency_ms "
+    wanted += "mean_episode_s metrics abstentions interventions modes"
+    assert set(wanted.split()) <= set(one)
+    assert one["task"] == "pushing" and one["episodes"] == 4 and one["latency_ms"] == 0.0
+    assert one["metrics"]["post_contacts"] >= 0 and one["mean_episode_s"] <= 2.0
+    assert sum(one["modes"].values()) == one["cycles"]
+    low, high = one["success_interval"]
+    assert low <= one["success_rate"] <= high
+    assert "4" in closed_loop.describe(one)
+
+
+def test_closed_loop_refuses_what_makes_no_sense(bundle):
+    with pytest.raises(SrdpError, match="--episodes 0"):
+        closed_loop.evaluate(bundle, "student_k1", "nominal", 0)
+    with pytest.raises(SrdpError, match="student_k3"):
+        closed_loop.evaluate(bundle, "student_k3", "nominal", 1, processes=1)
+    with pytest.raises(SrdpError, match="no task 'juggling'"):
+        closed_loop.evaluate(bundle, "student_k1", "nominal", 1, task="juggling")
+
+
+def test_measured_latencies_come_from_this_machine(bundle):
+    measured = measure_inference(bundle, ["student_k1", "ddim_k2@95"], rounds=2)
+    assert all(len(times) >= 50 and 1e-6 < times[0] <= times[-1] < 0.1 for times in measured.values())
+    result = closed_loop.evaluate(bundle, "student_k1", "nominal", 1, latency="measured", processes=1)
+    assert 0.0 < result["latency_ms"] <= result["latency_p99_ms"] < 100.0
+
+
+def test_a_sampler_starts_where_it_comes_nearest_to_the_teacher(bundle, results):
+    told = []
+    full = baselines.with_level(bundle, TASK, "ddim_k1", results, lambda *now: told.append(now))
+    level = int(full.removeprefix("ddim_k1@"))
+    assert 88 <= level <= 93  # at 100 nothing is left of the signal
+    content = json.loads((results / "pushing" / "starting_levels.json").read_text())
+    assert content["levels"] == {"ddim_k1": level} and content["commit"] and content["teacher"]
+    distances = content["sliced_wasserstein"]["ddim_k1"]
+    assert distances[str(level)] < 0.2 * distances["100"]
+    told.clear()
+    assert baselines.with_level(bundle, TASK, "ddim_k1", results, lambda *now: told.append(now)) == full
+    assert not told  # remembered
+    assert baselines.with_level(bundle, TASK, "student_k1", results, silent) == "student_k1"
+
+
+def test_both_samplers_end_at_the_teachers_own_answer_with_as_many_steps(bundle):
+    rng = np.random.default_rng(0)
+    observation = states.visited_states(TASK, bundle.spec, "nominal", 1, 5)[:6]
+    teacher = baselines.load_policy(bundle, "teacher")
+    noise = rng.standard_normal((len(observation), *teacher.noise_shape)).astype(np.float32)
+    expected = teacher.actions(observation, noise)
+    ddim = baselines.load_policy(bundle, "ddim_k100").actions(observation, noise)
+    np.testing.assert_allclose(ddim, expected, atol=1e-5)
+    pytest.importorskip("diffusers")
+    dpm = baselines.load_policy(bundle, "dpm_k20@97").actions(observation, noise)
+    assert np.abs(dpm - expected).mean() < 0.01
+
+
+@pytest.mark.parametrize("name", ["ddim_k0", "ddim_k101", "ddim_k8@4", "dpm_k2@101", "ddim_kx"])
+def test_samplers_that_cannot_be_are_refused(bundle, name):
+    with pytest.raises(SrdpError, match=name):
+        baselines.load_policy(bundle, name)
+
+
+def test_fidelity_compares_students_and_baselines_with_the_teacher(bundle, results, monkeypatch):
+    monkeypatch.setattr(baselines, "EARLIEST", 0.98)
+    pytest.importorskip("diffusers")
+    result = evaluate_fidelity(bundle, "test", 8, 16, results=results, report=silent)
+    assert set(result["policies"]) == {"student_k1", "student_k2", "student_k4", "student_k8"}
+    assert {"ddim_k1", "ddim_k8", "dpm_k4"} <= set(result["baselines"])
+    wanted = "sliced_wasserstein sliced_wasserstein_interval ratio_to_floor mmd tv_lower mode_coverage "
+    wanted += "mode_coverage_of_teacher matched_noise_rmse"
+    for entry in (*result["policies"].values(), *result["baselines"].values()):
+        assert set(wanted.split()) <= set(entry)
+        low, high = entry["sliced_wasserstein_interval"]
+        assert low <= entry["sliced_wasserstein"] <= high
+    assert result["baselines"]["ddim_k1"]["starting_level"] == 98
+    assert result["policies"]["student_k4"]["ratio_to_floor"] < 2.0
+
+
+def test_bimodal_states_are_those_where_the_teacher_has_two_modes(bundle):
+    teacher = baselines.load_policy(bundle, "student_k4")  # faster than the teacher
+    drawn = states.draw_states(TASK, bundle.spec, "bimodal", 400, 0)
+    kept = states.bimodal_states(teacher, drawn, 0, silent)
+    assert 4 <= len(kept) < len(drawn)
+    with pytest.raises(SrdpError, match="choose one of"):
+        states.draw_states(TASK, bundle.spec, "odd", 4, 0)
+
+
+def test_states_of_a_task_without_an_expert_are_visited_by_the_teacher(bundle, monkeypatch):
+    monkeypatch.setattr(PushingTask, "expert", lambda self, rng: None)
+    teacher = baselines.load_policy(bundle, "student_k1")
+    visited = states.visited_states(PushingTask(), bundle.spec, "nominal", 1, 0, teacher)
+    assert len(visited) > 40 and visited.shape[1] == bundle.spec.obs_dim
+    with pytest.raises(SrdpError, match="has no expert"):
+        states.visited_states(PushingTask(), bundle.spec, "nominal", 1, 0)
+
+
+def test_a_table_goes_on_where_it_was_interrupted(model_dir, results, monkeypatch):
+    calls = []
+
+    def evaluate(bundle, policy, scenario, episodes, **rest):
+        calls.append((policy, scenario))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return {"policy": policy, "scenario": scenario}
+
+    monkeypatch.setattr(table, "evaluate", evaluate)
+    monkeypatch.setattr(table, "describe", lambda row: row["policy"])
+    arguments = {"policies": ("teacher", "ddim_k1"), "scenarios": ("nominal", "shifted"), "results": results}
+    with pytest.raises(KeyboardInterrupt):
+        table.table(model_dir, **arguments)
+    result = table.table(model_dir, **arguments)
+    assert calls[2:] == [("teacher", "shifted"), ("teacher", "shifted"), ("ddim_k1", "shifted")]
+    assert len(result["rows"]) == 4
+    assert json.loads((results / "pushing" / "closed_loop.json").read_text())["rows"] == result["rows"]
+    table.table(model_dir, **arguments, seed=1)  # another seed: everything anew
+    assert len(calls) == 9
+
+
+def test_every_scenario_of_the_task_but_the_faulty_ones_is_in_the_table():
+    names = table.scenarios_of(TASK)
+    assert names[0] == "nominal" and {"shifted", "noisy", "delayed"} <= set(names) and "faulty" not in names
+
+
+def test_the_deployment_benchmark_drives_every_setting(model_dir, short, tmp_path):
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "picture.png"
+    result = deployment.deployment(
+        Path(model_dir), scenario=short, rates=(20.0, 50.0), slower=(1.0,), episodes=1, processes=1, picture=picture
+    )
+    labels = {row["label"] for row in result["table"]}
+    assert {"teacher, in the loop", "teacher, real-time chunking", "student_k1, in the loop"} <= labels
+    assert len(result["table"]) == 6 * 2 + 2 + 5 * 2
+    assert all(row["age_ms"]["p50"] > 10 and row["command_jerk"] > 0.0 for row in result["table"])
+    assert picture.stat().st_size > 10_000
+
+
+def test_jerk_is_the_same_at_every_rate_of_a_smooth_command():
+    seconds = np.arange(0, 4, 1 / 240)
+    smooth = np.stack([np.sin(2 * np.pi * 0.5 * seconds), 0 * seconds], axis=1)
+    held = smooth[(np.arange(len(seconds)) // 12) * 12]  # a command sent at 20 Hz
+    expected = (2 * np.pi * 0.5) ** 2 / np.sqrt(2)
+    assert deployment.command_jerk(smooth, 1 / 240) == pytest.approx(expected, rel=0.05)
+    assert deployment.command_jerk(held, 1 / 240) == pytest.approx(expected, rel=0.05)

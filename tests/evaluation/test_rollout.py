@@ -1,0 +1,161 @@
+"""The controller's cycle in virtual time: what an episode depends on, what late policies cost, who drives when."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pybullet", reason="needs the simulation: make setup")
+
+from srdp_controller.errors import SrdpError
+from srdp_controller.evaluation.policies import Policy, bundled, without_latent
+from srdp_controller.evaluation.rollout import Driver, rollout
+from srdp_controller.spec import PolicySpec
+from srdp_controller.tasks.pushing.task import PushingTask
+from srdp_controller.tasks.task import Task, find_task
+
+TASK = PushingTask()
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """A scenario that ends after a second."""
+    path = tmp_path_factory.mktemp("scenario") / "short.yaml"
+    path.write_text("name: short\ntime_limit_s: 1.0\n")
+    return str(path)
+
+
+class Scripted:
+    """Answers every evaluation with chunks of its number, and keeps what it was shown."""
+
+    def __init__(self, spec, apart=0.0):
+        self.spec, self.apart, self.batches, self.noise = spec, apart, [], set()
+
+    def policy(self):
+        return Policy("scripted", (1, self.spec.horizon, self.spec.act_dim), self.evaluate)
+
+    def evaluate(self, observation, noise):
+        self.batches.append(len(observation))
+        self.noise.update(float(value) for value in noise[:, 0, 0, 0])
+        chunk = np.zeros((len(observation), self.spec.horizon, self.spec.act_dim), np.float32)
+        chunk[:, :, 0] = 0.1
+        latent = np.zeros((len(observation), 1), np.float32)
+        return chunk, latent, latent + self.apart
+
+
+def test_an_episode_depends_on_its_seed_alone(bundle):
+    driver = Driver(bundled(bundle, "student_k2"))
+
+    def driven(seeds, robots):
+        episodes = rollout(TASK, "nominal", driver, seeds, spec=bundle.spec, robots=robots)
+        return {episode.seed: (episode.outcome.duration_s, episode.commands) for episode in episodes}
+
+    one, many = driven([1, 2, 3], robots=1), driven([3, 2, 1], robots=3)
+    for seed, (duration, commands) in one.items():
+        assert duration == many[seed][0]
+        np.testing.assert_array_equal(commands, many[seed][1])
+
+
+def test_nominal_episodes_succeed_and_raise_no_alarm_at_their_beginnings(bundle):
+    threshold = bundle.calibration().threshold("student_k4", 0.01)
+    driver = Driver(bundled(bundle, "student_k4"), teacher=bundled(bundle, "teacher"), threshold=threshold)
+    episodes = rollout(TASK, "nominal", driver, range(8), spec=bundle.spec)
+    assert [episode.seed for episode in episodes] == list(range(8))
+    assert sum(episode.outcome.success for episode in episodes) >= 7
+    assert sum(episode.abstentions for episode in episodes) == 0
+    assert all(episode.modes["STUDENT"] == episode.cycles for episode in episodes)
+
+
+def test_robots_share_one_evaluation_a_round(spec, short):
+    scripted = Scripted(spec)
+    episodes = rollout(TASK, short, Driver(scripted.policy()), range(5), spec=spec, robots=5)
+    assert max(scripted.batches) == 5
+    assert sum(scripted.batches) == sum(episode.cycles for episode in episodes)
+    assert np.mean(scripted.batches) > 4.5
+
+
+def test_a_late_policy_misses_the_cycles_that_it_outlasts(spec, short):
+    policy = Scripted(spec).policy()
+    (instant,) = rollout(TASK, short, Driver(policy), [0], spec=spec)
+    (late,) = rollout(TASK, short, Driver(policy, latencies_s=[0.025]), [0], spec=spec)
+    assert instant.missed_cycles == 0
+    assert late.missed_cycles == pytest.approx(2 * late.cycles, abs=2)
+    assert late.cycles + late.missed_cycles == pytest.approx(instant.cycles, abs=3)
+    assert np.median(late.ages_s) == pytest.approx(np.median(instant.ages_s) + 0.025 + 0.01, abs=0.006)
+
+
+def test_a_policy_that_plans_ahead_misses_none_and_holds_until_its_first_plan(spec, short):
+    driver = Driver(Scripted(spec).policy(), latencies_s=[0.08])
+    (episode,) = rollout(TASK, short, driver, [0], spec=spec, values={"planning.mode": "ahead"})
+    assert episode.missed_cycles == 0
+    assert episode.modes["HOLD"] == 8  # at 100 Hz
+    assert episode.modes["STUDENT"] == episode.cycles - 8
+    assert 0.08 < np.median(episode.ages_s[60:]) < 0.25
+
+
+def test_latencies_are_drawn_by_the_episodes_seed(spec, short):
+    driver = Driver(Scripted(spec).policy(), latencies_s=[0.001, 0.015, 0.035])
+    first, again, other = (rollout(TASK, short, driver, [seed], spec=spec)[0] for seed in (4, 4, 5))
+    assert first.missed_cycles == again.missed_cycles > 0
+    assert first.cycles + first.missed_cycles == pytest.approx(other.cycles + other.missed_cycles, abs=4)
+
+
+def test_abstention_hands_over_to_the_teacher(spec, short):
+    teacher = Policy("teacher", (1, 8, 2), without_latent(lambda o, n: np.full((len(o), 8, 2), 0.05, np.float32)))
+    driver = Driver(Scripted(spec, apart=1.0).policy(), teacher=teacher, teacher_latencies_s=[0.02], threshold=0.5)
+    (episode,) = rollout(TASK, short, driver, [0], spec=spec)
+    assert episode.abstentions == 1
+    assert episode.modes["HOLD"] == 2 and episode.modes["TEACHER"] == episode.cycles - 2
+    np.testing.assert_allclose(episode.commands[-1], [0.05, 0.05], atol=1e-3)
+    (trusting,) = rollout(TASK, short, driver, [0], spec=spec, values={"abstain.enabled": False})
+    assert trusting.abstentions == 0 and trusting.modes["TEACHER"] == 0
+
+
+def test_noise_is_drawn_as_often_as_it_is_held(spec, short):
+    def draws(hold_s):
+        scripted = Scripted(spec)
+        values = {"update_rate": 40.0, "noise.hold_time": hold_s}
+        rollout(TASK, short, Driver(scripted.policy()), [0], spec=spec, values=values)
+        return len(scripted.noise)
+
+    assert draws(0.0) >= 36
+    assert 4 <= draws(0.2) <= 6
+
+
+def test_steps_are_kept_where_asked_for(spec, short):
+    driver = Driver(Scripted(spec).policy())
+    (episode,) = rollout(TASK, short, driver, [0], spec=spec, keep_steps=True)
+    assert len(episode.steps) == episode.cycles
+    assert [step.now_ns for step in episode.steps[:3]] == sorted(step.now_ns for step in episode.steps[:3])
+    assert {step.mode for step in episode.steps} == {"STUDENT"}
+    assert episode.steps[-1].observation.shape == (spec.obs_dim,)
+    assert episode.steps[-1].command == pytest.approx([0.1, 0.0], abs=1e-3)
+
+
+def test_a_robot_of_another_task_is_driven_by_the_same_code():
+    task = find_task("gymnasium:Pendulum-v1")
+    spec = task.spec()
+    push = without_latent(lambda o, n: np.full((len(o), spec.horizon, spec.act_dim), 1.5, np.float32))
+    driver = Driver(Policy("push", (1, spec.horizon, spec.act_dim), push))
+    values = {"update_rate": 1.0 / spec.step_s}
+    (episode,) = rollout(task, "nominal", driver, [0], spec=spec, values=values)
+    assert episode.outcome.finished and episode.cycles > 100
+    assert episode.commands.shape[1] == spec.act_dim
+    assert np.median(episode.commands) == pytest.approx(1.5, abs=0.1)
+
+
+class Worldless(Task):
+    """Enough to train and to deploy."""
+
+    name = "worldless"
+
+    def spec(self) -> PolicySpec:
+        return TASK.spec()
+
+
+def test_what_is_missing_or_misspelt_is_said_by_name(spec):
+    driver = Driver(Scripted(spec).policy())
+    with pytest.raises(SrdpError, match="'worldless' has no world"):
+        rollout(Worldless(), "nominal", driver, [0], spec=spec)
+    with pytest.raises(SrdpError, match="no scenario 'sunny'"):
+        rollout(TASK, "sunny", driver, [0], spec=spec)
+    with pytest.raises(SrdpError, match=r"'update_rat' is unknown"):
+        rollout(TASK, "nominal", driver, [0], spec=spec, values={"update_rat": 50.0})
