@@ -221,7 +221,7 @@ def test_everything_that_does_not_fit_is_said_at_once(start):
         **{"abstain.alpha": 0.002, "safety.keep_out": [0.0], "command.type": "spec"},
     )
     assert controller.wait() == 2
-    for text in ("below the smallest calibrated value", "helper_priority: 40", "x, y, radius"):
+    for text in ("abstain.alpha 0.002 is below the smallest", "helper_priority: 40", "x, y, radius"):
         assert text in controller.output
 
 
