@@ -136,7 +136,7 @@ def test_a_closed_loop_evaluation_writes_the_contracts_keys(model_dir, tmp_path)
     assert {"command", "commit", "machine", "versions", "seed", "created"} <= set(result)
     assert {"task", "policy", "scenario", "episodes", "successes", "success_rate", "success_interval"} <= set(result)
     assert {"update_rate_hz", "latency_ms", "mean_episode_s", "abstentions", "interventions", "modes"} <= set(result)
-    assert {"left", "right"} <= set(result["metrics"]["ways"]) and "post_contacts" in result["metrics"]
+    assert {"ways", "post_contacts"} <= set(result["metrics"])
     assert result["successes"] >= 3
 
 
