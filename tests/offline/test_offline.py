@@ -19,7 +19,7 @@ pytest.importorskip("minari", reason="the offline side needs minari: make setup-
 from srdp_controller.engines.bundle import load_bundle, write_bundle  # noqa: E402
 from srdp_controller.engines.providers import load_engine  # noqa: E402
 from srdp_controller.errors import DatasetError, SrdpError  # noqa: E402
-from srdp_controller.offline.dataset import Trajectory, chunks, load_trajectories, split_indices  # noqa: E402
+from srdp_controller.offline.dataset import Trajectory, load_trajectories, samples, split_indices  # noqa: E402
 from srdp_controller.offline.pipeline import Pipeline  # noqa: E402
 from srdp_controller.offline.recipe import Recipe, load_recipe  # noqa: E402
 from srdp_controller.offline.training import train  # noqa: E402
@@ -141,7 +141,7 @@ def test_the_recorded_command_is_the_experts_and_the_executed_one_differs(finish
 def test_chunks_repeat_the_last_action_past_the_end():
     spec = pushing_spec()
     action = np.arange(6, dtype=np.float32).reshape(3, 2) / 10
-    _, chunk = chunks([Trajectory(np.zeros((3, 8), np.float32), action)], spec)
+    chunk = samples([Trajectory(np.zeros((3, 8), np.float32), action)], spec).action
     last = chunk[2].reshape(8, 2)
     assert np.allclose(last, action[2] / 0.1)
     assert np.allclose(chunk[0].reshape(8, 2)[:3], action / 0.1)
