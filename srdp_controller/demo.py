@@ -12,6 +12,7 @@ from srdp_controller.errors import SrdpError
 from srdp_controller.processes import default_engine, join_private_domain, node_command, robot_and_controller
 from srdp_controller.report.run import summarise_run
 from srdp_controller.resources import find_resource
+from srdp_controller.tasks.task import find_task
 
 
 def demo(
@@ -53,6 +54,10 @@ def demo(
     path = Path(model).resolve() if model else find_resource("models/pushing")
     bundle = load_bundle(path)
     engine = engine or default_engine(bundle)
+    task = task or bundle.content.task
+    actions, commanded = bundle.spec.act_dim, find_task(task).spec().act_dim
+    if actions != commanded:
+        raise SrdpError(f"task {task} takes {commanded} commands, {path} has {actions}; name its bundle with --model")
     others = [name for name in bundle.content.policies if name not in (engine, "teacher")]
     if swap and not others:
         raise SrdpError(f"--swap: {path} has no student beside {engine}")
@@ -61,7 +66,7 @@ def demo(
     common = {"run_dir": str(run_folder.resolve()), "seed": seed, "model_dir": str(path)}
     robot = {
         **common,
-        "task": task or bundle.content.task,
+        "task": task,
         "scenario": scenario,
         "duration": float(duration),
         "gui": gui,

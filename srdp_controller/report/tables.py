@@ -92,17 +92,22 @@ def label(policy: str) -> str:
     return f"{SAMPLERS[match[1]]}, K = {match[2]}{start}"
 
 
-def driven(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of closed-loop results, with its texts: the first metric that counts words, and the numbers."""
-    words = next((metric for metric in row["metrics"].values() if isinstance(metric, dict)), {})
-    numbers = {name: metric for name, metric in row["metrics"].items() if not isinstance(metric, dict)}
-    return row | {
-        "name": label(row["policy"]),
-        "span": span(row["success_interval"]),
-        "ways": " / ".join(words),
-        "words": " / ".join(str(count) for count in words.values()),
-        "numbers": ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in numbers.items()),
-    }
+def driven(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of closed-loop results with their texts: the first metric that counts words, and the numbers."""
+    ways = [next((one for one in row["metrics"].values() if isinstance(one, dict)), {}) for row in rows]
+    words = sorted({word for counts in ways for word in counts})
+    texts = []
+    for row, counts in zip(rows, ways, strict=True):
+        numbers = {name: metric for name, metric in row["metrics"].items() if not isinstance(metric, dict)}
+        text = {
+            "name": label(row["policy"]),
+            "span": span(row["success_interval"]),
+            "ways": " / ".join(words),
+            "words": " / ".join(str(counts.get(word, 0)) for word in words),
+            "numbers": ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in numbers.items()),
+        }
+        texts.append(row | text)
+    return texts
 
 
 def demo() -> str:
@@ -125,11 +130,11 @@ def demo() -> str:
 def results() -> str:
     """Success and fidelity of every policy that was driven in the nominal scenario."""
     closed, fidelity = read("eval/pushing/closed_loop"), read("eval/pushing/fidelity_test")
-    rows = {(row["policy"], row["scenario"]): row for row in closed["rows"]}
+    rows = {(row["policy"], row["scenario"]): row for row in driven(closed["rows"])}
     both = {**fidelity["policies"], **fidelity["baselines"]}
     distances = {name.partition("@")[0]: f"{entry['ratio_to_floor']:.2f}" for name, entry in both.items()}
     lines = [
-        driven(row)
+        row
         | {f"in_{one}": f"{rows[policy, one]['success_rate']:.1%}" if (policy, one) in rows else "" for one in OTHERS}
         | {"distance": distances.get(policy.partition("@")[0], "1" if policy == "teacher" else "")}
         for (policy, scenario), row in rows.items()
@@ -371,7 +376,7 @@ def fuzz() -> str:
 
 def closed_loop() -> str:
     """The model card's table: every policy in every scenario."""
-    rows = [driven(row) for row in read("eval/pushing/closed_loop")["rows"]]
+    rows = driven(read("eval/pushing/closed_loop")["rows"])
     template = (
         "{scenario} | {name} | {successes} of {episodes} ({success_rate:.1%}) | {span} | {words} | {numbers} | "
         "{mean_episode_s:.1f} s"

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("tyro", reason="the command line needs tyro: pip install 'srdp_controller[cli]'")
 
 from srdp_controller.report.run import judge
-from srdp_controller.report.tables import SECTIONS, label, section, table, write_tables
+from srdp_controller.report.tables import SECTIONS, label, results, section, table, write_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,6 +53,36 @@ def test_a_table_has_its_columns_and_a_line_a_row():
 def test_a_sampler_says_its_starting_level():
     assert label("ddim_k4@60") == "DDIM, K = 4 from level 60"
     assert label("student_k2") == "student, K = 2" and label("teacher") == "teacher"
+
+
+def row(policy, scenario, ways):
+    return {
+        "policy": policy,
+        "scenario": scenario,
+        "episodes": 200,
+        "successes": 150,
+        "success_rate": 0.75,
+        "success_interval": [0.68, 0.81],
+        "mean_episode_s": 6.0,
+        "metrics": {"ways": ways, "post_contacts": 7},
+        "commit": "0123456789ab",
+    }
+
+
+def test_the_results_table_says_each_policys_level_and_counts_ways_that_were_not_taken(tmp_path, monkeypatch):
+    folder = tmp_path / "results/eval/pushing"
+    folder.mkdir(parents=True)
+    origin = {"commit": "0123456789ab", "machine": {"cpu": "a processor", "cores": 2}}
+    rows = [row("ddim_k2@70", "nominal", {"left": 3}), row("teacher", "nominal", {"left": 2, "right": 1})]
+    rows.append(row("teacher", "shifted", {"stuck": 1}))
+    (folder / "closed_loop.json").write_text(json.dumps(origin | {"rows": rows}))
+    distances = {"policies": {}, "baselines": {"ddim_k2@70": {"ratio_to_floor": 1.5}}}
+    (folder / "fidelity_test.json").write_text(json.dumps(origin | distances))
+    monkeypatch.chdir(tmp_path)
+    lines = results().splitlines()
+    assert lines[0].startswith("| policy | episodes | nominal | 95 % interval | left / right / stuck |")
+    assert lines[2] == "| DDIM, K = 2 from level 70 | 200 | 75.0% | 68.0% to 81.0% | 3 / 0 / 0 |  |  | 1.50 |"
+    assert lines[3] == "| teacher | 200 | 75.0% | 68.0% to 81.0% | 2 / 1 / 0 |  | 75.0% | 1 |"
 
 
 def test_only_marked_sections_of_the_documents_change(tmp_path, monkeypatch):
