@@ -9,7 +9,7 @@ from srdp_controller.certify.divergences import (
     squared_mmd,
     tv_lower_bound,
 )
-from srdp_controller.certify.intervals import mean_interval, ratio_interval, success_interval
+from srdp_controller.certify.intervals import mean_interval, success_interval
 from srdp_controller.errors import SrdpError
 
 
