@@ -1,8 +1,10 @@
 # Two commands for a new user: `make demo` and `make test`. Everything is installed into .venv from
 # the package registry; a sourced ROS 2 is used where there is one of the same Python.
 DURATION ?= 30
-ENGINE ?= student_k4
+ENGINE ?=
 SCENARIO ?= nominal
+TASK ?=
+MODEL ?=
 RATE ?= 100
 SWAP ?= 0
 VENV := .venv
@@ -14,11 +16,11 @@ SOURCES := $(shell find srdp_controller scripts launch config sim export models 
 
 help:
 	@echo 'make setup      .venv with what the demo needs (no torch)'
-	@echo 'make demo       simulated robot and controller over DDS: DURATION=30 ENGINE=student_k4 SCENARIO=nominal RATE=100 SWAP=0'
+	@echo 'make demo       simulated robot and controller over DDS: DURATION=30 ENGINE= SCENARIO=nominal TASK= MODEL= RATE=100 SWAP=0'
 	@echo 'make test       set-up with the test extras, then all tests'
 	@echo 'make lint       ruff, mypy and import contracts'
 	@echo 'make bundle     rebuild models/pushing from nothing (needs torch, about 20 minutes on 2 cores)'
-	@echo 'make evaluate   closed-loop tables of the model card'
+	@echo 'make evaluate   closed loop and fidelity of every policy; tables of README, docs and model card'
 	@echo 'make experiments ablations, planning ahead, training cost, directly trained policies (about two hours)'
 	@echo 'make clean      remove .venv, runs and build output'
 
@@ -41,7 +43,7 @@ $(VENV)/.installed-train: $(SOURCES)
 	@touch $@ $(VENV)/.installed
 
 demo: setup
-	$(BIN)/srdp demo --duration $(DURATION) --engine $(ENGINE) --scenario $(SCENARIO) --update-rate $(RATE) $(if $(filter 1,$(SWAP)),--swap)
+	$(BIN)/srdp demo --duration $(DURATION) --scenario $(SCENARIO) --update-rate $(RATE) $(if $(ENGINE),--engine $(ENGINE)) $(if $(TASK),--task $(TASK)) $(if $(MODEL),--model $(MODEL)) $(if $(filter 1,$(SWAP)),--swap)
 
 test: setup-test
 	$(BIN)/python -m pytest
@@ -55,19 +57,20 @@ lint: setup-test
 bundle: setup-train
 	$(BIN)/srdp pipeline export/pushing.yaml
 
-DIRECT = $(foreach k,1 2 4 8,$(if $(wildcard runs/direct/k$(k)/bundle),--direct runs/direct/k$(k)/bundle))
+DIRECT = $(foreach k,1 2 4 8,$(wildcard runs/direct/k$(k)/bundle))
 
 evaluate: setup-train
-	for states in test shifted augmented; do $(BIN)/srdp eval fidelity models/pushing --states $$states $(DIRECT) --json results/eval/pushing/fidelity_$$states.json || exit; done
-	$(BIN)/srdp eval fidelity models/pushing --states two_way --count 192 --samples 128 --json results/eval/pushing/fidelity_two_way.json
-	$(BIN)/python benchmarks/model_card.py models/pushing
+	$(BIN)/srdp eval table models/pushing
+	for states in test shifted augmented; do $(BIN)/srdp eval fidelity models/pushing --states $$states $(if $(DIRECT),--direct $(DIRECT)) --json results/eval/pushing/fidelity_$$states.json || exit; done
+	$(BIN)/srdp eval fidelity models/pushing --states bimodal --count 192 --samples 128 --json results/eval/pushing/fidelity_bimodal.json
+	$(BIN)/srdp report tables
 
 experiments: setup-train
 	$(BIN)/srdp experiment ablations --json results/experiment/ablations.json
 	$(BIN)/srdp experiment chunking --json results/experiment/chunking.json
-	$(BIN)/python benchmarks/training_cost.py
-	$(BIN)/python benchmarks/direct_policies.py
-	$(BIN)/python benchmarks/readme.py
+	$(BIN)/srdp experiment training-cost --json results/experiment/training_cost.json
+	$(BIN)/srdp experiment direct-policies
+	$(BIN)/srdp report tables
 
 clean:
 	rm -rf $(VENV) runs build install log *.egg-info

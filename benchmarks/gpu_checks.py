@@ -19,10 +19,10 @@ from srdp_controller.benchmarks.latency_worker import Turns
 from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.engines.engine_cache import store
 from srdp_controller.engines.providers import NATIVE, EngineOptions, load_engine, usable_providers
-from srdp_controller.offline.export.verify import verify_bundle
 from srdp_controller.errors import EngineError, SrdpError
 from srdp_controller.files import write_json
 from srdp_controller.offline.export.precision import convert
+from srdp_controller.offline.export.verify import verify_bundle
 from srdp_controller.progress import ProgressPrinter
 from srdp_controller.provenance import describe_run
 

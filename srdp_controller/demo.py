@@ -2,86 +2,91 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.errors import SrdpError
-from srdp_controller.processes import end_process, node_command, private_environment
+from srdp_controller.processes import default_engine, join_private_domain, node_command, robot_and_controller
 from srdp_controller.report.run import summarise_run
+from srdp_controller.resources import find_resource
 
 
-def run_demo(
+def demo(
     *,
-    engine: str,
-    scenario: str,
-    duration: float,
-    update_rate: float,
-    provider: str,
-    swap: bool,
-    run_folder: Path,
-    model: str,
-    gui: bool,
-    seed: int,
-    planning: str = "every_cycle",
+    task: str = "",
+    model: str = "",
+    engine: str = "",
+    scenario: str = "nominal",
+    duration: float = 30.0,
+    update_rate: float = 100.0,
+    provider: str = "cpu",
+    planning: Literal["every_cycle", "ahead", "auto"] = "every_cycle",
+    swap: bool = False,
+    run_folder: Path = Path("runs/latest"),
+    seed: int = 0,
+    gui: bool = False,
 ) -> dict[str, Any]:
-    """Run robot and controller for ``duration`` seconds of control; summary as in the JSON contract.
+    """Run the simulated robot and the controller over DDS; the summary of the run.
+
+    Args:
+        task: whose robot is simulated: a name, module:Class or gymnasium:ENV_ID; default: the bundle's
+        model: bundle folder; default: the shipped models/pushing
+        engine: a policy of the bundle; default: its middle student
+        scenario: of the task, by name or path
+        duration: seconds of control
+        update_rate: of the controller [Hz]
+        provider: cpu, cuda, tensorrt or tensorrt_rtx
+        planning: run the engine in every cycle, or ahead of the loop (auto: where it outlasts the period)
+        swap: swap the engine at half time
+        run_folder: where records and pictures go; what is there is deleted
+        seed: of the episodes and the policy's noise
+        gui: open the simulator's window, where it has one
 
     Raises:
         SrdpError: a node could not start; its own message was printed above.
     """
     from srdp_controller.ros.monitor import Monitor
 
+    path = Path(model).resolve() if model else find_resource("models/pushing")
+    bundle = load_bundle(path)
+    engine = engine or default_engine(bundle)
+    others = [name for name in bundle.content.policies if name not in (engine, "teacher")]
+    if swap and not others:
+        raise SrdpError(f"--swap: {path} has no student beside {engine}")
     shutil.rmtree(run_folder, ignore_errors=True)
     run_folder.mkdir(parents=True)
-    environment = private_environment()
-    for name in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE"):
-        os.environ[name] = environment[name]
-    folder = str(run_folder.resolve())
-    simulation = {"scenario": scenario, "duration": float(duration), "run_dir": folder, "gui": gui, "seed": seed}
-    control = {
-        "engine": engine,
-        "provider": provider,
-        "update_rate": float(update_rate),
-        "run_dir": folder,
-        "seed": seed,
-        "record": True,
-        "planning.mode": planning,
+    common = {"run_dir": str(run_folder.resolve()), "seed": seed, "model_dir": str(path)}
+    robot = {
+        **common,
+        "task": task or bundle.content.task,
+        "scenario": scenario,
+        "duration": float(duration),
+        "gui": gui,
     }
-    if model:
-        control["model_dir"] = str(Path(model).resolve())
+    control = {**common, "engine": engine, "provider": provider, "update_rate": float(update_rate), "record": True}
+    controller = node_command("controller_node", {**control, "planning.mode": planning})
+    environment = join_private_domain()
     print(
         f"simulated robot ({scenario}) and controller ({engine}, {update_rate:.0f} Hz) for {duration:.0f} s", flush=True
     )
-    with contextlib.ExitStack() as stack:
-        robot = subprocess.Popen(node_command("robot_node", simulation), env=environment)
-        stack.callback(end_process, robot)
-        controller = subprocess.Popen(node_command("controller_node", control), env=environment)
-        stack.callback(end_process, controller)
-        monitor = stack.enter_context(Monitor())
+    with robot_and_controller(robot, controller, environment) as pair, Monitor() as monitor:
         give_up = time.monotonic() + duration + 60.0
         swapped = not swap
-        while robot.poll() is None:
-            if controller.poll() is not None:
-                raise SrdpError(f"the controller ended with status {controller.returncode}; its message is above")
+        while pair.robot.poll() is None:
+            if pair.controller.poll() is not None:
+                raise SrdpError(f"the controller ended with status {pair.controller.returncode}; {pair.said()}")
             if time.monotonic() > give_up:
                 raise SrdpError("the robot did not see a command in time; is another process using this ROS domain?")
             monitor.wait(0.5)
             monitor.show(duration)
             if not swapped and monitor.elapsed_s > duration / 2:
                 swapped = True
-                target = "student_k1" if engine != "student_k1" else "student_k4"
-                print(f"\nswapping to {target}", flush=True)
-                monitor.swap(target)
+                print(f"\nswapping to {others[0]}", flush=True)
+                monitor.swap(others[0])
         print(flush=True)
-        if robot.returncode != 0:
-            raise SrdpError(f"the simulated robot ended with status {robot.returncode}; its message is above")
-        status = end_process(controller)
-    if status != 0:
-        raise SrdpError(f"the controller ended with status {status}; its message is above")
-    summary = summarise_run(run_folder)
-    return {"seed": seed, **summary}
+        if pair.robot.returncode != 0:
+            raise SrdpError(f"the simulated robot ended with status {pair.robot.returncode}; {pair.said()}")
+    return summarise_run(run_folder)

@@ -39,6 +39,7 @@ class ProgressPrinter:
         bar = "#" * int(24 * share)
         line = f"{stage:<12} [{bar:<24}] {share:4.0%} {text}{left}"
         if self._terminal:
-            print(f"\r{line[:118]:<118}", end="\n" if finished else "", file=sys.stderr, flush=True)
+            shown = line if finished else line[:118]  # what is written over must fit in one line
+            print(f"\r{shown:<118}", end="\n" if finished else "", file=sys.stderr, flush=True)
         else:
             print(line, file=sys.stderr, flush=True)

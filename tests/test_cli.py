@@ -1,33 +1,81 @@
+import importlib
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from srdp_controller.cli import main
+pytest.importorskip("tyro", reason="the command line needs tyro: pip install 'srdp_controller[cli]'")
+
+from srdp_controller.cli import COMMANDS, main
+
+EXTRAS = Path(__file__).resolve().parent.parent / "setup.cfg"
 
 
-def test_help_lists_the_commands(capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(["--help"])
-    assert ended.value.code == 0
+def test_help_lists_every_command_by_group_and_imports_none_of_them():
+    code = (
+        "import sys\nfrom srdp_controller.cli import main\nstatus = main(['--help'])\n"
+        "assert not {'numpy', 'pydantic', 'torch', 'rclpy', 'tyro'} & set(sys.modules)\nsys.exit(status)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert all(f"  {words} " in answer.stdout for words in COMMANDS)
+    assert all(f"{group}:" in answer.stdout for group in ("offline", "bundle", "evaluate", "measure", "run"))
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_every_command_is_a_function_that_explains_itself(words, capsys):
+    command = COMMANDS[words]
+    module, _, function = command.target.partition(":")
+    try:
+        assert getattr(importlib.import_module(f"srdp_controller.{module}"), function).__doc__ or words in (
+            "collect",
+            "train",
+            "distill",
+            "calibrate",
+            "export",
+        )
+    except ModuleNotFoundError as error:
+        if error.name.startswith("srdp_controller"):
+            raise
+        pytest.skip(f"needs {error.name}")
+    assert main([*words.split(), "--help"]) == 0
     text = capsys.readouterr().out
-    assert all(name in text for name in ("pipeline", "inspect", "verify", "eval", "demo", "swap"))
+    assert f"usage: srdp {words}" in text and "--json PATH" in text
+
+
+def test_the_extras_that_commands_name_exist_and_bring_the_command_line():
+    sections = re.findall(r"^(\w+) =\n((?:    .+\n)+)", EXTRAS.read_text(), re.MULTILINE)
+    extras = dict(sections)
+    for words, command in COMMANDS.items():
+        named = command.extra.split(",")
+        assert set(named) <= set(extras), words
+        assert any("tyro" in extras[name] for name in named), words
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["bench", "lop"], "bench loop"),
+        (["pipelin"], "pipeline"),
+        (["eval"], "eval closed-loop, eval table, eval fidelity"),
+        (["inspect", "models", "--json"], "path of a file"),
         (["inspect", "nowhere"], "nowhere"),
         (["eval", "closed-loop", "MODEL", "--policy", "student_k3"], "student_k8"),
         (["eval", "closed-loop", "MODEL", "--policy", "student_k1", "--scenario", "windy"], "nominal"),
         (["eval", "closed-loop", "MODEL", "--policy", "student_k1", "--episodes", "0"], "at least 1"),
-        (["eval", "closed-loop", "MODEL", "--policy", "ddim_k0"], "100 steps"),
-        (["eval", "fidelity", "MODEL", "--states", "imagined"], "choose one of: test"),
-        (["eval", "closed-loop", "MODEL", "--policy", "dpm_k0"], "100 steps"),
+        (["eval", "closed-loop", "MODEL", "--policy", "ddim_k0"], "100"),
         (["pipeline", "nowhere.yaml"], "no such recipe"),
         (["sweep", "nowhere.yaml"], "no such recipe"),
         (["sweep", "--seeds", "a"], "whole numbers"),
+        (["bench", "loop", "MODEL", "--loops", "bear"], "bare_alone, bare, dedicated"),
+        (["bench", "faults", "MODEL", "--only", "earthquake"], "SIGKILL"),
+        (["bench", "soak", "MODEL", "--duration", "2"], "expected more than the warm-up"),
+        (["bench", "swap", "MODEL", "--swaps", "0"], "at least 1"),
+        (["bench", "latency", "MODEL", "--sizes", "a"], "millions of parameters"),
+        (["swap"], "swap what?"),
         (["summary", "nowhere"], "controller.json is missing"),
     ],
 )
@@ -38,19 +86,46 @@ def test_bad_input_is_one_clear_message_and_status_2(arguments, message, model_d
     assert len([line for line in error.splitlines() if line.startswith("srdp: ")]) == 1
 
 
-def test_states_where_the_teacher_goes_either_way_are_found_by_asking_it(model_dir, tmp_path):
-    path = tmp_path / "two_way.json"
-    arguments = ["eval", "fidelity", str(model_dir), "--states", "two_way", "--count", "24", "--samples", "32"]
-    assert main([*arguments, "--json", str(path)]) == 0
-    result = json.loads(path.read_text())
-    assert 4 <= result["count"] <= 24
-    assert all(entry["two_mode_states"] > 0 for entry in result["policies"].values())
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["eval", "closed-loop"], "policy"),
+        (["bench", "loop", "--rat", "5"], "--rate"),
+        (["bench", "loop", "--rate", "fast"], "fast"),
+        (["eval", "fidelity", "models/pushing", "--states", "imagined"], "bimodal"),
+    ],
+)
+def test_bad_usage_is_status_2(arguments, message, capsys):
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
 
 
-def test_bad_usage_is_status_2():
-    with pytest.raises(SystemExit) as ended:
-        main(["eval", "closed-loop"])
-    assert ended.value.code == 2
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["bench", "latency"]) == 2
+    error = capsys.readouterr().err
+    assert "this command needs matplotlib" in error and "srdp_controller[sim]" in error
+
+
+def test_an_interrupted_command_is_status_1(monkeypatch, capsys):
+    import srdp_controller.report.tables as module
+
+    def interrupted():
+        """Ctrl-C."""
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "print_parameters", interrupted)
+    assert main(["parameters"]) == 1
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_json_is_written_wherever_the_option_stands(tmp_path, capsys):
+    for words in (["--json", "a.json", "parameters"], ["parameters", "--json=a.json"]):
+        path = tmp_path / "a.json"
+        assert main([word.replace("a.json", str(path)) for word in words]) == 0
+        result = json.loads(path.read_text())
+        assert {"command", "commit", "machine", "versions", "seed", "created", "parameters"} <= set(result)
+        path.unlink()
 
 
 def test_a_closed_loop_evaluation_writes_the_contracts_keys(model_dir, tmp_path):
@@ -59,21 +134,10 @@ def test_a_closed_loop_evaluation_writes_the_contracts_keys(model_dir, tmp_path)
     assert main([*arguments, "--update-rate", "20", "--json", str(path)]) == 0
     result = json.loads(path.read_text())
     assert {"command", "commit", "machine", "versions", "seed", "created"} <= set(result)
-    assert {"policy", "scenario", "episodes", "successes", "success_rate", "success_interval"} <= set(result)
-    assert {"update_rate_hz", "mean_episode_s", "post_contacts", "ways"} <= set(result)
-    assert {"left", "right"} <= set(result["ways"])
+    assert {"task", "policy", "scenario", "episodes", "successes", "success_rate", "success_interval"} <= set(result)
+    assert {"update_rate_hz", "latency_ms", "mean_episode_s", "abstentions", "interventions", "modes"} <= set(result)
+    assert {"left", "right"} <= set(result["metrics"]["ways"]) and "post_contacts" in result["metrics"]
     assert result["successes"] >= 3
-
-
-def test_a_fidelity_evaluation_writes_the_contracts_keys(model_dir, tmp_path):
-    path = tmp_path / "fidelity.json"
-    assert main(["eval", "fidelity", str(model_dir), "--count", "12", "--samples", "32", "--json", str(path)]) == 0
-    result = json.loads(path.read_text())
-    wanted = {"sliced_wasserstein", "sliced_wasserstein_interval", "ratio_to_ddim", "ratio_to_floor", "mmd"}
-    wanted |= {"tv_lower", "mode_coverage", "matched_noise_rmse"}
-    for entry in [*result["policies"].values(), *result["baselines"].values()]:
-        assert wanted <= set(entry)
-    assert result["policies"]["student_k1"]["ratio_to_floor"] < 2.0 < result["baselines"]["ddim_k1"]["ratio_to_floor"]
 
 
 def test_inspect_and_verify_accept_the_shipped_bundle(model_dir, tmp_path, capsys):
@@ -85,13 +149,15 @@ def test_inspect_and_verify_accept_the_shipped_bundle(model_dir, tmp_path, capsy
 
 @pytest.mark.parametrize(
     "module",
-    ["srdp_controller.ros.controller_node", "srdp_controller.ros.robot_node", "srdp_controller.control.controller"],
+    ["srdp_controller.ros.controller_node", "srdp_controller.ros.robot_node", "srdp_controller.control.cycle"],
 )
-def test_the_run_time_side_never_loads_torch(module):
-    code = f"import sys, {module}; sys.exit(any(name in sys.modules for name in ('torch', 'onnx', 'minari')))"
+def test_the_run_time_side_never_loads_torch_or_the_command_line(module):
+    if ".ros." in module:
+        pytest.importorskip("rclpy")
+    code = f"import sys, {module}; sys.exit(any(name in sys.modules for name in ('torch', 'onnx', 'minari', 'tyro')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_control_never_loads_ros():
-    code = "import sys, srdp_controller.control.controller; sys.exit('rclpy' in sys.modules)"
+    code = "import sys, srdp_controller.control.cycle; sys.exit('rclpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -22,7 +22,6 @@ from srdp_controller.spec import PolicySpec
 ROOT = Path(__file__).resolve().parent.parent
 
 
-
 def component(name, unit, field, **more):
     return {"name": name, "unit": unit, "field": field, "lower": -1.0, "upper": 1.0, **more}
 

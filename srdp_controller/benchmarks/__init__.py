@@ -1,1 +1,1 @@
-"""Latency, loop, swap, soak, faults, deployment: what is measured, and the loops and engines that it is compared with."""
+"""Latency, loop, swap, soak, faults, deployment: what is measured, and what it is compared with."""

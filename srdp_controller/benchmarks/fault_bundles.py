@@ -1,7 +1,7 @@
 """Bundles whose engines misbehave on cue, for ``srdp bench faults``: real graphs, valid hashes, real failures.
 
-The cue is an observation: while the goal's y is above ``CUE_M``, the edited policy answers NaN, fails
-inside the runtime, or takes long. Nothing in the controller knows of it.
+The cue is an observation: while one component lies beyond a value, the edited policy answers NaN, fails inside the
+runtime, or takes long. Nothing in the controller knows of it.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from srdp_controller.benchmarks.still_robot import Cue
 from srdp_controller.engines.bundle import Bundle, load_bundle, sha256, write_bundle
 from srdp_controller.files import write_file
 
-CUE_M = 0.2
 Misbehaviour = Literal["nan", "fail", "slow"]
 SLOW_STEPS = 400_000  # about a quarter of a second; a hung engine takes twenty times as many
 
 
-def _edit(graph: bytes, goal_y: int, kind: Misbehaviour, steps: int) -> bytes:
+def _edit(graph: bytes, cue: Cue, kind: Misbehaviour, steps: int) -> bytes:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -38,12 +38,14 @@ def _edit(graph: bytes, goal_y: int, kind: Misbehaviour, steps: int) -> bytes:
         for index, name in enumerate(node.input):
             if name == "action":
                 node.input[index] = "fault_healthy"
-    at, above = constant("index", np.array(goal_y, np.int64)), constant("cue", np.array(CUE_M, np.float32))
+    at, beyond = constant("index", np.array(cue.index, np.int64)), constant("cue", np.array(cue.between, np.float32))
     nodes.extend(
         [
-            helper.make_node("Gather", ["observation", at], ["fault_goal_each"], axis=1),
-            helper.make_node("ReduceMax", ["fault_goal_each"], ["fault_goal"], keepdims=0),
-            helper.make_node("Greater", ["fault_goal", above], ["fault_on"]),
+            helper.make_node("Gather", ["observation", at], ["fault_cue_each"], axis=1),
+            helper.make_node("ReduceMax", ["fault_cue_each"], ["fault_cue_value"], keepdims=0),
+            helper.make_node(
+                "Greater" if cue.value > cue.between else "Less", ["fault_cue_value", beyond], ["fault_on"]
+            ),
         ]
     )
     zero = constant("zero", np.array(0.0, np.float32))
@@ -84,13 +86,12 @@ def _edit(graph: bytes, goal_y: int, kind: Misbehaviour, steps: int) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def misbehaving_bundle(source: Path, target: Path, policy: str, kind: Misbehaviour, steps: int = SLOW_STEPS) -> Path:
+def misbehaving_bundle(source: Path, target: Path, policy: str, cue: Cue, kind: Misbehaviour, steps: int) -> Path:
     """A copy of a bundle in which one policy misbehaves on cue; returns its folder."""
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("results"))
     bundle = load_bundle(target)
-    names = [component.name for component in bundle.spec.observation]
     entry = bundle.policy(policy)
-    graph = _edit(bundle.read(entry), names.index("goal_y"), kind, steps)
+    graph = _edit(bundle.read(entry), cue, kind, steps)
     write_file(target / entry.file, graph)
     policies = {**bundle.content.policies, policy: entry.model_copy(update={"sha256": sha256(graph)})}
     write_bundle(target, Bundle.model_validate({**bundle.content.model_dump(), "policies": policies}))

@@ -18,121 +18,46 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from srdp_controller.benchmarks.fault_bundles import SLOW_STEPS, misbehaving_bundle
+from tyro.conf import Positional
+
+from srdp_controller.benchmarks.fault_bundles import SLOW_STEPS, Misbehaviour, misbehaving_bundle
 from srdp_controller.benchmarks.fault_clock_node import VARIABLE, set_offset
-from srdp_controller.engines.bundle import load_bundle
+from srdp_controller.benchmarks.still_robot import PROVOKED, Cue, StillRobot, find_scene
+from srdp_controller.control.build import default_values
+from srdp_controller.engines.bundle import LoadedBundle, load_bundle
 from srdp_controller.errors import SrdpError
-from srdp_controller.processes import end_process, node_command, private_environment
-from srdp_controller.progress import Report
+from srdp_controller.processes import default_engine, end_process, join_private_domain, node_command
+from srdp_controller.progress import ProgressPrinter
+from srdp_controller.spec import ActionGroup
 
-JOINTS = [0.11316, 0.94705, 0.36785, -1.34959, -0.37755, 0.91374, -0.99858]  # tip at (-0.21, 0.045)
 FAULT_S, RECOVERY_S = 1.0, 6.0
-CUE_GOAL, FAR_GOAL = (0.15, 0.21), (-0.2, 0.3)
 HELD = ("HOLD", "STOP")
 TOLERANCE = 1e-6
+LEFT_OUT = dict.fromkeys(("cycles", "commands", "unsafe_commands"), 0) | {
+    "expected": [],
+    "modes": [],
+    "time_to_mode_ms": 0.0,
+    "last_command": {},
+    "recording_lost_ms": 0.0,
+    "recovered": True,
+    "passed": True,
+}
 LOST_MS = 1000.0  # of a recording, at most its last second
-
-
-class Robot:
-    """A healthy robot that stands still, and can be made to lie."""
-
-    def __init__(self) -> None:
-        import rclpy
-        from geometry_msgs.msg import PoseStamped, TwistStamped
-        from rclpy.executors import SingleThreadedExecutor
-        from rclpy.node import Node
-        from sensor_msgs.msg import JointState
-        from std_msgs.msg import String
-        from std_srvs.srv import Trigger
-
-        from srdp_controller.ros.direct_take import LATCHED
-
-        rclpy.init()
-        self.node = Node("srdp_bench_faults")
-        self.executor = SingleThreadedExecutor()
-        self.executor.add_node(self.node)
-        self._types = (JointState, PoseStamped)
-        self._joints = self.node.create_publisher(JointState, "/joint_states", 5)
-        self._poses = {name: self.node.create_publisher(PoseStamped, f"/{name}_pose", 5) for name in ("object", "goal")}
-        self.node.create_subscription(String, "/srdp_controller/mode", self._on_mode, LATCHED)
-        self.node.create_subscription(TwistStamped, "/srdp_controller/command", self._on_command, 100)
-        self._reset = self.node.create_client(Trigger, "/srdp_controller/reset")
-        self._trigger = Trigger.Request()
-        self.mode = ""
-        self.commands: list[tuple[float, float]] = []
-        self.heal()
-
-    def heal(self) -> None:
-        """Be healthy."""
-        self.joints = list(JOINTS)
-        self.names = [f"lbr_iiwa_joint_{i}" for i in range(1, 8)]
-        self.object, self.goal = (-0.15, 0.03), (0.15, 0.0)
-        self.silent: set[str] = set()
-        self.stamp_shift_ns = 0
-        self.copies = 1
-        self.alternate_stamps = False
-
-    def _on_mode(self, message: Any) -> None:
-        self.mode = message.data
-
-    def _on_command(self, message: Any) -> None:
-        self.commands.append((message.twist.linear.x, message.twist.linear.y))
-
-    def publish(self) -> None:
-        """One round of observations."""
-        from builtin_interfaces.msg import Time
-
-        joint_type, pose_type = self._types
-        shift = self.stamp_shift_ns
-        if self.alternate_stamps and round(time.monotonic() * 100) % 2:
-            shift -= 100_000_000
-        seconds, nanoseconds = divmod(time.time_ns() + shift, 1_000_000_000)
-        stamp = Time(sec=seconds, nanosec=nanoseconds)
-        for _ in range(self.copies):
-            if "joint_states" not in self.silent:
-                message = joint_type(name=self.names, position=self.joints[: len(self.names)])
-                message.header.stamp = stamp
-                self._joints.publish(message)
-            for name, publisher in self._poses.items():
-                if name not in self.silent:
-                    pose = pose_type()
-                    pose.header.stamp = stamp
-                    pose.pose.position.x, pose.pose.position.y = getattr(self, name)
-                    publisher.publish(pose)
-
-    def run(self, seconds: float, until: Callable[[], bool] = lambda: False) -> bool:
-        """Publish at 100 Hz and listen, for so long or until a condition holds; whether it does."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and not until():
-            self.publish()
-            following = time.monotonic() + 0.01
-            while (left := following - time.monotonic()) > 0:
-                self.executor.spin_once(timeout_sec=left)
-        return until()
-
-    def reset(self) -> None:
-        """Ask the controller to leave STOP; the answer is not waited for."""
-        self._reset.call_async(self._trigger)
-
-    def close(self) -> None:
-        """Leave the domain."""
-        import rclpy
-
-        self.executor.shutdown()
-        self.node.destroy_node()
-        rclpy.shutdown()
 
 
 @dataclass
 class Rig:
     """One controller process, its robot, and what a fault may need."""
 
-    robot: Robot
+    robot: StillRobot
     bundle: Path
+    engine: str
+    others_than_engine: list[str]
+    cue: Cue | None
     folder: Path
     environment: dict[str, str]
     parameters: dict[str, Any]
@@ -144,7 +69,8 @@ class Rig:
 
     def start(self) -> None:
         """Start the controller."""
-        parameters = {"model_dir": str(self.bundle), "run_dir": str(self.folder), "record": True, **self.parameters}
+        common = {"engine": self.engine, "model_dir": str(self.bundle), "run_dir": str(self.folder), "record": True}
+        parameters = {**common, **self.parameters}
         module, environment = "controller_node", self.environment
         if self.clock is not None:
             module, environment = "benchmarks.fault_clock_node", {**environment, VARIABLE: str(self.clock)}
@@ -158,7 +84,7 @@ class Rig:
 
     def set(self, **changes: str) -> None:
         """Set parameters of the controller; a refusal is an answer like any other."""
-        from srdp_controller.ros.swap_client import set_parameters
+        from srdp_controller.ros.client import set_parameters
 
         with contextlib.suppress(SrdpError):
             set_parameters(self.robot.node, changes, 5.0)
@@ -172,11 +98,12 @@ class Fault:
     inject: Callable[[Rig], None]
     expected: tuple[str, ...]
     heal: Callable[[Rig], None] = lambda rig: None
-    policy: str = ""
-    misbehaviour: str = ""
+    policy: Literal["", "engine", "teacher"] = ""
+    misbehaviour: Misbehaviour = "nan"
     steps: int = SLOW_STEPS
     parameters: dict[str, Any] = field(default_factory=dict)
     ends: bool = False  # the controller's process ends in the fault
+    needs: str = ""  # what a robot or a bundle may lack
     fake_clock: bool = False  # the controller reads a clock that the fault can step
 
 
@@ -186,6 +113,37 @@ def _robot(**changes: Any) -> Callable[[Rig], None]:
             setattr(rig.robot, name, value)
 
     return inject
+
+
+def _silence(everything: bool) -> Callable[[Rig], None]:
+    def inject(rig: Rig) -> None:
+        rig.robot.silent = set(rig.robot.values if everything else rig.robot.scene.required[-1:])
+
+    return inject
+
+
+def _write(value: float, last: bool) -> Callable[[Rig], None]:
+    """The first or last required topic's first value becomes ``value``."""
+
+    def inject(rig: Rig) -> None:
+        rig.robot.values[rig.robot.scene.required[-1 if last else 0]][0] = value
+
+    return inject
+
+
+def _cut(rig: Rig) -> None:
+    rig.robot.cut = set(rig.robot.can_be_cut[:1])
+
+
+def _out_of_range(rig: Rig) -> None:
+    assert rig.cue is not None
+    component = rig.robot.scene.spec.observation[rig.cue.index]
+    rig.robot.values[rig.cue.topic][rig.cue.place] = 2.0 * component.upper - component.lower
+
+
+def _far(rig: Rig) -> None:
+    assert rig.cue is not None
+    rig.robot.values[rig.cue.topic][rig.cue.place] = rig.cue.value
 
 
 def _kill(number: int) -> Callable[[Rig], None]:
@@ -231,23 +189,23 @@ def _no_hog(rig: Rig) -> None:
 
 
 def _damaged_bundle(rig: Rig) -> None:
-    target = rig.folder / "damaged"
+    target, other = rig.folder / "damaged", rig.others_than_engine[0]
     shutil.copytree(rig.bundle, target)
-    graph = target / "student_k1.onnx"
+    graph = target / load_bundle(target).policy(other).file
     data = bytearray(graph.read_bytes())
     data[len(data) // 2] ^= 1
     graph.write_bytes(bytes(data))
-    rig.set(model_dir=str(target), engine="student_k1")
+    rig.set(model_dir=str(target), engine=other)
 
 
 def _parameter_flood(rig: Rig) -> None:
     for number in range(200):
-        rig.set(engine=f"student_k{number + 100}")
+        rig.set(engine=f"no_engine_{number}")
         rig.robot.publish()
 
 
 def _swap_flood(rig: Rig) -> None:
-    names = ("student_k1", "student_k2", "student_k8", "student_k4")
+    names = [*rig.others_than_engine, rig.engine]
     end = time.monotonic() + 1.0
     number = 0
     while time.monotonic() < end:
@@ -256,56 +214,38 @@ def _swap_flood(rig: Rig) -> None:
         rig.robot.run(0.001)
 
 
-NO_ABSTENTION = {"abstain.enabled": False}
+ENGINE: dict[str, Any] = {"policy": "engine", "parameters": {"abstain.enabled": False}, "needs": "component"}
 FAULTS = (
-    Fault("object pose stops coming", _robot(silent={"object"}), HELD),
-    Fault("every publisher dies", _robot(silent={"object", "goal", "joint_states"}), HELD),
-    Fault("NaN in the object pose", _robot(object=(math.nan, 0.0)), HELD),
-    Fault("infinity in the joint states", _robot(joints=[math.inf, *JOINTS[1:]]), HELD),
-    Fault("a joint is missing", _robot(names=[f"lbr_iiwa_joint_{i}" for i in range(1, 7)]), HELD),
-    Fault("object pose out of range", _robot(object=(5.0, 0.0)), HELD),
-    Fault("stamps 0.5 s in the future", _robot(stamp_shift_ns=500_000_000), HELD),
-    Fault("stamps 0.5 s in the past", _robot(stamp_shift_ns=-500_000_000), HELD),
+    Fault("a required topic stops coming", _silence(False), HELD),
+    Fault("every publisher dies", _silence(True), HELD),
+    Fault("NaN in a message", _write(math.nan, True), HELD),
+    Fault("infinity in a message", _write(math.inf, False), HELD),
+    Fault("a message lacks an entry", _cut, HELD, needs="array"),
+    Fault("a value out of range", _out_of_range, HELD, needs="component"),
+    Fault("stamps 0.5 s in the future", _robot(stamp_shift_ns=500_000_000), HELD, needs="stamp"),
+    Fault("stamps 0.5 s in the past", _robot(stamp_shift_ns=-500_000_000), HELD, needs="stamp"),
     Fault("every message three times", _robot(copies=3), ("STUDENT",)),
     Fault("messages out of order", _robot(alternate_stamps=True), ("STUDENT",)),
-    Fault("goal far outside the data", _robot(goal=FAR_GOAL), ("TEACHER",)),
-    Fault("outside the data, teacher answers NaN", _robot(goal=FAR_GOAL), HELD, policy="teacher", misbehaviour="nan"),
-    Fault("outside the data, teacher fails", _robot(goal=FAR_GOAL), HELD, policy="teacher", misbehaviour="fail"),
+    Fault("far outside the data", _far, ("TEACHER",), needs="abstention"),
+    Fault(
+        "outside the data, teacher answers NaN", _far, HELD, policy="teacher", misbehaviour="nan", needs="abstention"
+    ),
+    Fault("outside the data, teacher fails", _far, HELD, policy="teacher", misbehaviour="fail", needs="abstention"),
     Fault(
         "outside the data, teacher hangs",
-        _robot(goal=FAR_GOAL),
+        _far,
         HELD,
         policy="teacher",
         misbehaviour="slow",
         steps=20 * SLOW_STEPS,
+        needs="abstention",
     ),
-    Fault(
-        "engine answers NaN",
-        _robot(goal=CUE_GOAL),
-        HELD,
-        policy="student_k4",
-        misbehaviour="nan",
-        parameters=NO_ABSTENTION,
-    ),
-    Fault(
-        "engine fails in the runtime",
-        _robot(goal=CUE_GOAL),
-        HELD,
-        policy="student_k4",
-        misbehaviour="fail",
-        parameters=NO_ABSTENTION,
-    ),
-    Fault(
-        "engine becomes slow (a quarter of a second)",
-        _robot(goal=CUE_GOAL),
-        ("STUDENT", *HELD),
-        policy="student_k4",
-        misbehaviour="slow",
-        parameters=NO_ABSTENTION,
-    ),
-    Fault("swap to a damaged bundle", _damaged_bundle, ("STUDENT",)),
+    Fault("engine answers NaN", _far, HELD, **ENGINE, misbehaviour="nan"),
+    Fault("engine fails in the runtime", _far, HELD, **ENGINE, misbehaviour="fail"),
+    Fault("engine becomes slow (a quarter of a second)", _far, ("STUDENT", *HELD), **ENGINE, misbehaviour="slow"),
+    Fault("swap to a damaged bundle", _damaged_bundle, ("STUDENT",), needs="swap"),
     Fault("200 wrong parameters in a row", _parameter_flood, ("STUDENT",)),
-    Fault("engine swaps without a pause", _swap_flood, ("STUDENT",)),
+    Fault("engine swaps without a pause", _swap_flood, ("STUDENT",), needs="swap"),
     Fault("a busy process on every core", _hog, ("STUDENT",), _no_hog),
     Fault(
         "the controller's clock steps by an hour",
@@ -313,6 +253,7 @@ FAULTS = (
         HELD,
         _step_clock(0, 0),
         fake_clock=True,
+        needs="stamp",
     ),
     Fault(
         "everybody's clock steps by an hour, and back",
@@ -359,27 +300,46 @@ def _lost_ms(rig: Rig, record: dict[str, Any]) -> float:
     return max(0.0, (record["cycles"] - len(stamps)) * 1e3 / record["update_rate_hz"])
 
 
-def _unsafe(commands: list[tuple[float, float]], limits: dict[str, Any]) -> int:
-    lower, upper = limits["lower"], limits["upper"]
-    return sum(
-        not all(
-            math.isfinite(v) and low - TOLERANCE <= v <= high + TOLERANCE
-            for v, low, high in zip(c, lower, upper, strict=True)
-        )
-        or math.hypot(*c) > limits["speed"] + TOLERANCE
-        for c in commands
-    )
+def _unsafe(commands: list[tuple[ActionGroup, list[float]]], speed: float) -> int:
+    """Commands outside any limit of their group, or not finite."""
+
+    def inside(group: ActionGroup, values: list[float]) -> bool:
+        for component, value in zip(group.components, values, strict=True):
+            if not component.lower - TOLERANCE <= value <= component.upper + TOLERANCE:  # NaN is in no range
+                return False
+        linear = [v for c, v in zip(group.components, values, strict=True) if c.field.startswith("twist.linear")]
+        return not linear or math.hypot(*linear) <= (group.max_speed or speed) + TOLERANCE
+
+    return sum(not inside(group, values) for group, values in commands)
+
+
+def _lacks(robot: StillRobot, bundle: LoadedBundle, cue: Cue | None) -> dict[str, str]:
+    """What faults need and this robot or bundle has not, with the reason."""
+    found = {}
+    if not robot.can_be_cut:
+        found["array"] = "no required topic has an array"
+    if not robot.stamped & set(robot.scene.required):
+        found["stamp"] = "no required topic has a stamp"
+    if len(bundle.content.policies) < 2:
+        found["swap"] = "the bundle has one policy"
+    if cue is None:
+        found["component"] = found["abstention"] = "no required component is a field of a message"
+    elif cue.score < PROVOKED or "teacher" not in bundle.content.policies:
+        found["abstention"] = f"nothing provokes it: {cue.name} at {cue.value:.3g} scores {cue.score:.2f} thresholds"
+    return found
 
 
 def _run(
-    fault: Fault, bundle: Path, robot: Robot, environment: dict[str, str], limits: dict[str, Any]
+    fault: Fault, bundle: LoadedBundle, engine: str, robot: StillRobot, cue: Cue | None, environment: dict[str, str]
 ) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        used = bundle
+        folder, used = Path(name), bundle.folder.resolve()
         if fault.policy:
-            used = misbehaving_bundle(bundle, folder / "bundle", fault.policy, fault.misbehaviour, fault.steps)  # type: ignore[arg-type]
-        rig = Rig(robot, used, folder, environment, fault.parameters)
+            assert cue is not None
+            policy = engine if fault.policy == "engine" else fault.policy
+            used = misbehaving_bundle(used, folder / "bundle", policy, cue, fault.misbehaviour, fault.steps)
+        others = [one for one in bundle.content.policies if one not in (engine, "teacher")] or ["teacher"]
+        rig = Rig(robot, used, engine, others, cue, folder, environment, fault.parameters)
         if fault.fake_clock:
             rig.clock = folder / "clock"
             set_offset(rig.clock, 0)
@@ -418,7 +378,7 @@ def _run(
         record = json.loads((folder / "controller.json").read_text())
         entered = [] if fault.ends else _entered(folder / "recording.mcap", injected_ns, ended_ns)
         mode, taken = ("ended", 0.0) if fault.ends else _answer(entered, fault.expected)
-        unsafe = _unsafe(robot.commands, limits) + record["limit_violations"]
+        unsafe = _unsafe(robot.commands, default_values()["safety.max_speed"]) + record["limit_violations"]
         lost_ms = _lost_ms(rig, record)
         whole = lost_ms <= LOST_MS or "record_limit" in fault.parameters
         return {
@@ -430,6 +390,7 @@ def _run(
             "cycles": record["cycles"],
             "commands": record["commands"],
             "unsafe_commands": unsafe,
+            "last_command": {group.name: values for group, values in robot.commands},
             "recording_lost_ms": lost_ms,
             "recovered": bool(healthy and alive and status == 0),
             "passed": bool(
@@ -444,8 +405,16 @@ def _run(
         }
 
 
-def bench_faults(bundle: Path, *, only: str, report: Report) -> dict[str, Any]:
-    """Run the fault matrix (those whose name contains ``only``); returns the contract's keys.
+def bench_faults(
+    bundle: Positional[Path] = Path("models/pushing"), *, only: str = "", engine: str = "", task: str = ""
+) -> dict[str, Any]:
+    """The fault matrix: which mode each fault leads to, and how soon.
+
+    Args:
+        bundle: bundle folder
+        only: faults whose name contains this
+        engine: a policy of the bundle; default: its middle student
+        task: whose world shows the scene; default: the bundle's, else every component at its centre
 
     Raises:
         SrdpError: no fault has such a name, or a controller did not start.
@@ -453,21 +422,34 @@ def bench_faults(bundle: Path, *, only: str, report: Report) -> dict[str, Any]:
     chosen = [fault for fault in FAULTS if only.lower() in fault.name.lower()]
     if not chosen:
         raise SrdpError(f"--only {only}: no such fault; there are: {'; '.join(fault.name for fault in FAULTS)}")
-    from srdp_controller.ros.parameters import load_schema
-
-    environment = private_environment()
-    for name in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE"):
-        os.environ[name] = environment[name]
-    spec = load_bundle(bundle).spec
-    lower, upper = spec.action_limits()
-    schema = load_schema("controller_parameters.yaml")
-    limits = {"lower": lower.tolist(), "upper": upper.tolist(), "speed": schema["safety.max_speed"]["default"]}
-    robot = Robot()
-    rows = []
+    report, environment = ProgressPrinter(), join_private_domain()
+    loaded = load_bundle(bundle)
+    engine = engine or default_engine(loaded)
+    scene = find_scene(loaded.spec, task)
+    cue = scene.cue(loaded, engine)
+    robot = StillRobot(scene)
+    rows: list[dict[str, Any]] = []
     try:
+        lacks = _lacks(robot, loaded, cue)
         for index, fault in enumerate(chosen):
-            rows.append(_run(fault, bundle.resolve(), robot, environment, limits))
+            if fault.needs in lacks:
+                rows.append({"name": fault.name, **LEFT_OUT, "mode": f"left out: {lacks[fault.needs]}"})
+            else:
+                rows.append(_run(fault, loaded, engine, robot, cue, environment))
             report("faults", index + 1, len(chosen), f"{fault.name}: {rows[-1]['mode']}")
     finally:
         robot.close()
-    return {"seed": 0, "faults": rows, "failed": not all(row["passed"] for row in rows)}
+    print_table(rows)
+    failed = not all(row["passed"] for row in rows)
+    return {"seed": 0, "engine": engine, "cue": asdict(cue) if cue else None, "faults": rows, "failed": failed}
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """What a person wants to see, on a terminal."""
+    heads = f"{'cycles':>7} {'commands':>8} {'unsafe':>6} {'recovered':>9} {'unrecorded':>10}"
+    print(f"{'fault':<46} {'mode':<8} {'after':>8} {heads}")
+    for row in rows:
+        after = f"{row['time_to_mode_ms']:.0f} ms"
+        counts = f"{row['cycles']:>7} {row['commands']:>8} {row['unsafe_commands']:>6}"
+        end = f"{'yes' if row['recovered'] else 'no':>9} {row['recording_lost_ms']:>7.0f} ms"
+        print(f"{row['name']:<46} {row['mode']:<8} {after:>8} {counts} {end}{'' if row['passed'] else '  FAILED'}")

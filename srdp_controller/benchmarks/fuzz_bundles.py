@@ -1,17 +1,12 @@
-"""Corrupts bundles in every way an attacker or a bad disk might, and counts what is refused.
-
-`python -m srdp_controller.benchmarks.fuzz_bundles models/pushing --count 2000 --json F`
-"""
+"""``srdp bench fuzz``: corrupts bundles in every way an attacker or a bad disk might, and counts what is refused."""
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import random
 import resource
 import shutil
-import sys
 import tempfile
 import time
 import zipfile
@@ -19,10 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tyro.conf import Positional
+
 from srdp_controller.engines.archive import install_bundle, pack_bundle
 from srdp_controller.engines.bundle import MANIFEST, load_bundle
 from srdp_controller.errors import SrdpError
-from srdp_controller.progress import Report
+from srdp_controller.progress import ProgressPrinter, Report
 
 Corrupt = Callable[[dict[str, bytes], random.Random], None]
 EVIL_NAMES = (
@@ -100,7 +97,7 @@ def edit_manifest(files: dict[str, bytes], rng: random.Random) -> None:
         lambda: content.update(spec=rng.choice([None, {}, [], "spec"])),
         lambda: content["spec"].update(horizon=rng.choice([0, -1, "eight", None])),
         lambda: content["spec"].update(control_rate_hz=rng.choice([0, -20, "fast", None])),
-        lambda: content["spec"]["observation"][0].update(index=rng.choice([7, -1, None])),
+        lambda: content["spec"]["observation"][0].update(index=rng.choice([7, 99, "one"])),
         lambda: content["calibration"].update(file=rng.choice(EVIL_NAMES)),
         lambda: content.update(surprise=True),
     ]
@@ -207,27 +204,20 @@ def fuzz(bundle: Path, folder: Path, count: int, rng: random.Random, report: Rep
     return {**result, "count": count, "kinds": kinds, "slowest_s": slowest, "oddities": oddities[:20]}
 
 
-def main() -> int:
-    """Fuzz and write the counts; 0 when all were refused."""
-    from srdp_controller.files import write_json
-    from srdp_controller.progress import ProgressPrinter
-    from srdp_controller.provenance import describe_run
+def bench_fuzz(
+    bundle: Positional[Path] = Path("models/pushing"), *, count: int = 2000, seed: int = 0
+) -> dict[str, Any]:
+    """Corrupt a bundle in every way an attacker or a bad disk might, and count what is refused.
 
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("--count", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    Args:
+        bundle: bundle folder
+        count: how many corruptions
+        seed: of the corruptions
+    """
     with tempfile.TemporaryDirectory() as name:
-        result = fuzz(arguments.bundle, Path(name), arguments.count, random.Random(arguments.seed), ProgressPrinter())
+        result = fuzz(bundle, Path(name), count, random.Random(seed), ProgressPrinter())
     # of the whole process, the interpreter and its libraries included
     result["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps(result, indent=1))
-    if arguments.json:
-        write_json(arguments.json, {**describe_run("fuzz_bundles", arguments.seed), **result})
-    return 0 if result["refused"] == arguments.count and not result["unnamed"] and not result["escaped"] else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    failed = result["refused"] != count or result["unnamed"] or result["escaped"]
+    return {"seed": seed, **result, "failed": bool(failed)}

@@ -13,34 +13,52 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tyro.conf import Positional
 
-from srdp_controller.engines.bundle import load_bundle
+from srdp_controller.engines.bundle import LoadedBundle, load_bundle
 from srdp_controller.errors import SrdpError
-from srdp_controller.progress import Report
+from srdp_controller.progress import ProgressPrinter, Report
 
 ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 def bench_latency(
-    bundle: Path,
+    bundle: Positional[Path] = Path("models/pushing"),
     *,
-    rounds: int,
-    compile_torch: bool,
-    sizes: list[float],
-    starts: int,
-    picture: Path | None,
-    report: Report,
+    rounds: int = 30,
+    no_compile: bool = False,
+    sizes: str = "0.2,0.5,1,2,5,10,20",
+    starts: int = 5,
+    picture: Path | None = None,
 ) -> dict[str, Any]:
-    """Measure and judge; the result has the keys of the JSON contract, and ``checks``.
+    """Every policy against its floor and against the same network elsewhere, on one thread.
+
+    Args:
+        bundle: bundle folder
+        rounds: turns in which everything is measured
+        no_compile: without torch.compile (it takes minutes)
+        sizes: networks of so many million parameters; empty: none
+        starts: fresh processes for each cold start
+        picture: draw it
 
     Raises:
-        SrdpError: a damaged bundle, or the measuring process failed.
+        SrdpError: bad options, a damaged bundle, or the measuring process failed.
     """
-    load_bundle(bundle)
+    try:
+        millions = [float(text) for text in sizes.split(",") if text]
+    except ValueError:
+        raise SrdpError(f"--sizes {sizes}: expected millions of parameters, e.g. 0.2,1,5") from None
+    if rounds < 1 or starts < 1:
+        raise SrdpError(f"--rounds {rounds} --starts {starts}: expected at least 1")
+    import matplotlib  # noqa: F401  # missed now, not after minutes
+    import onnx  # noqa: F401
+
+    report = ProgressPrinter()
+    loaded = load_bundle(bundle)
     torch = importlib.util.find_spec("torch") is not None
     if not torch:
         report("latency", 0, 1, "without PyTorch's columns: pip install 'srdp_controller[train]'")
-    options = {"rounds": rounds, "torch": torch, "compile": compile_torch and torch, "sizes": sizes}
+    options = {"rounds": rounds, "torch": torch, "compile": torch and not no_compile, "sizes": millions}
     with tempfile.TemporaryDirectory() as name:
         output = Path(name) / "latency.json"
         worker = [sys.executable, "-m", "srdp_controller.benchmarks.latency_worker"]
@@ -55,7 +73,8 @@ def bench_latency(
     result["cost_model"] = cost_model(result["evaluations"])
     result["checks"] = checks(result)
     if picture is not None:
-        draw(picture, result, fidelity_of(bundle))
+        draw(picture, result, fidelity_of(loaded))
+    print_tables(result)
     return {"seed": 0, **result}
 
 
@@ -127,9 +146,9 @@ def checks(result: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def fidelity_of(bundle: Path) -> dict[str, float]:
+def fidelity_of(bundle: LoadedBundle) -> dict[str, float]:
     """Distance from the teacher over the teacher's own sampling noise, by policy, where it was measured."""
-    path = bundle / "results" / "fidelity_test.json"
+    path = Path("results/eval") / bundle.content.task / "fidelity_test.json"
     if not path.exists():
         return {}
     content = json.loads(path.read_text())

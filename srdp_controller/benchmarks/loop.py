@@ -16,16 +16,23 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from srdp_controller.control.assembly import default_values
+from tyro.conf import Positional
+
 from srdp_controller.control.histogram import Histogram
-from srdp_controller.control.loop import rehearsal_before
+from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.errors import SrdpError
-from srdp_controller.processes import end_process, node_command, private_environment
-from srdp_controller.progress import Report
+from srdp_controller.processes import (
+    default_engine,
+    end_process,
+    node_command,
+    private_environment,
+    robot_and_controller,
+)
+from srdp_controller.progress import ProgressPrinter
 
 TIMES = ("lateness_us", "inference_us", "overhead_us")
 UNPRIVILEGED = {"thread_priority": 0, "helper_priority": 0, "lock_memory": False, "cpu_dma_latency": False}
@@ -56,31 +63,24 @@ class Totals:
         return {**self.counts, **times, **causes}
 
 
-def _with_robot(command: list[str], folder: Path, environment: dict[str, str], seconds: float) -> dict[str, Any]:
-    robot_parameters = {"duration": float(seconds), "run_dir": str(folder / "robot")}
-    with (folder / "log.txt").open("ab") as log:
-        robot = subprocess.Popen(
-            node_command("robot_node", robot_parameters), env=environment, stdout=log, stderr=subprocess.STDOUT
-        )
-        controller = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+def _with_robot(
+    robot: dict[str, Any], controller: list[str], folder: Path, environment: dict[str, str], seconds: float
+) -> dict[str, Any]:
+    robot = {**robot, "duration": float(seconds), "run_dir": str(folder / "robot")}
+    with robot_and_controller(robot, controller, environment, folder / "log.txt") as pair:
         try:
-            robot.wait(seconds + 60.0)
+            pair.robot.wait(seconds + 60.0)
         except subprocess.TimeoutExpired:
-            raise SrdpError(f"no command came within a minute: {(folder / 'log.txt').read_text()[-500:]}") from None
-        finally:
-            end_process(robot)
-            status = end_process(controller)
-    if status != 0:
-        raise SrdpError(f"the controller ended with status {status}: {(folder / 'log.txt').read_text()[-500:]}")
+            raise SrdpError(f"no command came within a minute: {pair.said()}") from None
     record: dict[str, Any] = json.loads((folder / "controller.json").read_text())
     return record
 
 
 @contextlib.contextmanager
-def _robot(environment: dict[str, str]) -> Iterator[None]:
+def _robot(parameters: dict[str, Any], environment: dict[str, str]) -> Iterator[None]:
     """The load that the controller's machine bears anyway: the simulated robot, which nobody commands."""
     robot = subprocess.Popen(
-        node_command("robot_node", {}), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        node_command("robot_node", parameters), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
         time.sleep(WARM_UP_S)
@@ -140,22 +140,36 @@ def cpu_hogs(wanted: bool) -> Iterator[None]:
 
 
 def bench_loop(
-    bundle: Path,
+    bundle: Positional[Path] = Path("models/pushing"),
     *,
-    rate: float,
-    engine: str,
-    duration: float,
-    rounds: int,
-    report: Report,
+    rate: float = 1000.0,
+    engine: str = "",
+    duration: float = 60.0,
+    rounds: int = 3,
     hogs: bool = False,
-    only: Sequence[str] = (),
+    loops: str = "",
+    task: str = "",
 ) -> dict[str, Any]:
-    """Run every loop for ``duration`` seconds in ``rounds`` rounds; the contract's keys.
+    """The controller's timing beside other loops, each beside the simulated robot.
+
+    Args:
+        bundle: bundle folder
+        rate: update rate [Hz]
+        engine: a policy of the bundle; default: its middle student
+        duration: seconds for each loop
+        rounds: turns in which the loops share that time
+        hogs: with a process on every core that never rests
+        loops: only these, separated by commas
+        task: whose robot is simulated; default: the bundle's
 
     Raises:
-        SrdpError: a loop did not run, or ``only`` names one that is not there.
+        SrdpError: a loop did not run, or ``loops`` names one that is not there.
     """
-    environment = {**os.environ, **private_environment()}
+    report, only = ProgressPrinter(), [name for name in loops.split(",") if name]
+    loaded = load_bundle(bundle)
+    engine = engine or default_engine(loaded)
+    environment = private_environment()
+    robot = {"task": task or loaded.content.task, "model_dir": str(bundle.resolve())}
     common: dict[str, Any] = {
         "engine": engine,
         "update_rate": float(rate),
@@ -167,13 +181,13 @@ def bench_loop(
         def run(seconds: float) -> dict[str, Any]:
             with tempfile.TemporaryDirectory() as name:
                 command = node_command(module, {**common, **extra, "run_dir": name}, words)
-                return _with_robot(command, Path(name), environment, seconds + WARM_UP_S)
+                return _with_robot(robot, command, Path(name), environment, seconds + WARM_UP_S)
 
         return run
 
     def beside_robot(run: Callable[[float], dict[str, Any]]) -> Callable[[float], dict[str, Any]]:
         def both(seconds: float) -> dict[str, Any]:
-            with _robot(environment):
+            with _robot(robot, environment):
                 return run(seconds)
 
         return both
@@ -190,7 +204,7 @@ def bench_loop(
         so_far = totals["dedicated"].histograms
         return (so_far["inference_us"].quantile(0.5) + so_far["overhead_us"].quantile(0.5)) * 1e-9
 
-    loops: dict[str, Callable[[float], dict[str, Any]]] = {
+    runs: dict[str, Callable[[float], dict[str, Any]]] = {
         "bare_alone": lambda seconds: _bare(rate, seconds),
         "bare": beside_robot(lambda seconds: _bare(rate, seconds)),
         "dedicated": node("controller_node", {}, []),
@@ -199,35 +213,32 @@ def bench_loop(
         "rclpy_timer_single": node("benchmarks.timer_node", {}, ["--executor", "single"]),
         "rclpy_timer_multi": node("benchmarks.timer_node", {}, ["--executor", "multi"]),
         "dedicated_explained": node("controller_node", {"statistics.late_cycles": True}, []),
-        "dedicated_unrehearsed": node("controller_node", {"rehearsal_time": 0.0}, []),
         "dedicated_ordinary_helpers": node("controller_node", {"helper_priority": 0}, []),
         "dedicated_unprivileged": node("controller_node", UNPRIVILEGED, []),
     }
-    if not rehearsal_before(round(default_values()["rehearsal_time"] * 1e9), round(1e9 / rate)):
-        del loops["dedicated_unrehearsed"]  # there is no other at this rate
     if importlib.util.find_spec("torch") is None:
         report("bench loop", 0, 1, "without torch_eager: pip install 'srdp_controller[train]'")
     else:
-        loops["torch_eager"] = node("benchmarks.torch_loop_node", {}, [])
+        runs["torch_eager"] = node("benchmarks.torch_loop_node", {}, [])
     if shutil.which("cyclictest"):
-        loops["cyclictest"] = beside_robot(lambda seconds: _cyclictest(rate, seconds))
-    unknown = [name for name in only if name not in loops]
+        runs["cyclictest"] = beside_robot(lambda seconds: _cyclictest(rate, seconds))
+    unknown = [name for name in only if name not in runs]
     if unknown:
-        raise SrdpError(f"--loops: no loop {unknown[0]!r} here; there are: {', '.join(loops)}")
+        raise SrdpError(f"--loops: no loop {unknown[0]!r} here; there are: {', '.join(runs)}")
     for name in ("bare_busy", "bare_work"):
         if name in only and "dedicated" not in only:
             raise SrdpError(f"--loops: {name} is as busy as dedicated, which is not among them")
-    loops = {name: run for name, run in loops.items() if not only or name in only}
-    totals = {name: Totals() for name in loops}
+    runs = {name: run for name, run in runs.items() if not only or name in only}
+    totals = {name: Totals() for name in runs}
     done = 0
     for _ in range(rounds):
-        for name, run in loops.items():
+        for name, run in runs.items():
             with cpu_hogs(hogs):
                 totals[name].add(run(duration / rounds))
             done += 1
             lateness = totals[name].histograms["lateness_us"].percentiles()
-            report("bench loop", done, rounds * len(loops), f"{name}: p99.9 {lateness['p999']:.0f} us late")
-    return {
+            report("bench loop", done, rounds * len(runs), f"{name}: p99.9 {lateness['p999']:.0f} us late")
+    result: dict[str, Any] = {
         "seed": 0,
         "rate_hz": rate,
         "engine": engine,
@@ -237,3 +248,18 @@ def bench_loop(
         "hogs": hogs,
         "loops": {name: total.result() for name, total in totals.items()},
     }
+    print_table(result["loops"])
+    return result
+
+
+def print_table(loops: dict[str, Any]) -> None:
+    """What a person wants to see, on a terminal."""
+    print(f"{'loop':<26} {'cycles':>7} {'overruns':>8}  lateness p50 / p99 / p99.9 / max [us]   overhead p50 [us]")
+    for name, loop in loops.items():
+        late = " / ".join(f"{value:.0f}" for value in loop["lateness_us"].values())
+        overhead = f"{loop['overhead_us']['p50']:.0f}" if "overhead_us" in loop else "-"
+        print(f"{name:<26} {loop['cycles']:>7} {loop['overruns']:>8}  {late:<38} {overhead:>8}")
+    for name, loop in loops.items():
+        for kind in ("late_cycles", "overruns") if "overruns_by_cause" in loop else ():
+            causes = ", ".join(f"{cause} {count}" for cause, count in loop[f"{kind}_by_cause"].items())
+            print(f"{name}, {kind.replace('_', ' ')} by cause: {causes}")

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tyro.conf import Positional
 
+from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.errors import SrdpError
-from srdp_controller.processes import end_process, node_command, private_environment
-from srdp_controller.progress import Report
+from srdp_controller.processes import default_engine, node_command, private_environment, robot_and_controller
+from srdp_controller.progress import ProgressPrinter
 
 SAMPLE_S = 5.0
 
@@ -37,41 +38,47 @@ def process_size(pid: int) -> tuple[int, int, int]:
 
 
 def bench_soak(
-    bundle: Path, *, rate: float, engine: str, duration: float, warm_up: float, report: Report
+    bundle: Positional[Path] = Path("models/pushing"),
+    *,
+    rate: float = 200.0,
+    engine: str = "",
+    duration: float = 3600.0,
+    warm_up: float = 300.0,
+    task: str = "",
 ) -> dict[str, Any]:
-    """Run for ``duration`` seconds; growth counts from ``warm_up`` seconds on.
+    """Does the controller's process grow while it runs for long?
+
+    Args:
+        bundle: bundle folder
+        rate: update rate [Hz]
+        engine: a policy of the bundle; default: its middle student
+        duration: seconds
+        warm_up: seconds that do not count
+        task: whose robot is simulated; default: the bundle's
 
     Raises:
         SrdpError: a process ended, or the duration is not longer than the warm-up.
     """
     if duration <= warm_up + 2.0 * SAMPLE_S:
         raise SrdpError(f"--duration {duration:g}: expected more than the warm-up of {warm_up:g} s and two samples")
-    environment = {**os.environ, **private_environment()}
+    report, loaded, model = ProgressPrinter(), load_bundle(bundle), str(bundle.resolve())
+    engine, task = engine or default_engine(loaded), task or loaded.content.task
     samples: list[tuple[float, int, int, int]] = []
-    with tempfile.TemporaryDirectory() as name, (Path(name) / "log.txt").open("wb") as log:
-        parameters = {"engine": engine, "update_rate": rate, "model_dir": str(bundle.resolve()), "run_dir": name}
-        robot, controller = (
-            subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
-            for command in (
-                node_command("robot_node", {"duration": 1e6, "run_dir": str(Path(name) / "robot")}),
-                node_command("controller_node", parameters),
-            )
-        )
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        parameters = {"engine": engine, "update_rate": rate, "model_dir": model, "run_dir": name}
+        controller = node_command("controller_node", parameters)
+        robot = {"task": task, "model_dir": model, "duration": 1e6, "run_dir": str(folder / "robot")}
         began = time.monotonic()
-        try:
+        with robot_and_controller(robot, controller, private_environment(), folder / "log.txt") as pair:
             while (elapsed := time.monotonic() - began) < duration:
                 time.sleep(min(SAMPLE_S, duration - elapsed))
                 elapsed = time.monotonic() - began
-                if robot.poll() is not None or controller.poll() is not None:
-                    raise SrdpError(f"a process ended after {elapsed:.0f} s: {_tail(Path(name))}")
-                samples.append((elapsed, *process_size(controller.pid)))
+                if pair.robot.poll() is not None or pair.controller.poll() is not None:
+                    raise SrdpError(f"a process ended after {elapsed:.0f} s: {pair.said()}")
+                samples.append((elapsed, *process_size(pair.controller.pid)))
                 report("soak", round(elapsed), round(duration), f"{samples[-1][1] / 2**20:.1f} MiB")
-        finally:
-            status = end_process(controller)
-            end_process(robot)
-        if status != 0:
-            raise SrdpError(f"the controller ended with status {status}: {_tail(Path(name))}")
-        record = json.loads((Path(name) / "controller.json").read_text())
+        record = json.loads((folder / "controller.json").read_text())
     settled = np.array([sample for sample in samples if sample[0] >= warm_up])
     slope = np.polyfit(settled[:, 0], settled[:, 1], 1)[0] * 3600.0
     first, last = settled[0], settled[-1]
@@ -82,6 +89,11 @@ def bench_soak(
         "threads": int(settled[:, 2].max() - first[2]),
         "open_files": int(settled[:, 3].max() - first[3]),
     }
+    print(
+        f"{record['cycles']} cycles: resident memory {last[1] / 2**20:.1f} MiB, grown by "
+        f"{growth['resident_bytes'] / 2**10:.0f} KiB since {warm_up:.0f} s, threads +{growth['threads']}, "
+        f"open files +{growth['open_files']}"
+    )
     kept = ("cycles", "commands", "overruns", "modes", "abstentions", "lateness_us", "limit_violations")
     return {
         "seed": 0,
@@ -95,7 +107,3 @@ def bench_soak(
         **{key: record[key] for key in kept},
         "samples": [list(sample) for sample in samples[:: max(1, len(samples) // 120)]],
     }
-
-
-def _tail(folder: Path) -> str:
-    return (folder / "log.txt").read_text()[-500:]

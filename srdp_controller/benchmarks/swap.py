@@ -7,19 +7,19 @@ swap after the other as fast as they are prepared; then the same is run for as l
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tyro.conf import Positional
+
 from srdp_controller.benchmarks.loop import WARM_UP_S, Totals
 from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.errors import SrdpError
-from srdp_controller.processes import end_process, node_command, private_environment
-from srdp_controller.progress import Report
+from srdp_controller.processes import join_private_domain, node_command, robot_and_controller
+from srdp_controller.progress import ProgressPrinter
 
 COUNTS = ("commands", "swaps", "rollbacks", "engine_failures", "limit_violations")
 
@@ -33,7 +33,7 @@ class _Swapper:
         from rclpy.node import Node
         from std_msgs.msg import String
 
-        from srdp_controller.ros.direct_take import LATCHED
+        from srdp_controller.ros.inputs import LATCHED
 
         rclpy.init()
         self.engines = engines
@@ -62,13 +62,13 @@ class _Swapper:
         Raises:
             SrdpError: a swap did not come into force within ten seconds, or was refused.
         """
-        from srdp_controller.ros.swap_client import set_engine
+        from srdp_controller.ros.client import set_parameters
 
         first = self.swaps
         while (done := self.swaps - first) < count:
             names = [name for name in self.engines if name != self.driving]
             wanted = names[done % len(names)]
-            set_engine(self.node, wanted, 10.0)
+            set_parameters(self.node, {"engine": wanted}, 10.0)
             if not self.wait(10.0, lambda wanted=wanted: self.driving == wanted):  # type: ignore[misc]
                 raise SrdpError(f"the controller did not change over to {wanted} within 10 s")
             report(self.swaps - first)
@@ -82,16 +82,35 @@ class _Swapper:
         rclpy.shutdown()
 
 
-def bench_swap(bundle: Path, *, rate: float, swaps: int, rounds: int, report: Report) -> dict[str, Any]:
-    """Swap ``swaps`` times at ``rate``; returns the contract's keys and those of the quiet runs.
+def bench_swap(
+    bundle: Positional[Path] = Path("models/pushing"),
+    *,
+    rate: float = 500.0,
+    swaps: int = 1000,
+    rounds: int = 3,
+    task: str = "",
+) -> dict[str, Any]:
+    """What exchanging the engine while the loop runs costs the loop.
+
+    Args:
+        bundle: bundle folder
+        rate: update rate [Hz]
+        swaps: how many
+        rounds: turns, each followed by one without swaps
+        task: whose robot is simulated; default: the bundle's
 
     Raises:
-        SrdpError: a node did not start, or a swap did not come into force.
+        SrdpError: fewer than two engines, a node did not start, or a swap did not come into force.
     """
-    environment = private_environment()
-    for name in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE"):
-        os.environ[name] = environment[name]
-    engines = [name for name in load_bundle(bundle).content.policies if name != "teacher"]
+    if swaps < 1 or rounds < 1:
+        raise SrdpError(f"--swaps {swaps} --rounds {rounds}: expected at least 1")
+    content = load_bundle(bundle).content
+    task, policies = task or content.task, list(content.policies)
+    engines = [name for name in policies if name != "teacher"]
+    engines = engines if len(engines) > 1 else policies
+    if len(engines) < 2:
+        raise SrdpError(f"{bundle}: swaps need two policies; it has {', '.join(policies)}")
+    report, environment = ProgressPrinter(), join_private_domain()
     swapping, quiet = Totals(), Totals()
     counts = dict.fromkeys(COUNTS, 0)
     quiet_counts = dict(counts)
@@ -107,7 +126,7 @@ def bench_swap(bundle: Path, *, rate: float, swaps: int, rounds: int, report: Re
                 swapper.swap(share, lambda done: report("bench swap", done_before + done, swaps, "swaps"))
                 return time.monotonic() - began
 
-            record, seconds = _drive(bundle, rate, engines[0], environment, swapper, drive_swapping)
+            record, seconds = _drive(bundle, task, rate, engines[0], environment, swapper, drive_swapping)
             swapping.add(record)
             swap_seconds += seconds
             for key in COUNTS:
@@ -117,7 +136,7 @@ def bench_swap(bundle: Path, *, rate: float, swaps: int, rounds: int, report: Re
                 swapper.wait(seconds)
                 return seconds
 
-            record, _ = _drive(bundle, rate, engines[0], environment, swapper, drive_quiet)
+            record, _ = _drive(bundle, task, rate, engines[0], environment, swapper, drive_quiet)
             quiet.add(record)
             for key in COUNTS:
                 quiet_counts[key] += record[key]
@@ -125,7 +144,7 @@ def bench_swap(bundle: Path, *, rate: float, swaps: int, rounds: int, report: Re
         swapper.close()
     with_swaps, without = swapping.result(), quiet.result()
     late, calm = with_swaps["lateness_us"], without["lateness_us"]
-    return {
+    result = {
         "seed": 0,
         "rate_hz": rate,
         "swaps": counts["swaps"],
@@ -141,36 +160,35 @@ def bench_swap(bundle: Path, *, rate: float, swaps: int, rounds: int, report: Re
         "quiet": {**without, "commands": quiet_counts["commands"]},
         "rounds": rounds,
     }
+    print(
+        f"{result['swaps']} swaps ({result['swaps_per_second']:.1f} a second) at {rate:.0f} Hz: "
+        f"{result['cycles']} cycles, {result['commands']} commands, {result['overruns']} overruns "
+        f"({without['overruns']} of {without['cycles']} without swaps)"
+    )
+    for name, times in (("with swaps", late), ("without", calm)):
+        print(f"lateness {name:<10} " + "  ".join(f"{key} {value:.0f} us" for key, value in times.items()))
+    return result
 
 
 def _drive(
     bundle: Path,
+    task: str,
     rate: float,
     engine: str,
     environment: dict[str, str],
     swapper: _Swapper,
     drive: Callable[[], float],
 ) -> tuple[dict[str, Any], float]:
-    with tempfile.TemporaryDirectory() as name, (Path(name) / "log.txt").open("wb") as log:
-        parameters = {"engine": engine, "update_rate": rate, "model_dir": str(bundle.resolve()), "run_dir": name}
-        parameters["statistics.warm_up"] = WARM_UP_S
-        commands = [
-            node_command("robot_node", {"duration": 1e6, "run_dir": str(Path(name) / "robot")}),
-            node_command("controller_node", parameters),
-        ]
-        processes = [
-            subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT) for command in commands
-        ]
-        try:
+    with tempfile.TemporaryDirectory() as name:
+        folder, model = Path(name), str(bundle.resolve())
+        parameters = {"engine": engine, "update_rate": rate, "model_dir": model, "run_dir": name}
+        controller = node_command("controller_node", {**parameters, "statistics.warm_up": WARM_UP_S})
+        robot = {"task": task, "model_dir": model, "duration": 1e6, "run_dir": str(folder / "robot")}
+        with robot_and_controller(robot, controller, environment, folder / "log.txt") as pair:
             swapper.driving = ""
             if not swapper.wait(60.0, lambda: bool(swapper.driving)):
-                raise SrdpError(f"no controller within a minute: {(Path(name) / 'log.txt').read_text()[-500:]}")
+                raise SrdpError(f"no controller within a minute: {pair.said()}")
             swapper.wait(WARM_UP_S + 0.5)  # the robot's first episode begins
             seconds = drive()
-        finally:
-            status = end_process(processes[1])
-            end_process(processes[0])
-        if status != 0:
-            raise SrdpError(f"the controller ended with {status}: {(Path(name) / 'log.txt').read_text()[-500:]}")
-        record: dict[str, Any] = json.loads((Path(name) / "controller.json").read_text())
+        record: dict[str, Any] = json.loads((folder / "controller.json").read_text())
         return record, seconds

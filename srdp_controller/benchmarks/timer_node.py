@@ -18,6 +18,7 @@ from rclpy.qos import QoSProfile
 
 from srdp_controller.control.cycle import Cycle
 from srdp_controller.control.loop import absolute
+from srdp_controller.control.privileges import use_affinity, use_fifo
 from srdp_controller.ros.controller_node import ControllerNode, run_node
 from srdp_controller.ros.inputs import LATEST
 from srdp_controller.ros.loop_thread import LoopThread, Publish
@@ -67,8 +68,12 @@ class TimerLoop(LoopThread):
     def _tick(self) -> None:
         thread = threading.get_ident()
         if thread not in self._privileged:  # every thread of the executor gets what the loop's thread gets
+            if self._privileged:  # the first one's privileges are the process's too
+                use_fifo(self.values["thread_priority"])
+                use_affinity(self.values["cpu_affinity"])
+            else:
+                self.take_privileges()
             self._privileged.add(thread)
-            self.take_privileges()
         loop, period = self.state, self.period_ns
         if not self._running:
             return

@@ -225,3 +225,5 @@ def load_bundle(folder: str | Path) -> LoadedBundle:
         return LoadedBundle(folder, Bundle.model_validate(content), raw)
     except ValidationError as error:
         raise BundleError(f"{path}: {first_problem(error)}") from None
+    except (LookupError, TypeError, AttributeError, ValueError) as error:  # a migration meets what it does not know
+        raise BundleError(f"{path}: not a manifest of schema {version} ({type(error).__name__}: {error})") from None

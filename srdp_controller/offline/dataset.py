@@ -335,12 +335,3 @@ def samples(trajectories: list[Trajectory], spec: PolicySpec, discount: float = 
             )
         )
     return Samples(*(np.concatenate(column) for column in zip(*rows, strict=True)))
-
-
-def chunks(trajectories: list[Trajectory], spec: PolicySpec) -> tuple[np.ndarray, np.ndarray]:
-    """Normalised observations (n, obs_dim) and action chunks (n, horizon * act_dim).
-
-    Step t's chunk is actions t .. t + horizon - 1; past the end of an episode the last one repeats.
-    """
-    found = samples(trajectories, spec)
-    return found.observation, found.action

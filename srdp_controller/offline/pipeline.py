@@ -574,7 +574,6 @@ def pipeline_command(
     if last == "export":
         result |= {"bundle": str(target), "bundle_sha256": stages["export"]["facts"]["bundle_sha256"]}
         print(f"bundle {target}, SHA-256 {result['bundle_sha256']} (spec, graphs, calibration)")
-        print("`make evaluate` measures it and writes its model card")
     return result
 
 

@@ -1,7 +1,7 @@
 """Recipes: everything the offline pipeline needs to rebuild a bundle, one YAML per task.
 
 A stage of the pipeline is done again when the recipe sections that it reads have changed. A field marked
-``Unhashed`` changes no result (how many processes work) and so never causes that.
+``UNHASHED`` changes no result (how many processes work) and so never causes that.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Teachers trained outside this project: any denoising network with a ``diffusers`` scheduler, or LeRobot's.
 
     teacher = from_diffusers(network, scheduler, obs_dim=8, horizon=8, act_dim=2)
-    run_pipeline(recipe, Path("runs/mine"), Path("models/mine"), print, own_teacher=teacher)
+    Pipeline(recipe, Path("runs/mine"), Path("models/mine"), print, own_teacher=teacher).run()
 
 The network reads normalised observations and actions in the scales of the task's ``PolicySpec``.
 """

@@ -91,18 +91,18 @@ class Denoiser(nn.Module, ABC):
         return None
 
     def with_prefix(self, a: Tensor, context: Tensor) -> Tensor:
-        """Last touch on a sampled a_0 (B, A); the identity unless part of the chunk is given."""
+        """A sampled a_0 (B, A) with the given part of the chunk, its prefix, in place; a itself where none is given."""
         return a
 
-    # The exporter calls these two; a network whose biases can be folded into constants overrides them.
+    # The exporter calls these two; a network that can fold a layer's bias into the timesteps' share overrides them.
 
     def folded_time_features(self, t: Tensor) -> Tensor:
-        """Time features (n, F) as ``evaluate`` wants them."""
+        """Time features (n, F) of timesteps t (n,) as ``predict_folded`` wants them: constants of the graph."""
         return self.time_features(t)
 
-    def predict_folded(self, a: Tensor, context: Tensor, constants: Tensor) -> Tensor:
-        """``predict``, arranged for the exported graph."""
-        return self.predict(a, context, constants)
+    def predict_folded(self, a: Tensor, context: Tensor, folded: Tensor) -> Tensor:
+        """``predict`` with ``folded_time_features``."""
+        return self.predict(a, context, folded)
 
 
 class DiffusionTeacher(Denoiser):

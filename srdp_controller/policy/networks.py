@@ -178,7 +178,7 @@ class SrdpNetwork(Denoiser):
         )
 
     def mask(self, context: Tensor) -> Tensor | None:
-        """Which entries of the chunk (B, A) are not given: 1 or 0; None where all are free."""
+        """Which entries of the chunk (B, A) are not given: 1 or 0; None where none is given."""
         return None if self.prefix is None else 1.0 - self._split(context)[2]
 
     def inpaint(self, a: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
@@ -223,12 +223,12 @@ class SrdpNetwork(Denoiser):
         bias = self.head.from_action.bias
         return features + nn.functional.pad(bias, (0, features.shape[1] - len(bias)))
 
-    def predict_folded(self, a: Tensor, context: Tensor, constants: Tensor) -> Tensor:
+    def predict_folded(self, a: Tensor, context: Tensor, folded: Tensor) -> Tensor:
         """``predict`` with one addition less a step."""
         a, context = self.inpaint(a, context)
         if isinstance(self.trunk, ActionTimeTrunk):
             hidden = self.head.from_latent.out_features
-            latent = self.trunk(a, context, constants[..., hidden:])
-            context, constants = self.head.condition(latent), constants[..., :hidden]
-        first = nn.functional.linear(a, self.head.from_action.weight) + (context + constants)
+            latent = self.trunk(a, context, folded[..., hidden:])
+            context, folded = self.head.condition(latent), folded[..., :hidden]
+        first = nn.functional.linear(a, self.head.from_action.weight) + (context + folded)
         return self.head.layers(first)

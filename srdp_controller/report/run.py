@@ -1,4 +1,4 @@
-"""Judges a run folder: merges both nodes' records into ``summary.json``, prints a table, draws pictures."""
+"""``srdp summary``: judges a run folder: merges both nodes' records into ``summary.json``, prints a table, draws it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tyro.conf import Positional
 
 from srdp_controller.errors import SrdpError
 from srdp_controller.files import write_json
 from srdp_controller.provenance import describe_run
+from srdp_controller.tasks.task import Outcome, TaskError, find_task, summarise
 
 COPIED = (
     "engine",
@@ -28,9 +30,11 @@ COPIED = (
     "observation_age_ms",
     "modes",
     "abstentions",
+    "alarms_between_episodes",
     "teacher_plans",
     "swaps",
     "filter_interventions",
+    "interventions",
     "limit_violations",
     "rejected_messages",
     "privileges",
@@ -42,52 +46,59 @@ def _read(path: Path) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(path.read_text())
         return content
     except FileNotFoundError:
-        raise SrdpError(f"{path} is missing: that node did not end properly; its messages say why") from None
+        raise SrdpError(f"{path} is missing: the controller did not end properly; its messages say why") from None
     except ValueError as error:
         raise SrdpError(f"{path}: not valid JSON ({error})") from None
 
 
 def judge(summary: dict[str, Any]) -> list[str]:
-    """What was unsound about a run; an empty list for a sound one."""
+    """What was unsound about a run, the cause before what follows from it; an empty list for a sound one."""
     problems = []
+    if summary.get("failure"):
+        problems.append(f"the controller failed: {summary['failure']}")
     if summary["cycles"] == 0:
         problems.append("no cycle ran")
+    elif summary["modes"]["STUDENT"] + summary["modes"]["TEACHER"] == 0:
+        why = summary.get("reason") or (
+            f"{summary['rejected_messages']} messages were refused"
+            if summary["rejected_messages"]
+            else "the log names what it waited for"
+        )
+        problems.append(f"neither student nor teacher ever drove: {why}")
     if summary["commands"] != summary["cycles"]:
         problems.append(f"{summary['cycles']} cycles but {summary['commands']} commands")
-    if summary["limit_violations"] or summary["bad_commands"]:
-        problems.append(f"{summary['limit_violations'] + summary['bad_commands']} commands outside the limits")
-    if summary["modes"]["STUDENT"] + summary["modes"]["TEACHER"] == 0:
-        problems.append("neither student nor teacher ever drove")
+    if summary["limit_violations"]:
+        problems.append(f"{summary['limit_violations']} commands outside the limits left the filter")
+    if summary.get("bad_commands"):
+        problems.append(f"the robot refused {summary['bad_commands']} commands, outside its limits or not finite")
     return problems
 
 
-def summarise_run(folder: Path) -> dict[str, Any]:
-    """Write ``summary.json``, ``run.png`` and ``episode.gif`` into a run folder; print the table.
+def summarise_run(run_folder: Positional[Path] = Path("runs/latest")) -> dict[str, Any]:
+    """Judge a run: write ``summary.json``, ``run.png`` and ``episode.gif`` into its folder, print the table.
+
+    Args:
+        run_folder: what ``run_dir`` was; without simulation.json it was a robot of one's own, which tells nothing
 
     Raises:
-        SrdpError: a node's record is missing.
+        SrdpError: the controller's record is missing.
     """
-    control, simulation = _read(folder / "controller.json"), _read(folder / "simulation.json")
+    folder = run_folder
+    control = _read(folder / "controller.json")
+    simulation = _read(folder / "simulation.json") if (folder / "simulation.json").exists() else {}
     summary: dict[str, Any] = {**describe_run("srdp summary", control["seed"])}
-    summary |= {key: control[key] for key in COPIED}
-    summary |= {
-        "scenario": simulation["scenario"],
-        "duration_s": control["cycles"] / control["update_rate_hz"],
-        "episodes": simulation["episodes"],
-        "successes": simulation["successes"],
-        "commands_received": simulation["commands"],
-        "bad_commands": simulation["bad_commands"],
-        "post_contacts": sum(outcome["post_contacts"] for outcome in simulation["outcomes"]),
-    }
+    summary |= {key: control[key] for key in COPIED if key in control}
+    summary |= {key: control[key] for key in ("failure", "reason") if control.get(key)}
+    summary["duration_s"] = control["cycles"] / control["update_rate_hz"]
+    if simulation:
+        metrics = summarise([Outcome(metrics=outcome["metrics"]) for outcome in simulation["outcomes"]])
+        summary = {**metrics, **summary, "metrics": metrics, "commands_received": simulation["commands"]}
+        summary |= {key: simulation[key] for key in ("task", "scenario", "episodes", "successes", "bad_commands")}
     problems = judge(summary)
-    summary["sound"] = not problems
-    summary["problems"] = problems
+    summary |= {"sound": not problems, "problems": problems}
     write_json(folder / "summary.json", summary)
     print_table(summary)
-    draw_run(folder, simulation)
-    if simulation["frames"]:
-        draw_episode(folder / "episode.gif", simulation)
-    print(f"{folder}/summary.json, run.png, episode.gif")
+    print(f"{folder}/{', '.join(['summary.json', *draw_run(folder, simulation)])}")
     for problem in problems:
         print(f"UNSOUND: {problem}")
     return {**summary, "failed": bool(problems)}
@@ -101,10 +112,9 @@ def print_table(summary: dict[str, Any]) -> None:
         labels = {"p50": "p50", "p99": "p99", "p999": "p99.9", "max": "max"}
         return "  ".join(f"{label} {values[key]:.0f}" for key, label in labels.items()) + f" {unit}"
 
+    causes = ", ".join(f"{cause} {count}" for cause, count in summary.get("interventions", {}).items() if count)
     rows = [
         ("engine", f"{summary['engine']} on {summary['provider']}, {summary['update_rate_hz']:.0f} Hz"),
-        ("scenario", summary["scenario"]),
-        ("episodes", f"{summary['successes']} of {summary['episodes']} succeeded"),
         ("cycles", f"{summary['cycles']} ({summary['commands']} commands, {summary['overruns']} overruns)"),
         ("period error", group("period_error_us", "us")),
         ("inference", group("inference_us", "us")),
@@ -112,33 +122,47 @@ def print_table(summary: dict[str, Any]) -> None:
         ("overhead", group("overhead_us", "us")),
         ("observation age", group("observation_age_ms", "ms")),
         ("modes", ", ".join(f"{mode} {count}" for mode, count in summary["modes"].items())),
-        ("abstentions", str(summary["abstentions"])),
+        ("abstentions", f"{summary['abstentions']}, between episodes {summary.get('alarms_between_episodes', 0)}"),
         ("swaps", str(summary["swaps"])),
-        ("safety filter", f"{summary['filter_interventions']} interventions, {summary['limit_violations']} violations"),
+        (
+            "safety filter",
+            f"{summary['filter_interventions']} interventions{f' ({causes})' if causes else ''}, "
+            f"{summary['limit_violations']} violations",
+        ),
     ]
+    if "episodes" in summary:
+        rows[1:1] = [
+            ("scenario", f"{summary['scenario']} of {summary['task']}"),
+            ("episodes", f"{summary['successes']} of {summary['episodes']} succeeded"),
+            *((name.replace("_", " "), str(value)) for name, value in summary["metrics"].items()),
+        ]
     for name, text in rows:
         print(f"  {name:<16} {text}")
 
 
-def draw_run(folder: Path, simulation: dict[str, Any]) -> None:
-    """Draw the episodes' paths and the cycles' times into ``run.png``."""
+def draw_run(folder: Path, simulation: dict[str, Any]) -> list[str]:
+    """Draw episodes and cycles into ``run.png`` and an episode into ``episode.gif``; names of what was drawn."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
-    from matplotlib.patches import Circle
 
-    from srdp_controller.tasks.pushing.world import POST_RADIUS_M
-
-    figure, (table, times, histogram) = pyplot.subplots(1, 3, figsize=(15, 4.5))
-    for outcome in simulation["outcomes"]:
-        path = np.array(outcome["box_path"])
-        layout = outcome["layout"]
-        table.plot(path[:, 0], path[:, 1], color="C0" if outcome["success"] else "C3", alpha=0.7, lw=1.5)
-        table.add_patch(Circle(layout["goal"], 0.025, color="C2", alpha=0.15))
-        table.add_patch(Circle(layout["post"], POST_RADIUS_M, color="0.3", alpha=0.3))
-    table.set(xlim=(-0.27, 0.27), ylim=(-0.18, 0.18), aspect="equal", xlabel="x [m]", ylabel="y [m]")
-    table.set_title(f"box paths: {simulation['successes']} of {simulation['episodes']} succeeded")
+    figure, (episodes, times, histogram) = pyplot.subplots(1, 3, figsize=(15, 4.5))
+    drawn = ["run.png"]
+    episodes.set_axis_off()
+    if simulation:
+        task = find_task(simulation["task"])
+        try:
+            task.draw(episodes, simulation["outcomes"])
+            episodes.set_axis_on()
+            if simulation["frames"]:
+                scenario = task.scenario(simulation["scenario"])
+                save_animation(
+                    folder / "episode.gif", task.render(scenario, simulation["frames_details"], simulation["frames"])
+                )
+                drawn.append("episode.gif")
+        except TaskError as error:
+            print(f"  left out: {error}")
     recorded = folder / "telemetry.csv"
     if recorded.exists():
         telemetry = np.atleast_1d(np.genfromtxt(recorded, delimiter=",", names=True))
@@ -155,22 +179,13 @@ def draw_run(folder: Path, simulation: dict[str, Any]) -> None:
     figure.tight_layout()
     figure.savefig(folder / "run.png", dpi=90)
     pyplot.close(figure)
+    return drawn
 
 
-def draw_episode(path: Path, simulation: dict[str, Any]) -> None:
-    """Render one recorded episode as an animated GIF with PyBullet's software renderer."""
+def save_animation(path: Path, pictures: list[np.ndarray], seconds: float = 6.0) -> None:
+    """Write pictures (height, width, 3) uint8 as a GIF that lasts ``seconds``, at most 50 of them."""
     from PIL import Image
 
-    from srdp_controller.simulation.scenario import EpisodeLayout, load_scenario
-    from srdp_controller.tasks.pushing.world import PushingWorld
-
-    world = PushingWorld(load_scenario(simulation["scenario"]))
-    world.reset(np.random.default_rng(0), EpisodeLayout.model_validate(simulation["frames_layout"]))
-    frames = simulation["frames"]
-    stride = max(1, len(frames) // 50)
-    pictures = []
-    for frame in frames[::stride]:
-        world.pose(frame[:7], (frame[7], frame[8]), frame[9])
-        pictures.append(Image.fromarray(world.render()).quantize(64))
-    world.close()
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=round(1000 * stride / 12), loop=0)
+    chosen = pictures[:: max(1, len(pictures) // 50)]
+    frames = [Image.fromarray(picture).quantize(64) for picture in chosen]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=round(1e3 * seconds / len(frames)), loop=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import rclpy
@@ -10,6 +11,7 @@ from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import GetParameters, SetParametersAtomically
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from tyro.conf import Positional
 
 from srdp_controller.errors import SrdpError
 
@@ -71,3 +73,26 @@ def request_swap(changes: dict[str, str], timeout_s: float) -> str:
     finally:
         node.destroy_node()
         rclpy.shutdown()
+
+
+def swap(
+    engine: Positional[str] = "", *, model: Path | None = None, provider: str = "", timeout: float = 10.0
+) -> dict[str, Any]:
+    """Swap the running controller's engine, bundle or provider.
+
+    Args:
+        engine: a policy of the bundle
+        model: folder of another bundle for the same robot
+        provider: cpu, cuda, tensorrt or tensorrt_rtx
+        timeout: of an answer [s]
+
+    Raises:
+        SrdpError: nothing to swap, no controller answers, or it refuses; the message is its reason.
+    """
+    wished = {"engine": engine, "model_dir": str(model.resolve()) if model else "", "provider": provider}
+    changes = {name: value for name, value in wished.items() if value}
+    if not changes:
+        raise SrdpError("swap what? Give an engine, --model or --provider")
+    message = request_swap(changes, timeout)
+    print(message)
+    return {"seed": None, **changes, "message": message}

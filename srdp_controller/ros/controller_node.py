@@ -21,6 +21,7 @@ from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import Trigger
 
 from srdp_controller.control.cycle import Cycle
+from srdp_controller.control.loop import wait_for_slack
 from srdp_controller.engines.bundle import LoadedBundle
 from srdp_controller.engines.engine import Engine
 from srdp_controller.engines.providers import EngineOptions, load_engine
@@ -89,8 +90,10 @@ class ControllerNode(LifecycleNode):
         """Start the loop."""
 
         def activate() -> None:
-            if self.session is not None:
-                self.session.loop.start()
+            assert self.session is not None
+            if self.session.loop.failure:
+                raise SrdpError(f"{self.session.loop.failure}; clean up and configure it again")
+            self.session.loop.start()
 
         return self._transition("activate", activate, TransitionCallbackReturn.FAILURE)
 
@@ -182,23 +185,24 @@ class ControllerNode(LifecycleNode):
         try:
             with self._session_lock:
                 session = self.session
+                if session is not None:
+                    session.loop.watch(REPORT_EVERY_S)
+                    wait_for_slack(session.loop.state, session.loop.period_ns)  # Python runs one thread at a time
                 failed = session is not None and session.loop.failure != "" and not self.failed.is_set()
                 if session is not None and failed:
                     self.failure = session.loop.failure
                     self.get_logger().fatal(self.failure)
                     self.reporter.say_all(session, self.failure)
                 else:
-                    self._say(self.parameters.follow())
+                    refusal = self.parameters.follow()
+                    if refusal:
+                        self.get_logger().error(refusal)
                     self.reporter.step(session, self.failure)
             if failed:
                 self.trigger_deactivate()
                 self.failed.set()
         except Exception as error:  # the robot is driven all the same
             self.reporter.warn("report", f"a report failed: {cause(error)}")
-
-    def _say(self, refusal: str) -> None:
-        if refusal:
-            self.get_logger().error(refusal)
 
 
 def light_executor() -> Executor:

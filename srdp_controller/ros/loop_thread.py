@@ -30,6 +30,7 @@ from srdp_controller.spec import PolicySpec
 COLLECTION_NS = 500_000  # slack that a collection of the youngest generation needs
 LAST_COMMANDS = 3  # how often the hold command is published at least: a message may be lost
 SPARE_S = 1.0  # beyond what the limits need for a stop
+STUCK_S = 1.0  # a cycle that takes longer has a failed engine
 
 Publish = Callable[[list[float], list[list[float]], int], None]
 
@@ -91,6 +92,8 @@ class LoopThread:
         self._idle = ShallowIdle()
         self._thread: threading.Thread | None = None
         self._running = False
+        self._overdue = (0, 0.0)  # the deadline that was last seen to be past, and for how long [s]
+        self._abandoned = False  # a cycle did not return
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -105,12 +108,31 @@ class LoopThread:
             return
         self.cycle.supervisor.fault("deactivated")
         give_up = time.monotonic() + self._stopping_s
-        while time.monotonic() < give_up and thread.is_alive():
+        while time.monotonic() < give_up and thread.is_alive() and not self.failure:
             if self.cycle.supervisor.mode is Mode.STOP and self.cycle.safety.at_rest:
                 break
             time.sleep(0.005)
         self._running = False
-        thread.join(timeout=self._stopping_s + 2e-9 * self.period_ns)
+        if not self._abandoned:
+            thread.join(timeout=self._stopping_s + 2e-9 * self.period_ns)
+
+    def watch(self, every_s: float) -> None:
+        """For another thread, ``every_s``: a cycle that does not return is a failure, handled by that thread.
+
+        The calls are counted, not the time: where the whole process stood still, nobody is late.
+        """
+        deadline_ns, (watched_ns, waited_s) = self.state.deadline_ns, self._overdue
+        overdue = self._running and 0 < deadline_ns < time.monotonic_ns()
+        waited_s = waited_s + every_s if overdue and deadline_ns == watched_ns else 0.0
+        self._overdue = deadline_ns, waited_s
+        if waited_s > STUCK_S + 1e-9 * self.period_ns:
+            self._abandoned, self._running = True, False
+            self._fail(f"the control loop failed: a cycle has not returned for {waited_s:.1f} s")
+
+    def publish(self, command: list[float], following: list[list[float]], measured_ns: int) -> None:
+        """For the cycle: publish its command, unless another thread has stopped the robot meanwhile."""
+        if not self._abandoned:
+            self._publish(command, following, measured_ns)
 
     def _run(self) -> None:
         values = self.values
@@ -130,7 +152,8 @@ class LoopThread:
                 timing, cycle = replace(timing, wait=late.wait(timing.wait)), late.cycle(cycle)
             run_loop(timing, self.state, cycle, lambda: self._running, self._collect_garbage)
         except BaseException as error:  # the loop's thread must say why it died, and leave no robot in motion
-            self._fail(f"the control loop failed: {cause(error)}")
+            if not self._abandoned:
+                self._fail(f"the control loop failed: {cause(error)}")
         finally:
             self.state.deadline_ns = 0
             gc.enable()
@@ -188,7 +211,10 @@ class LoopThread:
         safety, give_up = self.cycle.safety, time.monotonic() + self._stopping_s
         deadline_ns, published = time.monotonic_ns(), 0
         while time.monotonic() < give_up and not (published >= LAST_COMMANDS and safety.at_rest):
-            self._publish(safety.apply(None, None), [], NEVER_NS)
+            command = safety.apply(None, None)
+            if not safety.ready:  # the robot's state is not known, and nothing was ever commanded
+                return
+            self._publish(command, [], NEVER_NS)
             published += 1
             deadline_ns += self.period_ns
             sleep_until(deadline_ns)

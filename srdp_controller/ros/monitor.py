@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from types import TracebackType
+from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
@@ -126,8 +127,12 @@ def table(mode: str, values: dict[str, str], history: list[float]) -> str:
     return "\n".join(lines)
 
 
-def top(duration: float | None) -> dict[str, str]:
-    """Show the running controller until Ctrl-C, or for ``duration`` seconds; returns the last figures."""
+def top(*, duration: float | None = None) -> dict[str, Any]:
+    """Live view of the running controller.
+
+    Args:
+        duration: seconds; default: until Ctrl-C
+    """
     history: list[float] = []
     with Monitor() as monitor:
         end = None if duration is None else time.monotonic() + duration
@@ -138,4 +143,4 @@ def top(duration: float | None) -> dict[str, str]:
                 print(f"\033[2J\033[H{text}" if sys.stdout.isatty() else text, flush=True)
         except KeyboardInterrupt:
             pass
-        return dict(monitor.values)
+        return {"seed": None, "values": dict(monitor.values), "failed": not monitor.values}

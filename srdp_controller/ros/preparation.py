@@ -28,7 +28,7 @@ from srdp_controller.messages import check_path, message_class
 from srdp_controller.observation import ObservationAssembler
 from srdp_controller.ros.parameters import bundle_folder
 from srdp_controller.ros.recording import require_mcap
-from srdp_controller.spec import TWIST
+from srdp_controller.spec import TWIST, PolicySpec
 
 Load = Callable[[LoadedBundle, str, str, EngineOptions], Engine]
 
@@ -132,13 +132,13 @@ def problems(bundle: LoadedBundle, request: DeploymentRequest, values: Mapping[s
     if values["command.type"] == "twist_stamped" and not any(g.output.type == TWIST for g in spec.action_groups):
         types = ", ".join(group.output.type for group in spec.action_groups)
         yield f"parameter command.type: twist_stamped: the bundle's outputs are {types}; leave it at spec"
-    yield from message_problems(bundle)
+    yield from message_problems(spec)
 
 
-def message_problems(bundle: LoadedBundle) -> Iterator[str]:
+def message_problems(spec: PolicySpec) -> Iterator[str]:
     """What the installed message packages say of the topics; a machine without them could not check it before."""
-    used = [(plan.topic, plan.type, plan.fields) for plan in ObservationAssembler(bundle.spec).plans.values()]
-    used += [(group.output.topic, group.output.type, []) for group in bundle.spec.action_groups]
+    used = [(plan.topic, plan.type, plan.fields) for plan in ObservationAssembler(spec).plans.values()]
+    used += [(group.output.topic, group.output.type, []) for group in spec.action_groups]
     for topic, kind, fields in used:
         if message_class(kind) is None:
             package = kind.split("/")[0]

@@ -10,7 +10,6 @@ from rclpy.node import Node
 from std_msgs.msg import String
 
 from srdp_controller.control.deployment import Deployment
-from srdp_controller.control.loop import wait_for_slack
 from srdp_controller.control.privileges import Privilege
 from srdp_controller.control.supervisor import Mode
 from srdp_controller.ros.diagnostics import Diagnostics, Thresholds
@@ -21,10 +20,7 @@ REPORT_EVERY_S = 0.05
 
 
 class Reporter:
-    """Says what there is to say, a little at a time and while the loop rests.
-
-    A timer of the executor would interrupt the loop wherever that is; ``step`` waits for the loop's rest first.
-    """
+    """Says what there is to say, a little at a time: with cold caches the whole would hold the interpreter for long."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -48,8 +44,6 @@ class Reporter:
             self._session, self._status, self._refused_said = session, None, 0
             self._mode_sent = self._deployment_sent = None
         self._failure = failure
-        if session is not None:
-            wait_for_slack(session.loop.state, session.loop.period_ns)
         next(self._steps)
 
     def say_all(self, session: Session | None, failure: str) -> None:

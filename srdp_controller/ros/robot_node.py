@@ -29,11 +29,11 @@ from std_srvs.srv import Trigger
 from srdp_controller.control.clock import sleep_until
 from srdp_controller.control.loop import LoopState, LoopTiming, run_loop
 from srdp_controller.engines.bundle import load_bundle
-from srdp_controller.errors import SrdpError
 from srdp_controller.files import write_json
 from srdp_controller.messages import JOINT_STATE, Extractor, MessageWriter, message_class
 from srdp_controller.provenance import describe_run
 from srdp_controller.ros import episodes
+from srdp_controller.ros.boundary import cause
 from srdp_controller.ros.inputs import LATCHED, DirectSubscription
 from srdp_controller.ros.outputs import output_fields
 from srdp_controller.ros.parameters import declare, load_schema
@@ -190,7 +190,8 @@ class SimulationNode(Node):
                     **outcome.metrics,
                 }
                 self._outcomes.publish(String(data=json.dumps(record)))
-                self.outcomes.append({**record, "metrics": dict(outcome.metrics), "details": outcome.details})
+                rest = {"judged": outcome.judged, "metrics": dict(outcome.metrics), "details": outcome.details}
+                self.outcomes.append({**record, **rest})
                 if outcome.success and any(self._frames):
                     self._shown = self._frames, outcome.details
         if world.time_s >= self._rest_until:
@@ -234,8 +235,8 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, lambda *_: stop.set())
     try:
         node = SimulationNode()
-    except SrdpError as error:
-        print(f"srdp_simulation: {error}", file=sys.stderr)
+    except Exception as error:  # a task is somebody else's code, and may need packages that are not here
+        print(f"srdp_simulation: {cause(error)}", file=sys.stderr)
         rclpy.shutdown()
         return 2
     executor = SingleThreadedExecutor()

@@ -71,8 +71,11 @@ class Session:
             episodes.take(now_ns, cycle)  # before the cycle, which must not mix two episodes
             cycle(now_ns)
 
+        def publish(command: list[float], following: list[list[float]], measured_ns: int) -> None:
+            self.loop.publish(command, following, measured_ns)
+
         cycle = self.cycle = build_cycle(
-            values, assembler, first, self.preparation.prepare, teacher, ahead, self.telemetry, take, outputs.publish
+            values, assembler, first, self.preparation.prepare, teacher, ahead, self.telemetry, take, publish
         )
         self.recording = Recording(self.telemetry, spec, values) if values["record"] else None
         if self.recording is not None:

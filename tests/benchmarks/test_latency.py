@@ -102,15 +102,7 @@ def test_the_benchmark_measures_every_policy_and_draws(model_dir, tmp_path, monk
 
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)  # without PyTorch's columns
     picture = tmp_path / "latency.png"
-    result = bench_latency(
-        model_dir,
-        rounds=1,
-        compile_torch=False,
-        sizes=[],
-        starts=1,
-        picture=picture,
-        report=lambda *arguments: None,
-    )
+    result = bench_latency(model_dir, rounds=1, no_compile=True, sizes="", starts=1, picture=picture)
     json.dumps(result)
     assert set(result["policies"]) == {"teacher", "student_k1", "student_k2", "student_k4", "student_k8"}
     for entry in result["policies"].values():

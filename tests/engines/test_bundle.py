@@ -15,6 +15,11 @@ def test_the_shipped_bundle_is_whole(bundle):
     assert bundle.calibration().policies["student_k4"].thresholds
 
 
+def test_the_shipped_bundle_keeps_the_identity_that_it_had_before_its_schema_was_migrated(bundle):
+    assert json.loads(bundle.raw)["schema_version"] == 1
+    assert bundle.identity == "6688549cb3e7b317dbccb10687dae1991cd086485fd10cc860c3fd7d919ed418"
+
+
 def test_the_shipped_bundle_is_small(model_dir):
     assert sum(path.stat().st_size for path in model_dir.rglob("*") if path.is_file()) < 30 * 2**20
 
@@ -96,7 +101,7 @@ def test_the_threshold_is_the_calibrated_one_at_or_below_alpha():
     )
     assert calibration.threshold("student_k1", 0.07) == 2.0
     assert calibration.threshold("student_k1", 0.5) == 1.0
-    with pytest.raises(BundleError, match=r"below the smallest"):
+    with pytest.raises(BundleError, match=r"100 calibration trajectories.*one of 0\.05, 0\.1"):
         calibration.threshold("student_k1", 0.01)
     with pytest.raises(BundleError, match="no calibration"):
         calibration.threshold("student_k2", 0.1)
@@ -109,10 +114,13 @@ def test_an_older_schema_is_migrated_after_its_hashes_were_checked(bundle_copy, 
         seen.append(content["task"])
         return {**content, "task": content["task"] + " migrated"}
 
-    monkeypatch.setattr(bundle_module, "SCHEMA_VERSION", 2)
-    monkeypatch.setattr(bundle_module, "MIGRATIONS", {1: migrate})
+    before = load_bundle(bundle_copy).identity
+    newest = bundle_module.SCHEMA_VERSION + 1
+    monkeypatch.setattr(bundle_module, "SCHEMA_VERSION", newest)
+    monkeypatch.setattr(bundle_module, "MIGRATIONS", {**bundle_module.MIGRATIONS, newest - 1: migrate})
     loaded = load_bundle(bundle_copy)
-    assert (loaded.content.task, loaded.content.schema_version) == ("pushing migrated", 2)
+    assert (loaded.content.task, loaded.content.schema_version) == ("pushing migrated", newest)
+    assert loaded.identity == before
     assert load_engine(loaded, "student_k1", "cpu")
     manifest = bundle_copy / "bundle.json"
     manifest.write_text(manifest.read_text().replace('"pushing"', '"pushinh"', 1))
@@ -125,7 +133,7 @@ def test_every_schema_from_the_oldest_on_has_its_migration():
     assert set(bundle_module.MIGRATIONS) == set(range(bundle_module.OLDEST_SCHEMA, bundle_module.SCHEMA_VERSION))
 
 
-@pytest.mark.parametrize(("version", "remedy"), [("2", "update srdp_controller"), ("0", "re-export"), ("true", "re-")])
+@pytest.mark.parametrize(("version", "remedy"), [("3", "update srdp_controller"), ("0", "re-export"), ("true", "re-")])
 def test_a_schema_that_cannot_be_read_names_the_remedy(bundle_copy, version, remedy):
     path = bundle_copy / "bundle.json"
     path.write_text(path.read_text().replace('"schema_version": 1', f'"schema_version": {version}', 1))

@@ -6,8 +6,8 @@ import pytest
 from srdp_controller.engines.bundle import LoadedBundle
 from srdp_controller.engines.onnx_engine import BatchedPolicy, OnnxEngine
 from srdp_controller.engines.providers import load_engine
-from srdp_controller.offline.export.verify import verify_bundle
 from srdp_controller.errors import BundleError, EngineError
+from srdp_controller.offline.export.verify import verify_bundle
 
 POLICIES = ["teacher", "student_k1", "student_k2", "student_k4", "student_k8"]
 

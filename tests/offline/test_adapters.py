@@ -8,13 +8,14 @@ diffusers = pytest.importorskip("diffusers", reason="the offline side needs diff
 
 from srdp_controller.engines.bundle import load_bundle  # noqa: E402
 from srdp_controller.engines.onnx_engine import BatchedPolicy  # noqa: E402
-from srdp_controller.offline.pipeline import run_pipeline  # noqa: E402
+from srdp_controller.offline.pipeline import Pipeline  # noqa: E402
 from srdp_controller.offline.recipe import Recipe  # noqa: E402
 from srdp_controller.policy.adapters import from_diffusers, from_lerobot  # noqa: E402
 
 RECIPE = {
     "task": "pushing",
-    "collect": {"episodes": 10, "calibration_share": 0.4},
+    "collect": {"episodes": 10},
+    "split": {"calibration_share": 0.4},
     "distill": {
         "steps": 10,
         "queries": 300,
@@ -74,9 +75,7 @@ def test_a_scheduler_that_is_no_diffusion_is_refused():
 
 def test_the_pipeline_distils_and_exports_a_teacher_of_another_make(tmp_path):
     adapted, _, _ = teacher(encode=torch.nn.Linear(8, 12))
-    run_pipeline(
-        Recipe.model_validate(RECIPE), tmp_path / "run", tmp_path / "bundle", lambda *_: None, own_teacher=adapted
-    )
+    Pipeline(Recipe.model_validate(RECIPE), tmp_path / "run", tmp_path / "bundle", own_teacher=adapted).run()
     bundle = load_bundle(tmp_path / "bundle")
     assert set(bundle.content.policies) == {"teacher", "student_k1", "student_k2"}
     entry = bundle.policy("student_k2")

@@ -1,24 +1,30 @@
 """Datasets of other makes, recorded splits, and what the policy sees of its own commands."""
 
 import json
+import re
 
 import numpy as np
 import pytest
+import yaml
 
 pytest.importorskip("torch", reason="the offline side needs torch: make setup-train")
 h5py = pytest.importorskip("h5py", reason="the offline side needs h5py: make setup-train")
 
-from srdp_controller.errors import DatasetError, SrdpError  # noqa: E402
+from srdp_controller.engines.bundle import load_bundle  # noqa: E402
+from srdp_controller.errors import DatasetError, SpecError, SrdpError  # noqa: E402
+from srdp_controller.offline.check import check, remarks  # noqa: E402
 from srdp_controller.offline.dataset import (  # noqa: E402
     Trajectory,
+    dataset_digest,
     full_observations,
     load_d4rl,
     load_trajectories,
     samples,
-    split_trajectories,
 )
-from srdp_controller.offline.pipeline import Run  # noqa: E402
-from srdp_controller.offline.recipe import Recipe, load_spec  # noqa: E402
+from srdp_controller.offline.pipeline import Pipeline  # noqa: E402
+from srdp_controller.offline.recipe import Recipe  # noqa: E402
+from srdp_controller.offline.train_teacher import build_teacher  # noqa: E402
+from srdp_controller.spec import load_spec  # noqa: E402
 from srdp_controller.tasks.pushing.spec import pushing_spec  # noqa: E402
 
 
@@ -72,28 +78,6 @@ def test_a_minari_dataset_that_is_not_there_names_the_remedy(tmp_path, monkeypat
         load_trajectories(None, "nobody/nothing-v0", pushing_spec())
 
 
-def trajectories(count=20):
-    return [Trajectory(np.full((4, 8), i, np.float32), np.zeros((4, 2), np.float32)) for i in range(count)]
-
-
-def test_a_split_is_made_once_and_recorded_with_hashes(tmp_path):
-    record = tmp_path / "split.json"
-    first = split_trajectories(trajectories(), 0.2, 0.1, 0, record)
-    content = json.loads(record.read_text())
-    assert {name: len(part) for name, part in content.items()} == {"train": 14, "calibration": 4, "test": 2}
-    assert len({entry["sha256"] for part in content.values() for entry in part}) == 20
-    again = split_trajectories(trajectories(), 0.2, 0.1, 0, record)
-    assert [t.digest() for t in again.test] == [t.digest() for t in first.test]
-
-
-def test_a_split_of_other_data_is_refused(tmp_path):
-    record = tmp_path / "split.json"
-    split_trajectories(trajectories(), 0.2, 0.1, 0, record)
-    changed = [*trajectories(19), Trajectory(np.full((4, 8), 0.5, np.float32), np.zeros((4, 2), np.float32))]
-    with pytest.raises(DatasetError, match="other data"):
-        split_trajectories(changed, 0.2, 0.1, 0, record)
-
-
 def test_past_commands_are_those_that_were_executed():
     spec = pushing_spec().extended(commands=2, prefix=0)
     action = np.arange(8, dtype=np.float32).reshape(4, 2)
@@ -133,24 +117,151 @@ def test_chunk_returns_are_discounted_and_end_with_the_episode():
     assert (found.later_discount[2:] == 0).all()
 
 
-def test_a_pipeline_on_a_d4rl_file_uses_its_trajectories(tmp_path):
+TINY = {
+    "task": "pushing",
+    "split": {"calibration_share": 0.34, "test_share": 0.33},
+    "teacher": {
+        "steps": 2,
+        "diffusion_steps": 4,
+        "network": {"trunk": [8], "latent": 4, "head": [8], "time_features": 4},
+    },
+    "distill": {"students": [1], "steps": 2, "queries": 20, "processes": 1},
+    "calibrate": {"alphas": [0.5]},
+}
+
+
+def recipe_on(path, **changes):
+    return Recipe.model_validate({**TINY, "data": {"source": "d4rl", "dataset": str(path)}, **changes})
+
+
+def completed(recipe, folder, last="teacher"):
+    said = []
+    pipeline = Pipeline(recipe, folder, report=lambda *a: said.append(a), threads=1).run(last)
+    return pipeline, {stage for stage, *_, text in said if text.startswith("done")}
+
+
+def test_a_dataset_that_changed_behind_its_name_is_trained_on_again(tmp_path):
     path = write_d4rl(tmp_path / "d.hdf5")
+    pipeline, done = completed(recipe_on(path), tmp_path / "run")
+    assert done == {"data", "teacher"}
+    recorded = json.loads((tmp_path / "run/split.json").read_text())
+    assert {name: len(part) for name, part in recorded.items()} == {"train": 1, "calibration": 1, "test": 1}
+    assert completed(recipe_on(path), tmp_path / "run")[1] == set()
+    weights = (tmp_path / "run/teacher.pt").read_bytes()
+    write_d4rl(path, actions=np.ones((12, 2), np.float32))
+    again, done = completed(recipe_on(path), tmp_path / "run")
+    assert done == {"data", "teacher"} and (tmp_path / "run/teacher.pt").read_bytes() != weights
+    assert again.record()["data"]["facts"]["sha256"] != pipeline.trajectories[0].digest()
+    # the content counts, not the name
+    path.rename(tmp_path / "renamed.hdf5")
+    assert completed(recipe_on(tmp_path / "renamed.hdf5"), tmp_path / "run")[1] == set()
+
+
+def test_rewards_alone_are_a_change_too(tmp_path):
+    path = write_d4rl(tmp_path / "d.hdf5")
+    before = dataset_digest(load_d4rl(path, pushing_spec()))
+    write_d4rl(path, rewards=np.zeros(12, np.float32))
+    assert dataset_digest(load_d4rl(path, pushing_spec())) != before
+
+
+def test_all_problems_are_said_at_once_and_before_the_first_training_step(tmp_path):
+    spec = pushing_spec().model_dump(mode="json")
+    spec["observation"][0]["source"] = {
+        "kind": "topic",
+        "topic": "/tip",
+        "type": "geometry_msgs/msg/PoseStamped",
+        "field": "pose.positon.x",
+    }
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
     recipe = Recipe.model_validate(
         {
             "task": "pushing",
-            "data": {"source": "d4rl", "dataset": str(path)},
-            "collect": {"calibration_share": 0.34, "test_share": 0.33},
+            "collect": {"episodes": 40, "scenario": "nowhere_to_be_found"},
+            "data": {"spec": str(tmp_path / "spec.json")},
+            "distill": {"students": [1, 200]},
         }
     )
-    run = Run(recipe, tmp_path / "run", lambda *_: None)
-    run.collect()
-    assert sum(len(part) for part in (run.split().train, run.split().calibration, run.split().test)) == 3
+    with pytest.raises(SrdpError) as caught:
+        Pipeline(recipe, tmp_path / "run").run()
+    text = str(caught.value)
+    assert "positon" in text
+    assert "nowhere_to_be_found" in text
+    assert "0.01 needs 99 calibration trajectories" in text and "of 40 gives 6" in text
+    assert "distill.students: 200" in text
+    assert not (tmp_path / "run").exists()
 
 
-def test_a_spec_from_a_file_is_read_and_a_wrong_one_refused(tmp_path):
-    path = tmp_path / "spec.json"
-    path.write_text(pushing_spec().model_dump_json())
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": {"source": "d4rl", "dataset": "missing.hdf5"}}, "missing.hdf5: not a readable HDF5"),
+        ({"data": {"source": "minari", "dataset": "nobody/nothing-v0"}}, "no readable Minari dataset"),
+        ({"calibrate": {"alphas": [0.2]}}, r"needs 4 calibration trajectories.* of 3 gives 1.*below 0\.5"),
+        ({"distill": {"students": [1, 1]}}, "must stand there once"),
+        ({"distill": {"score_weight": 1.0, "students": [4]}}, "distill.teacher_timesteps"),
+        ({"distill": {"students": [1], "alignment": "identity", "network": {"latent": 3}}}, "distill.alignment"),
+        ({"observation": {"action_prefix": 8}}, "fewer than the horizon"),
+        ({"task": "juggling"}, "no task 'juggling'"),
+    ],
+)
+def test_a_contradiction_is_found_before_training(tmp_path, monkeypatch, changes, message):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    recipe = recipe_on(write_d4rl(tmp_path / "d.hdf5"), **changes)
+    problems = check(Pipeline(recipe, tmp_path / "run"))
+    assert len(problems) == 1
+    assert re.search(message, problems[0])
+
+
+def test_an_alpha_that_the_node_will_not_find_is_remarked(tmp_path):
+    recipe = recipe_on(write_d4rl(tmp_path / "d.hdf5"))
+    (text,) = remarks(Pipeline(recipe, tmp_path / "run"))
+    assert "abstain.alpha" in text and "0.5" in text
+    plenty = recipe.model_copy(update={"calibrate": recipe.calibrate.model_copy(update={"alphas": (0.01,)})})
+    assert remarks(Pipeline(plenty, tmp_path / "run")) == []
+
+
+def test_a_teacher_of_other_sizes_is_refused(tmp_path):
+    path = write_d4rl(tmp_path / "d.hdf5")
+    recipe = recipe_on(path)
+    wide = build_teacher(recipe.teacher, pushing_spec().extended(commands=1))
+    (text,) = check(Pipeline(recipe, tmp_path / "run", own_teacher=wide))
+    assert text == "the teacher's observations have 10 values, the spec's 8"
+
+
+def test_scales_of_the_data_take_the_place_of_the_specs(tmp_path):
+    observations = np.random.default_rng(0).normal(3.0, 0.2, (12, 8)).astype(np.float32)
+    observations[:, 5] = 0.25
+    actions = np.zeros((12, 2), np.float32)
+    actions[3, 0], actions[:, 1] = 0.2, np.linspace(-0.1, 0.1, 12)
+    path = write_d4rl(tmp_path / "d.hdf5", observations=observations, actions=actions, terminals=np.arange(12) % 4 == 3)
+    recipe = recipe_on(
+        path,
+        data={"source": "d4rl", "dataset": str(path), "normalise": "data"},
+        observation={"command_history": 1, "observation_history": 1, "action_prefix": 2},
+    )
+    pipeline, _ = completed(recipe, tmp_path / "run", last="data")
+    spec, train = pipeline.spec, pipeline.split().train
+    first = np.concatenate([trajectory.observation[:, 0] for trajectory in train])
+    assert spec.observation[0].centre == pytest.approx(first.mean(), rel=1e-5)
+    assert spec.observation[0].scale == pytest.approx(first.std(), rel=1e-4)
+    assert (spec.observation[5].centre, spec.observation[5].scale) == (0.25, 1.0)  # never changes
+    found = samples(pipeline.trajectories[:1], spec)
+    assert np.isfinite(found.observation).all()
+    assert np.abs(samples(train, spec).action).max() <= 3.0 + 1e-4  # within what samplers clip at
+    for index, component, _ in spec.history_columns():
+        assert spec.observation[index].scale == spec.action[component].scale
+    for index, component, _ in spec.observation_history_columns():
+        assert spec.observation[index].centre == spec.observation[component].centre
+
+
+def test_a_spec_from_a_file_is_read_and_a_wrong_one_refused_with_all_its_faults(tmp_path, model_dir):
+    path = tmp_path / "spec.yaml"
+    path.write_text(yaml.safe_dump(pushing_spec().model_dump(mode="json")))
     assert load_spec(path) == pushing_spec()
+    path.write_text(json.dumps(json.loads((model_dir / "bundle.json").read_text())["spec"]))  # schema 1
+    assert load_spec(path) == load_bundle(model_dir).spec
     path.write_text('{"task": "x"}')
-    with pytest.raises(SrdpError, match="field observation"):
+    with pytest.raises(SpecError, match=r"field observation: .*field action_groups: .*field horizon"):
         load_spec(path)
+    with pytest.raises(SpecError, match="no readable spec"):
+        load_spec(tmp_path / "none.yaml")

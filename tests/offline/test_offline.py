@@ -1,6 +1,5 @@
 """The offline pipeline on a tiny recipe: real simulation, real training, real export."""
 
-import functools
 import json
 import os
 import shutil
@@ -17,28 +16,21 @@ import yaml
 torch = pytest.importorskip("torch", reason="the offline side needs torch: make setup-train")
 pytest.importorskip("minari", reason="the offline side needs minari: make setup-train")
 
-from srdp_controller.engines.bundle import load_bundle  # noqa: E402
+from srdp_controller.engines.bundle import load_bundle, write_bundle  # noqa: E402
 from srdp_controller.engines.providers import load_engine  # noqa: E402
 from srdp_controller.errors import DatasetError, SrdpError  # noqa: E402
-from srdp_controller.offline import pipeline  # noqa: E402
-from srdp_controller.offline.dataset import (  # noqa: E402
-    Trajectory,
-    chunks,
-    load_trajectories,
-    split_trajectories,
-)
-from srdp_controller.offline.pipeline import DATASET, Run  # noqa: E402
+from srdp_controller.offline.dataset import Trajectory, load_trajectories, samples, split_indices  # noqa: E402
+from srdp_controller.offline.pipeline import Pipeline  # noqa: E402
 from srdp_controller.offline.recipe import Recipe, load_recipe  # noqa: E402
 from srdp_controller.offline.training import train  # noqa: E402
 from srdp_controller.tasks.pushing.spec import pushing_spec  # noqa: E402
 
-# networks this small only lose by more threads, the more so beside other work
-run_pipeline = functools.partial(pipeline.run_pipeline, threads=1)
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = Recipe.model_validate(
     {
         "task": "pushing",
-        "collect": {"episodes": 10, "calibration_share": 0.4},
+        "collect": {"episodes": 10},
+        "split": {"calibration_share": 0.4},
         "teacher": {
             "steps": 30,
             "diffusion_steps": 10,
@@ -48,6 +40,21 @@ RECIPE = Recipe.model_validate(
         "calibrate": {"alphas": [0.25, 0.5]},
     }
 )
+
+
+DATASET = "pushing/expert-v1"
+
+
+def run_pipeline(recipe, folder, target=None, report=lambda *_: None, last="export"):
+    # networks this small only lose by more threads, the more so beside other work
+    return Pipeline(recipe, folder, target, report, threads=1).run(last)
+
+
+def stages_run(recipe, folder, target):
+    """The stages that were not skipped."""
+    said = []
+    pipeline = run_pipeline(recipe, folder, target, lambda *a: said.append(a))
+    return [name for name in pipeline.stages if (name, 1, 1, "unchanged, skipped") not in said]
 
 
 @pytest.fixture(scope="module")
@@ -85,26 +92,39 @@ def test_the_dataset_carries_its_seed_and_recipe(finished, monkeypatch):
 
 def test_unchanged_stages_are_skipped(finished):
     folder, _ = finished
-    said = []
-    run_pipeline(RECIPE, folder / "run", folder / "bundle", lambda *a: said.append(a))
-    assert {stage for stage, _, _, text in said if text == "unchanged, skipped"} >= {
-        "collect",
-        "teacher",
-        "queries",
-        "distill",
-        "calibrate",
-        "export",
-    }
+    assert stages_run(RECIPE, folder / "run", folder / "bundle") == []
 
 
-def test_a_changed_setting_reruns_its_stage_and_what_follows_only(finished, tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "run"),
+    [
+        ({"calibrate": {"alphas": [0.5]}}, ["calibrate", "export"]),
+        ({"distill": {"latent_weight": 0.2}}, ["distill", "calibrate", "export"]),
+        ({"distill": {"queries": 200}}, ["queries", "distill", "calibrate", "export"]),
+        ({"distill": {"processes": 1}, "collect": {"processes": 1}}, []),
+        ({"observation": {"history_dropout": 0.1}}, ["data", "teacher", "queries", "distill", "calibrate", "export"]),
+    ],
+)
+def test_a_changed_setting_reruns_its_stage_and_what_follows_only(finished, tmp_path, changes, run):
     folder, _ = finished
-    shutil.copytree(folder / "run", tmp_path / "run")
-    changed = RECIPE.model_copy(update={"calibrate": RECIPE.calibrate.model_copy(update={"alphas": (0.5,)})})
-    said = []
-    run_pipeline(changed, tmp_path / "run", tmp_path / "bundle", lambda *a: said.append(a))
-    skipped = {stage for stage, _, _, text in said if text == "unchanged, skipped"}
-    assert skipped == {"collect", "teacher", "queries", "distill"}
+    shutil.copytree(folder, tmp_path / "copy")
+    content = RECIPE.model_dump(mode="json")
+    for section, values in changes.items():
+        content[section].update(values)
+    # the bundle's folder is part of its key
+    assert stages_run(RECIPE, tmp_path / "copy/run", tmp_path / "copy/bundle") == ["export"]
+    assert stages_run(Recipe.model_validate(content), tmp_path / "copy/run", tmp_path / "copy/bundle") == run
+
+
+def test_what_was_completed_elsewhere_for_the_same_keys_is_taken_over(finished, tmp_path):
+    folder, _ = finished
+    changed = RECIPE.model_copy(update={"distill": RECIPE.distill.model_copy(update={"latent_weight": 0.2})})
+    pipeline = Pipeline(changed, tmp_path / "run", threads=1)
+    assert pipeline.take_over(folder / "run") == ["collect", "data", "teacher", "queries"]
+    assert (tmp_path / "run/teacher.pt").samefile(folder / "run/teacher.pt")
+    before = (folder / "run/student_k1.pt").read_bytes()
+    pipeline.run("distill")
+    assert (folder / "run/student_k1.pt").read_bytes() == before != (tmp_path / "run/student_k1.pt").read_bytes()
 
 
 def test_the_recorded_command_is_the_experts_and_the_executed_one_differs(finished):
@@ -121,18 +141,16 @@ def test_the_recorded_command_is_the_experts_and_the_executed_one_differs(finish
 def test_chunks_repeat_the_last_action_past_the_end():
     spec = pushing_spec()
     action = np.arange(6, dtype=np.float32).reshape(3, 2) / 10
-    _, chunk = chunks([Trajectory(np.zeros((3, 8), np.float32), action)], spec)
+    chunk = samples([Trajectory(np.zeros((3, 8), np.float32), action)], spec).action
     last = chunk[2].reshape(8, 2)
     assert np.allclose(last, action[2] / 0.1)
     assert np.allclose(chunk[0].reshape(8, 2)[:3], action / 0.1)
 
 
 def test_splits_are_disjoint_and_whole():
-    trajectories = [Trajectory(np.full((2, 8), i, np.float32), np.zeros((2, 2), np.float32)) for i in range(20)]
-    split = split_trajectories(trajectories, 0.2, 0.1, 0)
-    ids = [int(t.observation[0, 0]) for part in (split.train, split.calibration, split.test) for t in part]
-    assert sorted(ids) == list(range(20))
-    assert (len(split.calibration), len(split.test)) == (4, 2)
+    parts = split_indices(20, 0.2, 0.1, 0)
+    assert sorted(index for part in parts.values() for index in part) == list(range(20))
+    assert (len(parts["calibration"]), len(parts["test"])) == (4, 2)
 
 
 def test_a_missing_dataset_is_one_clear_error(tmp_path):
@@ -205,8 +223,6 @@ def test_the_same_seed_gives_the_same_graphs(finished, tmp_path):
     for name in ("teacher", "student_k1", "student_k2"):
         first = load_bundle(folder / "bundle").content.policies[name].sha256
         assert load_bundle(tmp_path / "bundle").content.policies[name].sha256 == first
-    assert json.loads((tmp_path / "run" / "stages.json").read_text())
-    assert Run(RECIPE, tmp_path / "run", lambda *a: None).dataset_key
 
 
 @pytest.mark.timeout(400)
@@ -238,19 +254,17 @@ def test_a_pipeline_killed_in_every_stage_ends_in_the_same_bundle(finished, tmp_
     last = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **place)
     assert last.returncode == 0, last.stderr
     assert "unchanged, skipped" in last.stderr
-    expected = load_bundle(folder / "bundle").content
-    found = load_bundle(tmp_path / "bundle").content
-    assert found.identity() == expected.identity()
-    assert found.identity() in last.stdout
+    found = load_bundle(tmp_path / "bundle")
+    assert found.identity == load_bundle(folder / "bundle").identity
+    assert found.identity in last.stdout
 
 
-def test_the_identity_is_of_what_acts_and_not_of_its_history(finished):
+def test_the_identity_is_of_what_acts_and_not_of_its_history(finished, tmp_path):
     folder, _ = finished
-    content = load_bundle(folder / "bundle").content
-    other = content.model_copy(update={"provenance": {**content.provenance, "stages": {}}})
-    assert other.identity() == content.identity()
-    renamed = content.model_copy(update={"task": "pulling"})
-    assert renamed.identity() != content.identity()
+    loaded = load_bundle(folder / "bundle")
+    for changes, same in (({"provenance": {}}, True), ({"task": "pulling"}, False)):
+        write_bundle(tmp_path, loaded.content.model_copy(update=changes))
+        assert (load_bundle(tmp_path).identity == loaded.identity) is same
 
 
 def test_the_run_folder_holds_the_recorded_split_and_the_loss_curves(finished):
@@ -281,10 +295,9 @@ def test_every_kind_of_recipe_ends_in_a_bundle(finished, tmp_path, changes):
     content = RECIPE.model_dump(mode="json")
     for section, values in changes.items():
         content[section].update(values)
-    (tmp_path / "run").mkdir()
-    os.symlink(folder / "run" / "dataset", tmp_path / "run" / "dataset")
-    shutil.copy(folder / "run" / "stages.json", tmp_path / "run" / "stages.json")
-    run_pipeline(Recipe.model_validate(content), tmp_path / "run", tmp_path / "bundle", lambda *_: None)
+    pipeline = Pipeline(Recipe.model_validate(content), tmp_path / "run", tmp_path / "bundle", threads=1)
+    assert pipeline.take_over(folder / "run")[0] == "collect"
+    pipeline.run()
     bundle = load_bundle(tmp_path / "bundle")
     for name in bundle.content.policies:
         engine = load_engine(bundle, name, "cpu")

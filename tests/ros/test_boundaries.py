@@ -1,5 +1,6 @@
 """Whatever is raised, wherever: one logged cause, a named state, and a robot that stands."""
 
+import itertools
 import math
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from std_srvs.srv import Trigger
 from srdp_controller.processes import node_command
 from srdp_controller.ros.controller_node import ControllerNode
 from srdp_controller.ros.inputs import LATCHED
+from srdp_controller.ros.preparation import message_problems
+from srdp_controller.spec import PolicySpec
 
 pytestmark = pytest.mark.ros
 SETTINGS = {
@@ -103,6 +106,26 @@ def test_an_exception_in_a_swap_leaves_what_drives_and_the_parameter_says_so(dri
     assert bench.mode == "STUDENT" and driving.session.cycle.slot.swaps == 0
 
 
+def test_what_a_machine_lacks_is_named_before_anything_is_loaded():
+    component = {"name": "x", "unit": "m", "lower": -1.0, "upper": 1.0}
+    seen = {"topic": "/thing", "type": "my_msgs/msg/Thing", "field": "deep.x"}
+    joint = {"name": "j", "unit": "rad/s", "lower": -1.0, "upper": 1.0, "field": "velocities[joint_1]"}
+    group = {"name": "arm", "kind": "joint_velocity", "on_hold": "zero", "components": [joint]}
+    group["output"] = {"topic": "~/jog", "type": "control_msgs/msg/JointJog"}
+    spec = PolicySpec.model_validate(
+        {
+            "task": "test",
+            "horizon": 4,
+            "control_rate_hz": 20.0,
+            "observation": [{**component, "source": seen}],
+            "action_groups": [group],
+        }
+    )
+    found = list(message_problems(spec))
+    assert len(found) == 2 and "/thing: message type my_msgs/msg/Thing is not here" in found[0]
+    assert "ros-$ROS_DISTRO-control-msgs" in found[1]
+
+
 def test_an_engine_set_before_it_is_configured_is_the_one_that_drives(node):
     assert node.set_parameters([Parameter("engine", value="student_k2")])[0].successful
     assert not node.set_parameters([Parameter("provider", value="abacus")])[0].successful
@@ -133,10 +156,24 @@ def test_a_loop_that_dies_leaves_a_standing_robot_and_no_active_node(driving, be
     speeds = [moves(message) for message in bench.commands]
     assert speeds[-1] == 0.0 and max(speeds) > 0.0
     # at most 3 m/s^2, or 0.03 m/s a cycle, and a message may have been lost
-    assert max(before - after for before, after in zip(speeds, speeds[1:], strict=False)) < 0.07
+    assert max(before - after for before, after in itertools.pairwise(speeds)) < 0.07
     assert state_of(driving) == "inactive"
     assert statuses[-1].level == DiagnosticStatus.ERROR and "RuntimeError: boom" in statuses[-1].message
     assert not bench.call("/srdp_controller/reset").success
+
+
+def test_an_engine_that_does_not_return_is_noticed_and_the_robot_stands(driving, bench, monkeypatch):
+    returns = threading.Event()
+    monkeypatch.setattr(driving.session.cycle.slot.current.engine, "run", lambda: returns.wait(20.0))
+    bench.commands.clear()
+    assert bench.until("STOP", 5.0)
+    bench.run(0.3)
+    assert moves(bench.commands[-1]) == 0.0 and "has not returned" in driving.failure
+    assert state_of(driving) == "inactive"
+    before = len(bench.commands)
+    returns.set()
+    bench.run(0.3)
+    assert len(bench.commands) == before  # what it computed meanwhile is not driven
 
 
 DYING = """

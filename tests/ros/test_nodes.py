@@ -293,65 +293,6 @@ def test_a_joint_that_is_missing_is_named(start, bench):
     assert "joint 'lbr_iiwa_joint_7' is not in the message" in controller.output
 
 
-def test_the_loop_benchmark_compares_the_loops(model_dir, monkeypatch):
-    from srdp_controller.benchmarks import loop as module
-    from srdp_controller.benchmarks.loop import bench_loop
-
-    monkeypatch.setattr(module, "WARM_UP_S", 0.5)
-    with pytest.raises(SrdpError, match="there are: bare_alone, bare, dedicated"):
-        bench_loop(model_dir, rate=100.0, engine="student_k1", duration=1.5, rounds=1, report=print, only=["bear"])
-    result = bench_loop(model_dir, rate=100.0, engine="student_k1", duration=1.5, rounds=1, report=lambda *a: None)
-    loops = result["loops"]
-    assert set(loops) >= {
-        "dedicated",
-        "bare_alone",
-        "bare",
-        "bare_busy",
-        "bare_work",
-        "dedicated_explained",
-        "dedicated_unrehearsed",
-        "rclpy_timer_single",
-        "rclpy_timer_multi",
-        "dedicated_unprivileged",
-    }
-    for name, loop in loops.items():
-        assert loop["cycles"] > 0 and set(loop["lateness_us"]) == {"p50", "p99", "p999", "max"}, name
-    # not asked of all: on a crowded machine rclpy's executors fall behind, which the benchmark is there to show
-    assert loops["dedicated"]["cycles"] > 20
-    explained = loops["dedicated_explained"]
-    # the loop looks at the clock a moment later than the watcher
-    assert abs(sum(explained["overruns_by_cause"].values()) - explained["overruns"]) <= 1
-    assert "overruns_by_cause" not in loops["dedicated"]
-    assert loops["dedicated"]["inference_us"]["p50"] > 0 and loops["dedicated"]["overhead_us"]["p50"] > 0
-
-
-def test_the_swap_benchmark_counts_every_swap_and_loses_no_command(model_dir):
-    from srdp_controller.benchmarks.swap import bench_swap
-
-    result = bench_swap(model_dir, rate=100.0, swaps=6, rounds=1, report=lambda *a: None)
-    assert result["swaps"] == 6 and result["commands"] == result["cycles"] > 50
-    assert result["engine_failures"] == result["limit_violations"] == result["rollbacks"] == 0
-    assert set(result["added_lateness_us"]) == {"p50", "p99", "p999", "max"}
-    assert result["quiet"]["commands"] == result["quiet"]["cycles"]
-
-
-def test_the_fault_matrix_finds_the_mode_and_no_unsafe_command(model_dir):
-    from srdp_controller.benchmarks.faults import bench_faults
-
-    result = bench_faults(model_dir, only="engine answers NaN", report=lambda *a: None)
-    (row,) = result["faults"]
-    assert row["mode"] == "HOLD" and row["time_to_mode_ms"] < 500
-    assert row["passed"] and row["recovered"] and row["unsafe_commands"] == 0
-    assert row["commands"] == row["cycles"] > 50
-
-
-def test_an_unknown_fault_lists_those_there_are(model_dir):
-    from srdp_controller.benchmarks.faults import bench_faults
-
-    with pytest.raises(SrdpError, match="SIGKILL"):
-        bench_faults(model_dir, only="earthquake", report=lambda *a: None)
-
-
 def test_a_teacher_that_outlasts_the_period_drives_by_planning_ahead(start, bench, read_json):
     settings = {"engine": "teacher", "update_rate": 1000.0, "abstain.enabled": False}
     refused = start("controller_node", **settings)
@@ -407,7 +348,7 @@ def test_a_pose_in_another_frame_and_angles_in_degrees_are_refused_by_name(start
 def test_every_sensor_fault_of_a_scenario_is_survived(start, read_json):
     robot = start("robot_node", scenario="faulty")
     controller = start("controller_node")
-    reasons = {"is not finite or outside", "in the future", "6 positions for 7 joints", "is older than 250 ms"}
+    reasons = {"outside its limits", "in the future", "6 positions for 7 joints", "ms old, at most 250 ms"}
     give_up = time.monotonic() + 90.0  # an episode may succeed before its later faults; the next one may not
     while not all(reason in controller.output for reason in reasons) and time.monotonic() < give_up:
         time.sleep(0.2)
@@ -417,21 +358,6 @@ def test_every_sensor_fault_of_a_scenario_is_survived(start, read_json):
     assert not {reason for reason in reasons if reason not in controller.output}
     assert record["commands"] == record["cycles"] and record["limit_violations"] == 0
     assert record["modes"]["HOLD"] > 0 and record["modes"]["STUDENT"] > record["modes"]["HOLD"]
-
-
-def test_the_soak_measures_the_controllers_process(model_dir, monkeypatch):
-    from srdp_controller.benchmarks import soak as module
-
-    monkeypatch.setattr(module, "SAMPLE_S", 0.5)
-    with pytest.raises(SrdpError, match="expected more than the warm-up"):
-        module.bench_soak(model_dir, rate=100.0, engine="student_k1", duration=2.0, warm_up=2.0, report=lambda *a: None)
-    result = module.bench_soak(
-        model_dir, rate=100.0, engine="student_k1", duration=8.0, warm_up=5.0, report=lambda *a: None
-    )
-    assert result["commands"] > 200 and result["resident_bytes"] > 50e6
-    settled = [sample for sample in result["samples"] if sample[0] >= 5.0]  # however long the start took
-    assert settled and all(threads > 3 and files > 10 for _, _, threads, files in settled)
-    assert result["growth"]["threads"] == result["growth"]["open_files"] == 0
 
 
 def test_the_deployment_benchmark_drives_every_way(model_dir, tmp_path):

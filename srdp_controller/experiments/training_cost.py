@@ -1,4 +1,4 @@
-"""Section 7's cost of distillation, measured (results/experiment/training_cost.json).
+"""``srdp experiment training-cost``: section 7's cost of distillation, measured.
 
 The teacher's share is paid before training: q_T T evaluations a state (chains of T steps, one for each of
 q_T noise seeds). The student's is paid at every step: a chain of K evaluations and q_K auxiliary ones.
@@ -7,7 +7,6 @@ Both are timed at several settings and compared with the count of network evalua
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -16,21 +15,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from srdp_controller.files import write_json
 from srdp_controller.offline.distill import Distillation, build_student
 from srdp_controller.offline.queries import query_teacher
 from srdp_controller.offline.recipe import DistillRecipe, TeacherRecipe
 from srdp_controller.offline.train_teacher import build_teacher
-from srdp_controller.progress import ProgressPrinter
-from srdp_controller.provenance import describe_run
-from srdp_controller.tasks.pushing.spec import pushing_spec
+from srdp_controller.progress import ProgressPrinter, Report
+from srdp_controller.tasks.task import find_task
 
 ROUNDS = 5
 
 
-def teacher_rows(report: ProgressPrinter) -> list[dict[str, Any]]:
+def teacher_rows(report: Report) -> list[dict[str, Any]]:
     """Seconds of asking the teacher, at several q_T and T; the settings take turns."""
-    spec = pushing_spec()
+    spec = find_task("pushing").spec()
     states = np.random.default_rng(0).standard_normal((4096, spec.obs_dim)).astype(np.float32)
     chunks = np.zeros((4096, spec.horizon * spec.act_dim), np.float32)
     settings = [(seeds, steps) for steps in (50, 100) for seeds in (1, 2, 4)]
@@ -42,7 +39,14 @@ def teacher_rows(report: ProgressPrinter) -> list[dict[str, Any]]:
             with tempfile.TemporaryDirectory() as folder:
                 began = time.perf_counter()
                 query_teacher(
-                    teacher, states, recipe, 0, Path(folder) / "q.pt", lambda *_: None, actions=chunks, act_dim=2
+                    teacher,
+                    states,
+                    recipe,
+                    0,
+                    Path(folder) / "q.pt",
+                    lambda *_: None,
+                    actions=chunks,
+                    act_dim=spec.act_dim,
                 )
                 taken = time.perf_counter() - began
             best[seeds, steps] = min(best.get((seeds, steps), taken), taken)
@@ -53,9 +57,9 @@ def teacher_rows(report: ProgressPrinter) -> list[dict[str, Any]]:
     ]
 
 
-def student_rows(report: ProgressPrinter) -> list[dict[str, Any]]:
+def student_rows(report: Report) -> list[dict[str, Any]]:
     """Milliseconds of one training step, at several K and q_K, batch constant; the settings take turns."""
-    spec = pushing_spec()
+    spec = find_task("pushing").spec()
     teacher = build_teacher(TeacherRecipe(), spec).eval().requires_grad_(False)
     states = np.random.default_rng(0).standard_normal((4096, spec.obs_dim)).astype(np.float32)
     chunks = np.zeros((4096, spec.horizon * spec.act_dim), np.float32)
@@ -73,7 +77,7 @@ def student_rows(report: ProgressPrinter) -> list[dict[str, Any]]:
         )
         with tempfile.TemporaryDirectory() as folder:
             queries = query_teacher(
-                teacher, states, recipe, 0, Path(folder) / "q.pt", lambda *_: None, actions=chunks, act_dim=2
+                teacher, states, recipe, 0, Path(folder) / "q.pt", lambda *_: None, actions=chunks, act_dim=spec.act_dim
             )
         student = build_student(teacher, steps, recipe)
         losses[steps, auxiliary] = (student, Distillation(teacher, student, queries, recipe))
@@ -125,11 +129,8 @@ def plane(x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, default=Path("results/experiment/training_cost.json"))
-    arguments = parser.parse_args()
+def training_cost() -> dict[str, Any]:
+    """Measure what asking the teacher and a training step cost, beside section 7's count of evaluations."""
     torch.set_num_threads(1)
     report = ProgressPrinter()
     teacher, student = teacher_rows(report), student_rows(report)
@@ -137,24 +138,19 @@ def main() -> None:
     def column(rows: list[dict[str, Any]], name: str) -> np.ndarray:
         return np.array([row[name] for row in rows], dtype=float)
 
-    result = {
-        **describe_run("benchmarks/training_cost.py", 0),
-        "teacher": teacher,
-        "teacher_fit": line(column(teacher, "evaluations_per_state"), column(teacher, "seconds")),
-        "student": student,
-        "student_fit": plane(
-            np.stack([column(student, "K"), column(student, "q_K")], axis=1), column(student, "step_ms")
-        ),
-    }
-    write_json(arguments.json, result)
     for row in teacher:
         print(
             f"q_T {row['q_T']}  T {row['T']:>3}: {row['evaluations_per_state']:>3} evaluations, {row['seconds']:.2f} s"
         )
     for row in student:
         print(f"K {row['K']}  q_K {row['q_K']}: {row['evaluations']:>2} evaluations, {row['step_ms']:.2f} ms a step")
+    counts = np.stack([column(student, "K"), column(student, "q_K")], axis=1)
+    result = {
+        "seed": 0,
+        "teacher": teacher,
+        "teacher_fit": line(column(teacher, "evaluations_per_state"), column(teacher, "seconds")),
+        "student": student,
+        "student_fit": plane(counts, column(student, "step_ms")),
+    }
     print("teacher", result["teacher_fit"], "student", result["student_fit"], sep="\n")
-
-
-if __name__ == "__main__":
-    main()
+    return result

@@ -1,0 +1,74 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("tyro", reason="the command line needs tyro: pip install 'srdp_controller[cli]'")
+
+from srdp_controller.report.run import judge
+from srdp_controller.report.tables import SECTIONS, label, section, table, write_tables
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def sound(**changes):
+    modes = {"STUDENT": 90, "TEACHER": 5, "HOLD": 5, "STOP": 0}
+    run = {
+        "cycles": 100,
+        "commands": 100,
+        "limit_violations": 0,
+        "bad_commands": 0,
+        "rejected_messages": 0,
+        "modes": modes,
+    }
+    return run | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({}, None),
+        (
+            {"failure": "the bundle is damaged", "cycles": 0, "commands": 0},
+            "the controller failed: the bundle is damaged",
+        ),
+        ({"modes": {"STUDENT": 0, "TEACHER": 0, "HOLD": 100}, "rejected_messages": 7}, "7 messages were refused"),
+        ({"commands": 99}, "100 cycles but 99 commands"),
+        ({"limit_violations": 2}, "2 commands outside the limits left the filter"),
+        ({"bad_commands": 3}, "the robot refused 3 commands"),
+    ],
+)
+def test_a_run_is_judged_with_its_cause(changes, cause):
+    problems = judge(sound(**changes))
+    assert problems[0].find(cause) >= 0 if cause else problems == [], problems
+
+
+def test_a_table_has_its_columns_and_a_line_a_row():
+    text = table("a | b", [{"x": 1, "y": {"z": 0.5}}], "{x} | {y[z]:.0%}")
+    assert text.splitlines() == ["| a | b |", "| --- | --- |", "| 1 | 50% |"]
+    assert section("one", "", "two") == "one\n\ntwo"
+
+
+def test_a_sampler_says_its_starting_level():
+    assert label("ddim_k4@60") == "DDIM, K = 4 from level 60"
+    assert label("student_k2") == "student, K = 2" and label("teacher") == "teacher"
+
+
+def test_only_marked_sections_of_the_documents_change(tmp_path, monkeypatch):
+    for name in ("results", "docs", "models"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "README.md", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results/bench/swap.json").unlink()
+    demo = json.loads((tmp_path / "results/demo/demo.json").read_text())
+    (tmp_path / "results/demo/demo.json").write_text(json.dumps(demo | {"commit": "0123456789ab"}))
+    before = (ROOT / "README.md").read_text()
+    result = write_tables()
+    assert "docs/real_time.md: swap" in result["left_out"] and "README.md: demo" in result["written"]
+    after = (tmp_path / "README.md").read_text()
+    assert "0123456789ab" in after
+    assert before[: before.index("<!-- demo")] == after[: after.index("<!-- demo")]
+    assert all(
+        (tmp_path / document).read_text().count("<!-- end of") >= len(makers) for document, makers in SECTIONS.items()
+    )
