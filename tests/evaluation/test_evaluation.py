@@ -14,6 +14,7 @@ from srdp_controller.errors import SrdpError
 from srdp_controller.evaluation import baselines, closed_loop, states, table
 from srdp_controller.evaluation.fidelity import evaluate_fidelity
 from srdp_controller.evaluation.latency import measure_inference
+from srdp_controller.evaluation.policies import Policy, without_latent
 from srdp_controller.tasks.pushing.task import PushingTask
 
 TASK = PushingTask()
@@ -122,10 +123,16 @@ def test_fidelity_compares_students_and_baselines_with_the_teacher(bundle, resul
 
 
 def test_bimodal_states_are_those_where_the_teacher_has_two_modes(bundle):
-    teacher = baselines.load_policy(bundle, "student_k4")  # faster than the teacher
-    drawn = states.draw_states(TASK, bundle.spec, "bimodal", 400, 0)
+    def two_ways_behind_the_post(observation, noise):
+        side = np.where(observation[:, :1] < 0.0, np.sign(noise[:, 0, 0, :1]), 0.0)
+        return 0.1 * side[:, None] + 0.01 * noise[:, 0]
+
+    teacher = Policy("teacher", (1, 8, 2), without_latent(two_ways_behind_the_post))
+    drawn = states.draw_states(TASK, bundle.spec, "bimodal", 60, 0)
     kept = states.bimodal_states(teacher, drawn, 0, silent)
-    assert 4 <= len(kept) < len(drawn)
+    assert len(kept) > 0.9 * (drawn[:, 0] < 0.0).sum() and (kept[:, 0] < 0.0).all()
+    with pytest.raises(SrdpError, match="of 60 states have two modes"):
+        states.bimodal_states(teacher, np.abs(drawn), 0, silent)
     with pytest.raises(SrdpError, match="choose one of"):
         states.draw_states(TASK, bundle.spec, "odd", 4, 0)
 

@@ -1,6 +1,5 @@
 """Sweeps and experiments at toy size: real processes, real trainings."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +9,18 @@ import yaml
 pytest.importorskip("torch", reason="the offline side needs torch: make setup-train")
 pytest.importorskip("joblib", reason="the offline side needs joblib: make setup-train")
 
-from srdp_controller.cli import main
 from srdp_controller.errors import SrdpError
-from srdp_controller.experiments.ablations import ABLATIONS, FULL, summarise, t_interval
+from srdp_controller.experiments.ablations import ABLATIONS, FULL, ablations, summarise, t_interval
+from srdp_controller.experiments.chunking import chunking
 from srdp_controller.offline.parallel import run_parallel
-from srdp_controller.offline.sweep import variants
+from srdp_controller.offline.pipeline import Pipeline
+from srdp_controller.offline.recipe import load_recipe
+from srdp_controller.offline.sweep import sweep_command, variants
 
 RECIPE = {
     "task": "pushing",
-    "collect": {"episodes": 10, "calibration_share": 0.4},
+    "collect": {"episodes": 10},
+    "split": {"calibration_share": 0.4},
     "teacher": {
         "steps": 30,
         "diffusion_steps": 10,
@@ -39,8 +41,7 @@ def recipe(tmp_path_factory):
 @pytest.fixture(scope="module")
 def base(recipe, tmp_path_factory):
     folder = tmp_path_factory.mktemp("base")
-    assert main(["distill", str(recipe), "--run-folder", str(folder)]) == 0
-    return folder
+    return Pipeline(load_recipe(recipe), folder).run("distill").folder
 
 
 def test_variants_are_every_combination_of_values_and_seeds(recipe):
@@ -58,31 +59,40 @@ def test_a_malformed_axis_is_refused(recipe):
 
 @pytest.mark.timeout(300)
 def test_a_sweep_takes_over_what_is_unchanged_and_goes_on_where_it_was(recipe, base, tmp_path):
-    arguments = ["sweep", str(recipe), "--vary", "distill.latent_weight=0,0.2", "--last", "distill"]
-    arguments += ["--base", str(base), "--run-folder", str(tmp_path / "sweep"), "--json", str(tmp_path / "s.json")]
-    assert main(arguments) == 0
-    rows = json.loads((tmp_path / "s.json").read_text())["rows"]
+    def sweep():
+        return sweep_command(
+            recipe, vary=["distill.latent_weight=0,0.2"], last="distill", base=base, run_folder=tmp_path / "sweep"
+        )["rows"]
+
+    rows = sweep()
     assert [row["overrides"][1] for row in rows] == ["distill.latent_weight=0", "distill.latent_weight=0.2"]
-    for row in rows:
-        folder = Path(row["run_folder"])
-        assert (folder / "teacher.pt").samefile(base / "teacher.pt")  # not trained again
-        assert not (folder / "student_k1.pt").samefile(base / "student_k1.pt")
-    before = {row["run_folder"]: (Path(row["run_folder"]) / "student_k1.pt").stat().st_mtime_ns for row in rows}
-    assert main(arguments) == 0
-    assert all((Path(folder) / "student_k1.pt").stat().st_mtime_ns == time for folder, time in before.items())
+    students = [Path(row["run_folder"]) / "student_k1.pt" for row in rows]
+    for student in students:
+        assert student.with_name("teacher.pt").samefile(base / "teacher.pt")  # not trained again
+        assert not student.samefile(base / "student_k1.pt")
+    before = [student.stat().st_mtime_ns for student in students]
+    sweep()
+    assert [student.stat().st_mtime_ns for student in students] == before
 
 
 @pytest.mark.timeout(400)
-def test_quick_ablations_write_the_contracts_keys_and_a_figure(recipe, base, tmp_path):
-    arguments = ["experiment", "ablations", str(recipe), "--quick", "--run-folder", str(base)]
-    arguments += ["--picture", str(tmp_path / "a.png"), "--json", str(tmp_path / "a.json")]
-    assert main(arguments) == 0
-    result = json.loads((tmp_path / "a.json").read_text())
+def test_quick_ablations_have_the_contracts_keys_and_a_figure(recipe, base, tmp_path):
+    result = ablations(recipe, quick=True, run_folder=base, picture=tmp_path / "a.png")
     assert result["quick"] and {"checks", "table", "figures"} <= set(result)
     assert {line["variant"] for line in result["table"]} == {"full", "no_alignment", "direct"}
     assert all({"name", "passed", "value", "bound"} <= set(check) for check in result["checks"])
     assert (tmp_path / "a.png").stat().st_size > 1000
     assert len(result["rows"]) == 6
+
+
+@pytest.mark.timeout(400)
+def test_quick_chunking_drives_every_way_to_join_and_every_history(recipe, base, monkeypatch):
+    monkeypatch.setattr("srdp_controller.experiments.chunking.PREFIX", 1)
+    result = chunking(recipe, quick=True, run_folder=base, processes=1)
+    assert result["quick"] and {"checks", "table", "figures"} <= set(result)
+    assert len(result["table"]) == 6 + 6
+    assert {row["joining"] for row in result["table"]} == {"skip", "blend", "prefix", None}
+    assert all(row["command_change"] > 0.0 for row in result["table"])
 
 
 def row(variant, seed, ratio):
@@ -123,18 +133,3 @@ def test_tasks_run_in_other_processes():
 
     pids = set(run_parallel([os.getpid] * 4, processes=2))
     assert os.getpid() not in pids
-
-
-def test_a_cluster_engine_that_is_not_installed_names_the_package(monkeypatch):
-    import builtins
-
-    real = builtins.__import__
-
-    def without(name, *rest, **more):
-        if name == "distributed":
-            raise ImportError("No module named 'distributed'", name="distributed")
-        return real(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(SrdpError, match="pip install dask distributed"):
-        list(run_parallel([dict], processes=1, backend="dask"))
