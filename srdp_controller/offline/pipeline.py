@@ -372,9 +372,9 @@ def _dynamics(pipeline: Pipeline, data: Samples) -> DynamicsModel | None:
     recipe, act_dim = pipeline.recipe.distill, pipeline.spec.act_dim
     if "imagination" not in recipe.augmentations:
         return None
-    transitions = (torch.from_numpy(x) for x in (data.observation, data.action[:, :act_dim], data.following))
+    observation, action, following = map(torch.from_numpy, (data.observation, data.action[:, :act_dim], data.following))
     path, report = pipeline.folder / "dynamics.pt", pipeline.progress("dynamics")
-    return train_dynamics(*transitions, recipe.imagination_steps, pipeline.recipe.seed, path, report)
+    return train_dynamics(observation, action, following, recipe.imagination_steps, pipeline.recipe.seed, path, report)
 
 
 def _distill(pipeline: Pipeline) -> None:

@@ -114,7 +114,7 @@ def query_teacher(
         save_atomically(
             {
                 "observation": state,
-                "latent": torch.cat([teacher.latent(part) for part in state.split(BLOCK)]),
+                "latent": torch.cat([teacher.latent(part) for part in torch.split(state, BLOCK)]),
                 "levels": levels,
                 "augmented": marked,
                 "timesteps": torch.tensor(timesteps),
