@@ -67,7 +67,6 @@ evaluate: setup-train
 
 experiments: setup-train
 	$(BIN)/srdp experiment ablations --json results/experiment/ablations.json
-	$(BIN)/srdp experiment chunking --json results/experiment/chunking.json
 	$(BIN)/srdp experiment training-cost --json results/experiment/training_cost.json
 	$(BIN)/srdp experiment direct-policies
 	$(BIN)/srdp report tables

@@ -49,7 +49,6 @@ GROUPS: dict[str, dict[str, Command]] = {
         "experiment ablations": Command(
             "experiments.ablations:ablations", "sim,train", "what each ingredient is worth"
         ),
-        "experiment chunking": Command("experiments.chunking:chunking", "sim,train", "past and committed commands"),
         "experiment direct-policies": Command("experiments.direct_policies:direct_policies", "train", "no teacher"),
         "experiment training-cost": Command("experiments.training_cost:training_cost", "train", "cost model"),
     },

@@ -9,9 +9,11 @@ closed-loop success. Differences to ``full`` are paired by seed, with 95 % t int
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -317,14 +319,17 @@ def t_interval(values: np.ndarray) -> list[float] | None:
 METRICS = ("ratio_to_floor", "matched_noise_rmse", "latent_distance", "tv_lower", "mode_coverage")
 
 
-def _reader(*path: str) -> Callable[[dict[str, Any]], float | None]:
-    def read(row: dict[str, Any]) -> float | None:
-        value: Any = row
-        for name in path:
-            value = value[name]
-        return None if value is None else float(value)
-
-    return read
+def paired(values: list[float | None], full: list[float | None]) -> dict[str, Any]:
+    """Mean of a few seeds, and of their differences to ``full`` seed by seed; None where a value is missing."""
+    entry: dict[str, Any] = dict.fromkeys(("mean", "interval", "difference_to_full", "difference_interval"))
+    if None in values:
+        return entry
+    found = np.array(values, dtype=float)
+    entry |= {"mean": float(found.mean()), "interval": t_interval(found)}
+    if len(full) == len(found) and None not in full:
+        difference = found - np.array(full, dtype=float)
+        entry |= {"difference_to_full": float(difference.mean()), "difference_interval": t_interval(difference)}
+    return entry
 
 
 def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -333,56 +338,39 @@ def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     lines = []
     for name, steps in dict.fromkeys((row["variant"], row["K"]) for row in rows):
         mine = [row for row in rows if (row["variant"], row["K"]) == (name, steps)]
-        line: dict[str, Any] = {"variant": name, "K": steps, "seeds": len(mine), "states": {}, "success_rate": {}}
+        places = [("full", steps, row["seed"]) for row in mine]
+        full = [by_place[place] for place in places if place in by_place]
 
-        def entry(read: Callable[[dict[str, Any]], float | None], mine: list[dict[str, Any]] = mine) -> dict[str, Any]:
-            values = [read(row) for row in mine]
-            if any(value is None for value in values):
-                return {"mean": None, "interval": None, "difference_to_full": None, "difference_interval": None}
-            found = np.array(values, dtype=float)
-            twins = [by_place.get(("full", row["K"], row["seed"])) for row in mine]
-            theirs = [read(twin) for twin in twins if twin is not None]
-            difference = None
-            if len(theirs) == len(found) and all(value is not None for value in theirs):
-                difference = found - np.array(theirs, dtype=float)
-            return {
-                "mean": float(found.mean()),
-                "interval": t_interval(found),
-                "difference_to_full": None if difference is None else float(difference.mean()),
-                "difference_interval": None if difference is None else t_interval(difference),
+        def entry(*path: str, mine: list[Any] = mine, full: list[Any] = full) -> dict[str, Any]:
+            return paired(*([functools.reduce(operator.getitem, path, row) for row in part] for part in (mine, full)))
+
+        lines.append(
+            {
+                "variant": name,
+                "K": steps,
+                "seeds": len(mine),
+                "states": {kind: {metric: entry("states", kind, metric) for metric in METRICS} for kind in STATE_KINDS},
+                "success_rate": {scenario: entry("success_rate", scenario) for scenario in ("nominal", "shifted")},
             }
-
-        for kind in STATE_KINDS:
-            line["states"][kind] = {metric: entry(_reader("states", kind, metric)) for metric in METRICS}
-        for scenario in ("nominal", "shifted"):
-            line["success_rate"][scenario] = entry(_reader("success_rate", scenario))
-        lines.append(line)
+        )
     return lines
 
 
 def checks(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What the paper expects of the ablations, held against the table: passed or not, with the numbers."""
-    lines = {(line["variant"], line["K"]): line for line in table}
-    found: list[dict[str, Any]] = []
-
-    def add(name: str, value: float | None, bound: float, below: bool) -> None:
-        if value is not None:
-            passed = value < bound if below else value > bound
-            found.append({"name": name, "passed": bool(passed), "value": value, "bound": bound})
-
-    for (variant, steps), line in lines.items():
+    lines = {(line["variant"], line["K"]): line["states"] for line in table}
+    values: dict[str, float] = {}
+    for (variant, steps), states in lines.items():
         full = lines.get(("full", steps))
         if full is None or variant == "full":
             continue
         for kind in ("test", "shifted", "far"):
-            mine = line["states"][kind]["ratio_to_floor"]["mean"]
-            theirs = full["states"][kind]["ratio_to_floor"]["mean"]
-            add(f"K = {steps}, {kind} states: {variant} over full (distance)", mine / theirs, 1.0, below=False)
-        latent = line["states"]["shifted"]["latent_distance"]["mean"]
-        own = full["states"]["shifted"]["latent_distance"]["mean"]
+            mine, theirs = (of[kind]["ratio_to_floor"]["mean"] for of in (states, full))
+            values[f"K = {steps}, {kind} states: {variant} over full (distance)"] = mine / theirs
+        latent, own = (of["shifted"]["latent_distance"]["mean"] for of in (states, full))
         if variant == "no_alignment" and latent and own:
-            add(f"K = {steps}: latent distance on shifted states without alignment over with", latent / own, 1.0, False)
-    return found
+            values[f"K = {steps}: latent distance on shifted states without alignment over with"] = latent / own
+    return [{"name": name, "passed": value > 1.0, "value": value, "bound": 1.0} for name, value in values.items()]
 
 
 def draw(table: list[dict[str, Any]], picture: Path) -> None:

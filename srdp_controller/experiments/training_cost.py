@@ -99,32 +99,15 @@ def student_rows(report: Report) -> list[dict[str, Any]]:
     ]
 
 
-def line(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """Least-squares line y = base + slope x, and how well it describes y."""
-    slope, base = np.polyfit(x, y, 1)
-    fitted = base + slope * x
-    explained = 1.0 - float(((y - fitted) ** 2).sum() / ((y - y.mean()) ** 2).sum())
-    return {
-        "base": float(base),
-        "slope": float(slope),
-        "r_squared": explained,
-        "largest_relative_error": float(np.abs(fitted / y - 1.0).max()),
-    }
-
-
-def plane(x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
-    """Least-squares y = base + slopes x for x (n, 2).
-
-    Two slopes, for an auxiliary evaluation asks the teacher too and costs more than one of the chain.
-    """
-    design = np.concatenate([np.ones((len(x), 1)), x], axis=1)
+def fit(x: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+    """Least-squares y (n,) = base + slopes x for x (n, m), and how well it describes y."""
+    design = np.column_stack([np.ones(len(x)), x])
     solution, *_ = np.linalg.lstsq(design, y, rcond=None)
     fitted = design @ solution
-    explained = 1.0 - float(((y - fitted) ** 2).sum() / ((y - y.mean()) ** 2).sum())
     return {
         "base": float(solution[0]),
         "slopes": solution[1:].tolist(),
-        "r_squared": explained,
+        "r_squared": 1.0 - float(((y - fitted) ** 2).sum() / ((y - y.mean()) ** 2).sum()),
         "largest_relative_error": float(np.abs(fitted / y - 1.0).max()),
     }
 
@@ -144,13 +127,14 @@ def training_cost() -> dict[str, Any]:
         )
     for row in student:
         print(f"K {row['K']}  q_K {row['q_K']}: {row['evaluations']:>2} evaluations, {row['step_ms']:.2f} ms a step")
-    counts = np.stack([column(student, "K"), column(student, "q_K")], axis=1)
+    # two slopes, for an auxiliary evaluation asks the teacher too and costs more than one of the chain
+    counts = np.column_stack([column(student, "K"), column(student, "q_K")])
     result = {
         "seed": 0,
         "teacher": teacher,
-        "teacher_fit": line(column(teacher, "evaluations_per_state"), column(teacher, "seconds")),
+        "teacher_fit": fit(column(teacher, "evaluations_per_state"), column(teacher, "seconds")),
         "student": student,
-        "student_fit": plane(counts, column(student, "step_ms")),
+        "student_fit": fit(counts, column(student, "step_ms")),
     }
     print("teacher", result["teacher_fit"], "student", result["student_fit"], sep="\n")
     return result

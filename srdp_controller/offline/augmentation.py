@@ -12,7 +12,6 @@ Each kind only proposes states; the teacher is then queried there, and returns a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -39,28 +38,24 @@ class DynamicsModel(nn.Module):
         return observation + self.layers(torch.cat([observation, action], dim=1))
 
 
-@dataclass(frozen=True)
-class Transitions:
-    """Normalised one-step transitions: observation, next observation (n, obs_dim), action (n, act_dim)."""
+def train_dynamics(
+    observation: Tensor, action: Tensor, following: Tensor, steps: int, seed: int, path: Path, progress: Progress
+) -> DynamicsModel:
+    """Fit the one-step model, or load it from ``path`` when it is there; frozen.
 
-    observation: Tensor
-    action: Tensor
-    following: Tensor
-
-
-def train_dynamics(transitions: Transitions, steps: int, seed: int, path: Path, progress: Progress) -> DynamicsModel:
-    """Fit the one-step model, or load it from ``path`` when it is there; frozen."""
+    Observations, next observations (n, obs_dim) and actions (n, act_dim) are normalised.
+    """
     torch.manual_seed(seed)
-    model = DynamicsModel(transitions.observation.shape[1], transitions.action.shape[1])
+    model = DynamicsModel(observation.shape[1], action.shape[1])
     if not path.exists():
         # scaled by the size of a step, for most of s' is s; a goal that never moves must not count for all
-        scale = (transitions.following - transitions.observation).std(dim=0)
+        scale = (following - observation).std(dim=0)
         scale = scale.clamp(min=0.05 * float(scale.max()))
 
         def loss(step: int, generator: torch.Generator, average: nn.Module) -> tuple[Tensor, dict[str, float]]:
-            index = torch.randint(0, len(transitions.observation), (256,), generator=generator)
-            predicted = model(transitions.observation[index], transitions.action[index])
-            error = ((predicted - transitions.following[index]) / scale).square().mean()
+            index = torch.randint(0, len(observation), (256,), generator=generator)
+            predicted = model(observation[index], action[index])
+            error = ((predicted - following[index]) / scale).square().mean()
             return error, {"dynamics": float(error.detach())}
 
         trained = train(

@@ -20,11 +20,6 @@ def trajectories_needed(alpha: float) -> int:
     return math.ceil(1.0 / alpha - 1e-9) - 1
 
 
-def reachable(alpha: float, trajectories: int) -> bool:
-    """Whether so many calibration trajectories give a threshold at miscoverage ``alpha``."""
-    return trajectories >= trajectories_needed(alpha)
-
-
 @torch.no_grad()
 def calibrate_students(
     teacher: DiffusionTeacher,

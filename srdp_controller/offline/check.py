@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from srdp_controller.errors import SrdpError
-from srdp_controller.offline.calibrate import reachable, trajectories_needed
+from srdp_controller.offline.calibrate import trajectories_needed
 from srdp_controller.offline.dataset import split_indices
 from srdp_controller.offline.distill import auxiliary_positions, build_student
 from srdp_controller.offline.queries import query_levels
@@ -106,7 +106,7 @@ def _calibration(pipeline: Pipeline, spec: PolicySpec | None) -> list[str]:
         f"split.calibration_share={recipe.split.calibration_share} of {count} gives {n}; "
         f"collect more, or leave out alphas below {1.0 / (n + 1):.3g}"
         for alpha in recipe.calibrate.alphas
-        if recipe.distill.students and not reachable(alpha, n)
+        if recipe.distill.students and n < trajectories_needed(alpha)
     ]
 
 

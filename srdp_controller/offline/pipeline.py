@@ -28,7 +28,7 @@ import tyro
 from srdp_controller.engines.bundle import MANIFEST, sha256
 from srdp_controller.errors import SrdpError
 from srdp_controller.files import write_file, write_json
-from srdp_controller.offline.augmentation import DynamicsModel, Transitions, train_dynamics
+from srdp_controller.offline.augmentation import DynamicsModel, train_dynamics
 from srdp_controller.offline.calibrate import calibrate_students
 from srdp_controller.offline.collect import collect, dataset_name
 from srdp_controller.offline.critic import TwinCritic, train_critic
@@ -372,11 +372,9 @@ def _dynamics(pipeline: Pipeline, data: Samples) -> DynamicsModel | None:
     recipe, act_dim = pipeline.recipe.distill, pipeline.spec.act_dim
     if "imagination" not in recipe.augmentations:
         return None
-    transitions = Transitions(
-        *(torch.from_numpy(x) for x in (data.observation, data.action[:, :act_dim], data.following))
-    )
+    observation, action, following = map(torch.from_numpy, (data.observation, data.action[:, :act_dim], data.following))
     path, report = pipeline.folder / "dynamics.pt", pipeline.progress("dynamics")
-    return train_dynamics(transitions, recipe.imagination_steps, pipeline.recipe.seed, path, report)
+    return train_dynamics(observation, action, following, recipe.imagination_steps, pipeline.recipe.seed, path, report)
 
 
 def _distill(pipeline: Pipeline) -> None:

@@ -103,24 +103,20 @@ def query_teacher(
             state = _augment_some(state, first, augmented[:, 0], recipe, generator, teacher, dynamics)
         if inputs is not None and inputs.needed:
             state = inputs(state, torch.from_numpy(actions if committed is None else committed)[index], generator)
+        marked = augmented[:, 0]
         if critic is not None:
-            _save_guided(teacher, critic, candidates, state, augmented[:, 0], generator, path, progress)
-            return load_queries(path)
-        noise = torch.randn(recipe.queries, teacher.action_dim, generator=generator)
-        timesteps = query_levels(teacher, recipe)
-        levels, latents = [], []
-        for start in range(0, recipe.queries, BLOCK):
-            part = slice(start, start + BLOCK)
-            _, kept = teacher.sample(state[part], noise[part], keep=timesteps)
-            levels.append(torch.stack(kept, dim=1))
-            latents.append(teacher.latent(state[part]))
-            progress(min(start + BLOCK, recipe.queries), recipe.queries, "teacher chains")
+            levels = _guided_ends(teacher, critic, candidates, state, generator, progress)
+            timesteps = [teacher.diffusion_steps, 0]
+            state, marked = (x[: len(levels) // GROUP].repeat_interleave(GROUP, dim=0) for x in (state, marked))
+        else:
+            timesteps = query_levels(teacher, recipe)
+            levels = _chains(teacher, state, timesteps, generator, progress)
         save_atomically(
             {
                 "observation": state,
-                "latent": torch.cat(latents),
-                "levels": torch.cat(levels),
-                "augmented": augmented[:, 0],
+                "latent": torch.cat([teacher.latent(part) for part in torch.split(state, BLOCK)]),
+                "levels": levels,
+                "augmented": marked,
                 "timesteps": torch.tensor(timesteps),
             },
             path,
@@ -166,17 +162,29 @@ def _augment_some(
     return result
 
 
-def _save_guided(
+def _chains(
+    teacher: DiffusionTeacher, state: Tensor, timesteps: list[int], generator: torch.Generator, progress: Progress
+) -> Tensor:
+    """The teacher's chains (n, L, A) at ``timesteps``, one from each state (n, obs_dim)."""
+    noise = torch.randn(len(state), teacher.action_dim, generator=generator)
+    levels = []
+    for start in range(0, len(state), BLOCK):
+        part = slice(start, start + BLOCK)
+        _, kept = teacher.sample(state[part], noise[part], keep=timesteps)
+        levels.append(torch.stack(kept, dim=1))
+        progress(min(start + BLOCK, len(state)), len(state), "teacher chains")
+    return torch.cat(levels)
+
+
+def _guided_ends(
     teacher: DiffusionTeacher,
     critic: TwinCritic,
     candidates: int,
     state: Tensor,
-    augmented: Tensor,
     generator: torch.Generator,
-    path: Path,
     progress: Progress,
-) -> None:
-    """Max-Q answers: noise and action only, for a max-Q choice has no chain of its own."""
+) -> Tensor:
+    """Noise and max-Q action (n, 2, A), ``GROUP`` at a state: a max-Q choice has no chain of its own."""
     states = state[: max(1, len(state) // GROUP)]
     levels, block = [], max(1, BLOCK // (GROUP * candidates))
     for start in range(0, len(states), block):
@@ -184,14 +192,4 @@ def _save_guided(
         noise, best = best_of_coupled(teacher, critic, part, candidates, GROUP, generator)
         levels.append(torch.stack([noise.flatten(0, 1), best.flatten(0, 1)], dim=1))
         progress(min(start + block, len(states)), len(states), "max-Q chains")
-    repeated = states.repeat_interleave(GROUP, dim=0)
-    save_atomically(
-        {
-            "observation": repeated,
-            "latent": teacher.latent(repeated),
-            "levels": torch.cat(levels),
-            "augmented": augmented[: len(states)].repeat_interleave(GROUP),
-            "timesteps": torch.tensor([teacher.diffusion_steps, 0]),
-        },
-        path,
-    )
+    return torch.cat(levels)

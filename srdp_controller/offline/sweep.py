@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
+import yaml
 
 from srdp_controller.errors import SrdpError
 from srdp_controller.offline.parallel import run_parallel
@@ -35,25 +37,18 @@ def variants(recipe: Path, base: Sequence[str], vary: Sequence[str], seeds: Sequ
     axes = [[f"seed={seed}" for seed in seeds]]
     for entry in vary:
         key, separator, values = entry.partition("=")
-        if not separator or not values:
+        try:
+            listed = yaml.safe_load(f"[{values}]")
+        except yaml.YAMLError:
+            listed = []
+        if not separator or not listed:
             raise SrdpError(f"--vary {entry}: expected section.key=value1,value2")
-        axes.append([f"{key}={value}" for value in _split_values(values)])
+        axes.append([f"{key}={value if isinstance(value, str) else json.dumps(value)}" for value in listed])
     found = []
     for overrides in itertools.product(*axes):
         name = "__".join(override.replace("=", "-").replace("/", "_") for override in overrides)
         found.append(Variant(name, overrides, load_recipe(recipe, [*base, *overrides])))
     return found
-
-
-def _split_values(values: str) -> list[str]:
-    parts, depth = [""], 0
-    for character in values:
-        depth += (character in "[{") - (character in "]}")
-        if character == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return parts
 
 
 @dataclass(frozen=True)

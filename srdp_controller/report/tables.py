@@ -432,18 +432,6 @@ def ablations() -> str:
     return section(lines, source("experiment/ablations", also=also.format_map(result["budget"])))
 
 
-def chunking() -> str:
-    """Planning ahead, and past commands."""
-    rows = read("experiment/chunking")["table"]
-    for row in rows:
-        row |= {"span": span(row["success_interval"]), "how": row["joining"] or "every cycle"}
-    head = "policy | scenario | joining | plan takes | success | 95 % interval | change of the command"
-    template = (
-        "{policy} | {scenario} | {how} | {plan_takes_s:.2f} s | {success_rate:.1%} | {span} | {command_change:.4f}"
-    )
-    return section(table(head, rows, template), source("experiment/chunking"))
-
-
 def cost() -> str:
     """What distillation costs."""
     result = read("experiment/training_cost")
@@ -491,7 +479,7 @@ SECTIONS: dict[str, tuple[Callable[[], str], ...]] = {
     "README.md": (demo, results, latency, loop, engines),
     "docs/real_time.md": (rates, late, swap, faults, deployment, soak),
     "docs/engines.md": (policies, checks, costs, choices, fuzz),
-    "docs/distillation.md": (ablations, fidelity, chunking, cost),
+    "docs/distillation.md": (ablations, fidelity, cost),
     f"{MODEL}/MODEL_CARD.md": (closed_loop, fidelity, thresholds),
 }
 

@@ -11,7 +11,6 @@ pytest.importorskip("joblib", reason="the offline side needs joblib: make setup-
 
 from srdp_controller.errors import SrdpError
 from srdp_controller.experiments.ablations import ABLATIONS, FULL, ablations, summarise, t_interval
-from srdp_controller.experiments.chunking import chunking
 from srdp_controller.offline.parallel import run_parallel
 from srdp_controller.offline.pipeline import Pipeline
 from srdp_controller.offline.recipe import load_recipe
@@ -83,16 +82,6 @@ def test_quick_ablations_have_the_contracts_keys_and_a_figure(recipe, base, tmp_
     assert all({"name", "passed", "value", "bound"} <= set(check) for check in result["checks"])
     assert (tmp_path / "a.png").stat().st_size > 1000
     assert len(result["rows"]) == 6
-
-
-@pytest.mark.timeout(400)
-def test_quick_chunking_drives_every_way_to_join_and_every_history(recipe, base, monkeypatch):
-    monkeypatch.setattr("srdp_controller.experiments.chunking.PREFIX", 1)
-    result = chunking(recipe, quick=True, run_folder=base, processes=1)
-    assert result["quick"] and {"checks", "table", "figures"} <= set(result)
-    assert len(result["table"]) == 6 + 6
-    assert {row["joining"] for row in result["table"]} == {"skip", "blend", "prefix", None}
-    assert all(row["command_change"] > 0.0 for row in result["table"])
 
 
 def row(variant, seed, ratio):

@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the offline side needs torch: make setup-train")
 
 from srdp_controller.errors import SrdpError  # noqa: E402
-from srdp_controller.offline.augmentation import Transitions, augment, train_dynamics  # noqa: E402
+from srdp_controller.offline.augmentation import augment, train_dynamics  # noqa: E402
 from srdp_controller.offline.critic import TwinCritic, best_of, best_of_coupled, train_critic  # noqa: E402
 from srdp_controller.offline.dataset import Samples  # noqa: E402
 from srdp_controller.offline.distill import build_student, distill, progressive_stages  # noqa: E402
@@ -257,7 +257,7 @@ def test_each_augmentation_proposes_other_finite_states(trained, tmp_path, kind)
     dynamics = None
     if kind == "imagination":
         following = state + 0.1 * torch.nn.functional.pad(first, (0, 6))
-        dynamics = train_dynamics(Transitions(state, first, following), 200, 0, tmp_path / "dynamics.pt", quiet)
+        dynamics = train_dynamics(state, first, following, 200, 0, tmp_path / "dynamics.pt", quiet)
     recipe = DistillRecipe()
     proposed = augment(state, first, kind, recipe, torch.Generator().manual_seed(0), teacher, dynamics)
     assert proposed.shape == state.shape and torch.isfinite(proposed).all()
@@ -268,7 +268,7 @@ def test_the_dynamics_model_learns_where_an_action_leads(trained, tmp_path):
     _, observation, action = trained
     state, first = torch.from_numpy(observation), torch.from_numpy(action[:, :2])
     following = state + 0.5 * torch.nn.functional.pad(first, (0, 6))
-    model = train_dynamics(Transitions(state, first, following), 1000, 0, tmp_path / "dynamics.pt", quiet)
+    model = train_dynamics(state, first, following, 1000, 0, tmp_path / "dynamics.pt", quiet)
     error = (model(state, first) - following)[:, :2].square().mean().sqrt()
     assert float(error) < 0.2 * float((0.5 * first).square().mean().sqrt())
 
