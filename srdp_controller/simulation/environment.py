@@ -18,7 +18,8 @@ class WorldEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     Observation (sensors,), which is what a dataset holds of the spec's observation (past and committed commands can
     be told from the actions), and action (act_dim,), float32, SI units. The reward is what the metric ``return`` grew
-    by where the world keeps one, else 1 on success. Terminated on success, truncated at any other end.
+    by where the world keeps one, else 1 on success. Terminated on success and on
+    failure for good, truncated at any other end (only there may a critic bootstrap).
     """
 
     def __init__(self, world: World, spec: PolicySpec) -> None:
@@ -53,12 +54,13 @@ class WorldEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         for _ in range(self._ticks):
             self.observed.tick()
         outcome, before = self.world.outcome, self._return
+        terminated = outcome.success or outcome.failed
         self._return = self._reward_so_far()
         return (
             self.observed.observation[self._sensors],
             self._return - before,
-            outcome.success,
-            outcome.finished and not outcome.success,
+            terminated,
+            outcome.finished and not terminated,
             {},
         )
 

@@ -46,6 +46,7 @@ class Outcome:
     Attributes:
         success: whether the task was done.
         finished: whether the episode is over.
+        failed: over for good without success (nothing can be earned any more), rather than out of time.
         duration_s: its time so far.
         metrics: what is reported of it (numbers, or words that are counted over the episodes).
         details: what figures need (paths, layout); JSON-serialisable.
@@ -54,6 +55,7 @@ class Outcome:
 
     success: bool = False
     finished: bool = False
+    failed: bool = False
     duration_s: float = 0.0
     metrics: dict[str, float | int | str] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)

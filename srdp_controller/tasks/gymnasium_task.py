@@ -201,6 +201,7 @@ class GymnasiumWorld(SimulatedWorld):
         action = np.clip(np.array(command, dtype=space.dtype).reshape(space.shape), space.low, space.high)
         self._raw, reward, terminated, truncated, self._info = self.env.step(action)
         self._over = bool(terminated or truncated)
+        self.outcome.failed = bool(terminated)  # unless it was success
         self.outcome.metrics["return"] = float(self.outcome.metrics["return"]) + float(reward)
         self.outcome.details["actions"].append(action.ravel().tolist())
 
@@ -218,6 +219,7 @@ class GymnasiumWorld(SimulatedWorld):
         outcome.finished = outcome.finished or self._over or outcome.success
         if said is None and outcome.finished and self._success_return is not None:
             outcome.success = float(outcome.metrics["return"]) >= self._success_return
+        outcome.failed = outcome.failed and not outcome.success
 
     @property
     def truth(self) -> dict[str, Any]:
