@@ -28,6 +28,7 @@ def demo(
     swap: bool = False,
     run_folder: Path = Path("runs/latest"),
     seed: int = 0,
+    alpha: float = 0.01,
     gui: bool = False,
 ) -> dict[str, Any]:
     """Run the simulated robot and the controller over DDS; the summary of the run.
@@ -44,6 +45,7 @@ def demo(
         swap: swap the engine at half time
         run_folder: where records and pictures go; what is there is deleted
         seed: of the episodes and the policy's noise
+        alpha: share of nominal trajectories that may raise an alarm; the bundle's smallest where that is larger
         gui: open the simulator's window, where it has one
 
     Raises:
@@ -72,6 +74,7 @@ def demo(
         "gui": gui,
     }
     control = {**common, "engine": engine, "provider": provider, "update_rate": float(update_rate), "record": True}
+    control["abstain.alpha"] = bundle.calibration().smallest_alpha(alpha)
     controller = node_command("controller_node", {**control, "planning.mode": planning})
     environment = join_private_domain()
     print(

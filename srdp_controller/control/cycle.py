@@ -161,7 +161,10 @@ class Cycle:
         """Propose, supervise, filter, publish, record; ``failure`` says why the engine did not answer, if so."""
         boundary, safety, observed_ns = self._boundary, self.safety, self._moment.observed_ns
         proposal = self._propose(inference_ns, failure or boundary.cause)
+        stopped = self.supervisor.mode is Mode.STOP
         mode = self.supervisor.step(proposal.event, proposal.reason, now_ns, observed_ns != NEVER_NS)
+        if stopped and mode is not Mode.STOP:
+            safety.forget_position()  # whoever has reset it may have moved the robot
         if mode is Mode.STOP:
             self.schedule.clear()
         vector = None if self._unobserved else self._assembler.vector

@@ -251,7 +251,7 @@ class TwistFilter(VelocityFilter):
         self.max_jerk = stricter(group.max_jerk, limits.max_jerk)
         fields = [part.field for part in group.components]
         linear = [i for i, field in enumerate(fields) if ".angular." not in field]
-        self.linear = slice(linear[0], linear[-1] + 1) if linear else slice(0)
+        self.linear = tuple(linear)
         # an array has no names for its axes: its values are x, y, z in turn
         by_axis = {fields[i][-1] if fields[i][-1] in "xyz" else "xyz"[place]: i for place, i in enumerate(linear)}
         self.barriers = []
@@ -306,11 +306,12 @@ class TwistFilter(VelocityFilter):
 
     def _slowed(self, target: list[float]) -> list[float]:
         """The target with a linear speed of at most ``max_speed``: the same direction."""
-        speed = math.hypot(*target[self.linear])
+        speed = math.hypot(*[target[i] for i in self.linear])
         if speed <= self.max_speed:
             return target
         slowed = list(target)
-        slowed[self.linear] = [value * (self.max_speed / speed) for value in target[self.linear]]
+        for i in self.linear:
+            slowed[i] *= self.max_speed / speed
         return slowed
 
     def _brake_first(self, command: list[float], safe: list[float], step: float) -> list[float]:
@@ -411,7 +412,7 @@ class TwistFilter(VelocityFilter):
         for value, low, high in zip(command, self.lower, self.upper, strict=True):
             if not low - TOLERANCE <= value <= high + TOLERANCE:  # also where it is not finite
                 return False
-        speed = math.hypot(*command[self.linear])
+        speed = math.hypot(*[command[i] for i in self.linear])
         return speed <= self.max_speed + TOLERANCE and math.dist(command, previous) <= step + TOLERANCE
 
 
@@ -522,7 +523,19 @@ class JointPositionFilter(MeasuredFilter):
         self.max_acceleration = [stricter(part.max_acceleration) for part in parts]
         self.max_jerk = [stricter(part.max_jerk) for part in parts]
         self.velocity, self.acceleration = [0.0] * len(parts), [0.0] * len(parts)
+        self._moved = False
         self.stands = group.hold_values() is None
+
+    def forget(self) -> None:
+        """The robot may have been moved: the next measurement is where it goes on from."""
+        self._moved = self.ready
+
+    def measure(self, vector: np.ndarray | None, elapsed: float) -> None:
+        """See ``MeasuredFilter``; after ``forget`` the measured positions are the command again, at rest."""
+        super().measure(vector, elapsed)
+        if self._moved and vector is not None and self.measured is not None:
+            self._moved, self.command = False, list(self.measured)
+            self.velocity, self.acceleration = [0.0] * len(self.command), [0.0] * len(self.command)
 
     def apply(self, wish: list[float] | None, elapsed: float) -> list[float]:
         """See ``GroupFilter``."""
@@ -696,7 +709,7 @@ class SafetyFilter:
         return sum(group.violations for group in self.groups)
 
     def forget_position(self) -> None:
-        """Until the next measurement only slowing down is allowed where there are barriers."""
+        """The robot may stand elsewhere: barriers allow slowing down only, positions go on from what is measured."""
         for group in self.groups:
             group.forget()
 

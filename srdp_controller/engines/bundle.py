@@ -101,6 +101,10 @@ class Calibration(Strict):
         best = max(usable)
         return next(value for key, value in entry.thresholds.items() if float(key) == best)
 
+    def smallest_alpha(self, wanted: float) -> float:
+        """The smallest miscoverage at or above ``wanted`` that every calibrated policy has a threshold for."""
+        return max([wanted, *(min(map(float, entry.thresholds)) for entry in self.policies.values())])
+
 
 def _canonical(content: dict[str, Any]) -> bytes:
     return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()

@@ -156,10 +156,14 @@ def evaluate(
 
 
 def alarm_threshold(bundle: LoadedBundle, policy: str, values: Mapping[str, Any]) -> float:
-    """The abstention test's threshold; infinite where there is none for the policy or it is switched off."""
+    """The abstention test's threshold; infinite where there is none for the policy or it is switched off.
+
+    A bundle of few trajectories has no threshold for the node's alpha: then the one for its smallest.
+    """
     if not values["abstain.enabled"] or policy == "teacher" or policy not in bundle.content.policies:
         return math.inf
-    return bundle.calibration().threshold(policy, values["abstain.alpha"])
+    calibration = bundle.calibration()
+    return calibration.threshold(policy, calibration.smallest_alpha(values["abstain.alpha"]))
 
 
 def tally(episodes: Sequence[Episode]) -> dict[str, Any]:

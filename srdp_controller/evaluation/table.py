@@ -41,7 +41,8 @@ def table(
 ) -> dict[str, Any]:
     """Closed loop of every policy in every scenario, a row each, into RESULTS/TASK/closed_loop.json.
 
-    Goes on where it was interrupted: rows of the same commit, bundle, seed and number of episodes are kept.
+    Goes on where it was interrupted: rows of the same commit, bundle, seed and number of episodes are not run again,
+    and rows that are not asked for stay; each row names its commit.
 
     Args:
         bundle: folder, e.g. models/pushing
@@ -61,11 +62,10 @@ def table(
     origin |= {"task": task.name, "bundle": loaded.identity, "episodes": episodes}
     same = {"commit": origin["commit"], "bundle": origin["bundle"], "seed": seed, "episodes": episodes}
     old = json.loads(path.read_text()) if path.exists() else {}
-    rows = [row for row in old.get("rows", []) if {key: row.get(key) for key in same} == same]
-    done = {(row["policy"], row["scenario"]) for row in rows}
+    rows = {(row["policy"], row["scenario"]): row for row in old.get("rows", [])}
     for scenario in scenarios or scenarios_of(task):
         for policy in chosen:
-            if (policy, scenario) in done:
+            if {key: rows.get((policy, scenario), {}).get(key) for key in same} == same:
                 continue
             row = evaluate(
                 loaded,
@@ -78,7 +78,7 @@ def table(
                 report=ProgressPrinter(),
             )
             print(describe(row))
-            rows.append({**row, **same})
-            write_json(path, {**origin, "rows": rows})
+            rows[policy, scenario] = {**row, **same}
+            write_json(path, {**origin, "rows": list(rows.values())})
     print(path)
-    return {**origin, "rows": rows}
+    return {**origin, "rows": list(rows.values())}

@@ -300,7 +300,7 @@ def prepare_queries(run: Pipeline, ablation: Ablation, budget: Budget) -> Path:
     """The cached teacher queries that a variant's recipe needs; variants with equal needs share them."""
     recipe = run.recipe.model_copy(update={"distill": distill_recipe(run.recipe.distill, ablation, budget)})
     place = run.folder / "ablations" / f"queries_{content_hash(recipe.queries)[:12]}"
-    asking = Pipeline(recipe, place, report=run.report, threads=run.threads)
+    asking = Pipeline(recipe, place, report=run.report)
     asking.take_over(run.folder)
     asking.run("queries")
     return place / "queries.pt"

@@ -25,7 +25,6 @@ from srdp_controller.simulation.scenario import Scenario, slug
 from srdp_controller.spec import PolicySpec
 from srdp_controller.tasks.task import Expert, Outcome, Task, TaskError, find_task, load_object, summarise
 
-DISTURBANCE_SHARE = 0.1  # of an action's range, where the recipe does not say
 WORST_EXPERT = 0.9  # least share of successes
 
 
@@ -59,10 +58,7 @@ def make_expert(recipe: Recipe, task: Task, rng: np.random.Generator) -> Expert:
 
 def disturbance_std(recipe: Recipe, spec: PolicySpec) -> np.ndarray:
     """Standard deviation (act_dim,) of what is added to the expert's commands, in their units."""
-    if recipe.collect.disturbance is not None:
-        return np.full(spec.act_dim, recipe.collect.disturbance)
-    # limits may stand for "none at all": then the scale says what is large
-    return DISTURBANCE_SHARE * np.array([min(c.upper - c.lower, 10.0 * c.scale) for c in spec.action])
+    return recipe.collect.disturbance * np.array([component.scale for component in spec.action])
 
 
 def _collect_part(recipe: Recipe, spec: PolicySpec, first: int, count: int, folder: str, name: str) -> list[Outcome]:

@@ -62,7 +62,6 @@ from srdp_controller.spec import PolicySpec, load_spec
 from srdp_controller.tasks.task import find_task
 
 PARITY_STATES = 256
-TEACHER_THREADS = 2  # a fixed number: with others, sums round otherwise and the bundle's hash differs
 
 
 def silent(stage: str, done: int, total: int, text: str) -> None:
@@ -76,7 +75,6 @@ class Pipeline:
     Attributes:
         target: where the bundle goes; by default ``bundle`` in the run folder.
         own_teacher: takes the place of the recipe's teacher; it was trained elsewhere.
-        threads: of the teacher's training; pipelines beside each other take one each, or they only spin.
     """
 
     recipe: Recipe
@@ -84,7 +82,6 @@ class Pipeline:
     target: Path | None = None
     report: Report = silent
     own_teacher: DiffusionTeacher | None = None
-    threads: int = TEACHER_THREADS
 
     def __post_init__(self) -> None:
         self.folder = self.folder.resolve()  # Minari joins a relative path to itself
@@ -307,7 +304,7 @@ def _train(pipeline: Pipeline) -> None:
     if pipeline.own_teacher is not None:
         return
     recipe, spec, seed, folder = pipeline.recipe.teacher, pipeline.spec, pipeline.recipe.seed, pipeline.folder
-    torch.set_num_threads(pipeline.threads)
+    torch.set_num_threads(recipe.threads)
     data = samples(pipeline.split().train, spec, recipe.critic.discount)
 
     def fit(name: str, critic: TwinCritic | None = None, start: SrdpTeacher | None = None) -> None:

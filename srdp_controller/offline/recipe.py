@@ -29,8 +29,8 @@ class CollectRecipe(Strict):
     hole_scenario: str = Field(default="", description="its regions are left out of the dataset; empty: nothing is")
     expert: str = Field(default="", description="module:Class of an expert; empty: the task's own")
     episodes: int = Field(default=1000, ge=1)
-    disturbance: float | None = Field(
-        default=None, ge=0.0, description="std of the executed perturbation [action units]; None: 10 % of each range"
+    disturbance: float = Field(
+        default=0.1, ge=0.0, description="std of the executed perturbation, in units of each action's scale"
     )
     disturbance_time_s: float = Field(default=0.4, gt=0.0, description="its correlation time")
     processes: Processes = 2
@@ -109,6 +109,7 @@ class TeacherRecipe(Strict):
     batch: int = Field(default=256, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0.0)
     ema_decay: float = Field(default=0.999, ge=0.0, lt=1.0)
+    threads: int = Field(default=1, ge=1, description="of its training; with others sums round otherwise")
     critic: CriticRecipe = CriticRecipe()
 
 

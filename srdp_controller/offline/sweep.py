@@ -66,7 +66,7 @@ class _Task:
                 "collect": recipe.collect.model_copy(update={"processes": 1}),
             }
         )
-        pipeline = Pipeline(alone, self.folder, threads=1)
+        pipeline = Pipeline(alone, self.folder)
         if self.base is not None:
             pipeline.take_over(self.base)
         pipeline.run(self.last)

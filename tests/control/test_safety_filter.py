@@ -166,6 +166,16 @@ def test_the_speed_is_that_of_the_linear_components():
     assert safety.command == pytest.approx([0.2, 0.0, 0.9])
 
 
+def test_the_speed_is_that_of_the_linear_components_in_whichever_order_they_stand():
+    content = twist(angular=True).model_dump()
+    x, y, w = content["action_groups"][0]["components"]
+    content["action_groups"][0]["components"] = [{**part, "index": i} for i, part in enumerate((x, w, y))]
+    safety = made(PLAIN, PolicySpec.model_validate(content))
+    for _ in range(60):
+        safety.apply((0.2, 0.9, 0.0), ORIGIN)
+    assert safety.command == pytest.approx([0.2, 0.9, 0.0])
+
+
 @pytest.mark.parametrize("limits", [GUARDED, BOTH])
 @given(
     st.floats(-0.25, 0.25),
@@ -335,6 +345,16 @@ def test_a_position_follows_within_its_limits_and_stands_on_hold(limits, on_hold
 def test_the_first_position_is_the_measured_one():
     safety = made(PLAIN, joints("joint_position", max_velocity=1.0))
     assert safety.apply((1.0, 1.0), (0.4, -0.2)) == pytest.approx([0.4 + PERIOD, -0.2 + PERIOD])
+
+
+def test_a_robot_that_was_moved_goes_on_from_where_it_is_measured():
+    safety = made(PLAIN, joints("joint_position", max_velocity=1.0))
+    for _ in range(20):
+        safety.apply((0.5, 0.5), (0.4, -0.2))
+    before = list(safety.command)
+    safety.forget_position()
+    assert safety.apply(None, None) == pytest.approx(before, abs=1.1 * PERIOD)  # nothing is known yet
+    assert safety.apply(None, (-0.3, 0.1)) == pytest.approx([-0.3, 0.1])
 
 
 @pytest.mark.parametrize("limits", TRACKING[2:])

@@ -136,7 +136,7 @@ def recipe_on(path, **changes):
 
 def completed(recipe, folder, last="teacher"):
     said = []
-    pipeline = Pipeline(recipe, folder, report=lambda *a: said.append(a), threads=1).run(last)
+    pipeline = Pipeline(recipe, folder, report=lambda *a: said.append(a)).run(last)
     return pipeline, {stage for stage, *_, text in said if text.startswith("done")}
 
 

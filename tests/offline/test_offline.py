@@ -47,7 +47,7 @@ DATASET = "pushing/expert-v1"
 
 def run_pipeline(recipe, folder, target=None, report=lambda *_: None, last="export"):
     # networks this small only lose by more threads, the more so beside other work
-    return Pipeline(recipe, folder, target, report, threads=1).run(last)
+    return Pipeline(recipe, folder, target, report).run(last)
 
 
 def stages_run(recipe, folder, target):
@@ -119,7 +119,7 @@ def test_a_changed_setting_reruns_its_stage_and_what_follows_only(finished, tmp_
 def test_what_was_completed_elsewhere_for_the_same_keys_is_taken_over(finished, tmp_path):
     folder, _ = finished
     changed = RECIPE.model_copy(update={"distill": RECIPE.distill.model_copy(update={"latent_weight": 0.2})})
-    pipeline = Pipeline(changed, tmp_path / "run", threads=1)
+    pipeline = Pipeline(changed, tmp_path / "run")
     assert pipeline.take_over(folder / "run") == ["collect", "data", "teacher", "queries"]
     assert (tmp_path / "run/teacher.pt").samefile(folder / "run/teacher.pt")
     before = (folder / "run/student_k1.pt").read_bytes()
@@ -295,7 +295,7 @@ def test_every_kind_of_recipe_ends_in_a_bundle(finished, tmp_path, changes):
     content = RECIPE.model_dump(mode="json")
     for section, values in changes.items():
         content[section].update(values)
-    pipeline = Pipeline(Recipe.model_validate(content), tmp_path / "run", tmp_path / "bundle", threads=1)
+    pipeline = Pipeline(Recipe.model_validate(content), tmp_path / "run", tmp_path / "bundle")
     assert pipeline.take_over(folder / "run")[0] == "collect"
     pipeline.run()
     bundle = load_bundle(tmp_path / "bundle")

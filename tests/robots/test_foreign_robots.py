@@ -37,7 +37,7 @@ def robot(request, tmp_path_factory):
     name = request.param
     folder = tmp_path_factory.mktemp(name)
     recipe = load_recipe(HERE / f"{name}.yaml")
-    Pipeline(recipe, folder / "run", folder / "bundle", threads=1).run()
+    Pipeline(recipe, folder / "run", folder / "bundle").run()
     return Robot(name, recipe.task, folder / "bundle")
 
 

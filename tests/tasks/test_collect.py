@@ -83,12 +83,10 @@ def test_an_expert_that_fails_where_the_world_judges_is_refused(tmp_path, expert
         record(tmp_path, "srdp_test_experts:Damper", episodes=2)
 
 
-def test_the_disturbance_is_a_tenth_of_the_range_unless_the_recipe_says():
+def test_the_disturbance_is_in_units_of_each_actions_scale():
     pushing = PushingTask().spec()
-    assert disturbance_std(Recipe(task="pushing"), pushing).tolist() == [0.05, 0.05]
-    own = Recipe(task="pushing", collect=CollectRecipe(disturbance=0.02))
-    assert disturbance_std(own, pushing).tolist() == [0.02, 0.02]
-    assert disturbance_std(Recipe(task="x"), GymnasiumTask("Pendulum-v1").spec()).tolist() == [0.4]
+    own = Recipe(task="pushing", collect=CollectRecipe(disturbance=0.5))
+    assert disturbance_std(own, pushing).tolist() == pytest.approx([0.05, 0.05])
 
 
 def test_the_dataset_leaves_out_what_shifted_draws():
