@@ -358,24 +358,3 @@ def test_every_sensor_fault_of_a_scenario_is_survived(start, read_json):
     assert not {reason for reason in reasons if reason not in controller.output}
     assert record["commands"] == record["cycles"] and record["limit_violations"] == 0
     assert record["modes"]["HOLD"] > 0 and record["modes"]["STUDENT"] > record["modes"]["HOLD"]
-
-
-def test_the_deployment_benchmark_drives_every_way(model_dir, tmp_path):
-    from srdp_controller.benchmarks.deployment import bench_deployment
-
-    result = bench_deployment(
-        model_dir,
-        scenario="nominal",
-        rates=[20.0, 100.0],
-        slower=[1.0],
-        episodes=1,
-        processes=2,
-        picture=tmp_path / "picture.png",
-        report=lambda *a: None,
-    )
-    ways = {row["way"] for row in result["table"]}
-    assert {"teacher in the loop", "teacher, real-time chunking", "student_k1 in the loop"} <= ways
-    assert len(result["table"]) == 6 * 2 + 2
-    assert all(row["age_ms"]["p50"] > 10 and row["command_jerk_m_s3"] > 0.0 for row in result["table"])
-    assert sum(row["successes"] for row in result["table"]) >= 10
-    assert (tmp_path / "picture.png").stat().st_size > 10_000
