@@ -27,7 +27,7 @@ from srdp_controller.errors import SrdpError
 from srdp_controller.messages import check_path, message_class
 from srdp_controller.observation import ObservationAssembler
 from srdp_controller.ros.parameters import bundle_folder
-from srdp_controller.ros.recording import require_mcap
+from srdp_controller.ros.run_files import require_mcap
 from srdp_controller.spec import TWIST, PolicySpec
 
 Load = Callable[[LoadedBundle, str, str, EngineOptions], Engine]
