@@ -36,12 +36,36 @@ from srdp_controller.provenance import describe_run
 from srdp_controller.ros.inputs import BEGIN, END, EPISODE_TOPIC, LATCHED, DirectSubscription
 from srdp_controller.ros.outputs import output_fields, output_type
 from srdp_controller.ros.parameters import declare, load_schema
-from srdp_controller.spec import ActionGroup, PolicySpec
+from srdp_controller.spec import TRAJECTORY, ActionGroup, PolicySpec
 from srdp_controller.tasks.task import TopicLayout, find_task
 
 FRAMES_PER_S = 12.0
 REST_S = 0.25  # between an episode's end and the next one's start
 TOLERANCE = 1e-6  # of limits
+
+
+class Track:
+    """Follows the newest JointTrajectory as ros2_controllers' joint_trajectory_controller does.
+
+    Points that are past are dropped; from where it is when a trajectory arrives it goes straight to the next point,
+    and so on, and holds the last. Times [s] on any one clock.
+    """
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self.points: list[list[float]] = []
+
+    def follow(self, now_s: float, times: Sequence[float], points: Sequence[Sequence[float]]) -> None:
+        """A trajectory: points (n, components), and when each is due."""
+        coming = [(due, list(point)) for due, point in zip(times, points, strict=True) if due > now_s]
+        coming = coming or [(now_s, list(points[-1]))]
+        here = self.at(now_s) if self.times else coming[0][1]
+        self.times = [now_s, *(due for due, _ in coming)]
+        self.points = [here, *(point for _, point in coming)]
+
+    def at(self, now_s: float) -> list[float]:
+        """Where it is (components,)."""
+        return [float(np.interp(now_s, self.times, column)) for column in zip(*self.points, strict=True)]
 
 
 class Driver:
@@ -58,6 +82,8 @@ class Driver:
         self._command = [math.nan] * spec.act_dim
         self._silent = {place.start for _, place in spec.group_slices()}
         self._groups = [(self._listen(node, group, as_array), place) for group, place in spec.group_slices()]
+        places = {place.start for group, place in spec.group_slices() if group.output.type == TRAJECTORY}
+        self._tracks = {start: Track() for start in places}
 
     @staticmethod
     def _listen(node: Node, group: ActionGroup, as_array: bool) -> tuple[DirectSubscription, Extractor]:
@@ -77,13 +103,34 @@ class Driver:
             size = place.stop - place.start
             self._command[place] = [math.nan] * size if wrong else extractor.values(taken[0])
             self._silent.discard(place.start)
-        if not new or self._silent:
+            if place.start in self._tracks and not wrong:
+                self._follow(self._tracks[place.start], taken[0])
+        if self._silent or not (new or self._tracks):
             return None
-        self.commands += 1
+        for _, place in self._groups:
+            if place.start in self._tracks:
+                self._command[place] = self._tracks[place.start].at(time.time())
+        self.commands += new
         if all(low <= value <= high for value, (low, high) in zip(self._command, self._limits, strict=True)):
             return list(self._command)
-        self.bad += 1
+        self.bad += new
         return None
+
+    @staticmethod
+    def _follow(track: Track, message: Any) -> None:
+        def seconds(one: Any) -> float:
+            return float(one.sec) + 1e-9 * float(one.nanosec)
+
+        now_s = time.time()
+        begun_s = seconds(message.header.stamp) or now_s
+        due = [begun_s + seconds(point.time_from_start) for point in message.points]
+        track.follow(now_s, due, [point.positions for point in message.points])
+
+    def restart(self) -> None:
+        """The robot stands elsewhere (an episode began): what was commanded before does not count."""
+        for start in self._tracks:
+            self._tracks[start] = Track()
+            self._silent.add(start)
 
     def close(self) -> None:
         """Leave the topics."""
@@ -148,6 +195,7 @@ class SimulationNode(Node):
         self._episode += 1
         announced_ns = time.time_ns()
         self.world.reset(np.random.default_rng([self.values["seed"], self._episode]))
+        self.driver.restart()
         self._announce(BEGIN, announced_ns)
         self._begun_ns = time.time_ns()  # later than what was announced: everything measured now is of this episode
         self._rest_until = math.inf

@@ -267,13 +267,12 @@ def test_an_unknown_scenario_is_one_clear_error(start):
 def test_the_controller_is_a_lifecycle_node_that_waits_when_told_to(start, bench):
     controller = start("controller_node", autostart=False)
     client = bench.node.create_client(GetState, "/srdp_controller/get_state")
-    assert client.wait_for_service(15.0)
-    future = client.call_async(GetState.Request())
-    end = time.monotonic() + 30.0
-    while not future.done() and time.monotonic() < end:
-        bench.run(0.05)
-    assert future.done(), controller.output
-    assert future.result().current_state.label == "unconfigured"
+    end, states = time.monotonic() + 20.0, []
+    while not states and time.monotonic() < end:  # the service of a controller that a test killed may still be known
+        future = client.call_async(GetState.Request())
+        bench.run(1.0)
+        states += [future.result().current_state.label] if future.done() else []
+    assert states == ["unconfigured"], controller.output
     assert not bench.commands
 
 
@@ -385,16 +384,3 @@ def test_every_sensor_fault_of_a_scenario_is_survived(start, read_json):
     assert not {reason for reason in reasons if reason not in controller.output}
     assert record["commands"] == record["cycles"] and record["limit_violations"] == 0
     assert record["modes"]["HOLD"] > 0 and record["modes"]["STUDENT"] > record["modes"]["HOLD"]
-
-
-def test_the_deployment_benchmark_drives_every_way(model_dir, tmp_path):
-    from srdp_controller.benchmarks.deployment import deployment
-
-    picture = tmp_path / "picture.png"
-    table = deployment(model_dir, rates=(20.0, 100.0), slower=(1.0,), episodes=1, picture=picture)["table"]
-    labels = {row["label"] for row in table}
-    assert {"teacher, in the loop", "teacher, real-time chunking", "student_k1, in the loop"} <= labels
-    assert len(table) == 6 * 2 + 2 + 5 * 2  # every way; blending; without held noise
-    assert all(row["age_ms"]["p50"] > 10 and row["command_jerk"] > 0.0 for row in table)
-    assert sum(row["successes"] for row in table) >= 17  # of 24
-    assert picture.stat().st_size > 10_000

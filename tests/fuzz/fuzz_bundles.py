@@ -1,12 +1,17 @@
-"""``srdp bench fuzz``: corrupts bundles in every way an attacker or a bad disk might, and counts what is refused."""
+"""Corrupts bundles in every way an attacker or a bad disk might, and counts what is refused.
+
+``python tests/fuzz/fuzz_bundles.py BUNDLE --json PATH``; exit status 1 where one was not refused by name.
+"""
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import random
 import resource
 import shutil
+import sys
 import tempfile
 import time
 import zipfile
@@ -14,12 +19,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tyro.conf import Positional
-
 from srdp_controller.engines.archive import install_bundle, pack_bundle
-from srdp_controller.engines.bundle import MANIFEST, load_bundle
+from srdp_controller.engines.bundle import MANIFEST, _canonical, load_bundle, sha256
 from srdp_controller.errors import SrdpError
+from srdp_controller.files import write_json
 from srdp_controller.progress import ProgressPrinter, Report
+from srdp_controller.provenance import describe_run
 
 Corrupt = Callable[[dict[str, bytes], random.Random], None]
 EVIL_NAMES = (
@@ -82,8 +87,6 @@ def replace_manifest(files: dict[str, bytes], rng: random.Random) -> None:
 
 def edit_manifest(files: dict[str, bytes], rng: random.Random) -> None:
     """A field of the manifest has an evil value, and the content hash is made to fit."""
-    from srdp_controller.engines.bundle import _canonical, sha256
-
     content = json.loads(files[MANIFEST])
     content.pop("content_sha256")
     policy = content["policies"][rng.choice(sorted(content["policies"]))]
@@ -204,20 +207,23 @@ def fuzz(bundle: Path, folder: Path, count: int, rng: random.Random, report: Rep
     return {**result, "count": count, "kinds": kinds, "slowest_s": slowest, "oddities": oddities[:20]}
 
 
-def bench_fuzz(
-    bundle: Positional[Path] = Path("models/pushing"), *, count: int = 2000, seed: int = 0
-) -> dict[str, Any]:
-    """Corrupt a bundle in every way an attacker or a bad disk might, and count what is refused.
-
-    Args:
-        bundle: bundle folder
-        count: how many corruptions
-        seed: of the corruptions
-    """
+def main() -> int:
+    """Parse, try, write; the exit status."""
+    parser = argparse.ArgumentParser(description="Corrupt a bundle in every way, and count what is refused.")
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--count", type=int, default=2000, help="how many corruptions")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="where the result is written")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        result = fuzz(bundle, Path(name), count, random.Random(seed), ProgressPrinter())
+        result = fuzz(options.bundle, Path(name), options.count, random.Random(options.seed), ProgressPrinter())
     # of the whole process, the interpreter and its libraries included
     result["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps(result, indent=1))
-    failed = result["refused"] != count or result["unnamed"] or result["escaped"]
-    return {"seed": seed, **result, "failed": bool(failed)}
+    if options.json:
+        write_json(options.json, {**describe_run("fuzz_bundles", options.seed), **result})
+    return int(result["refused"] != options.count or result["unnamed"] > 0 or result["escaped"] > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
