@@ -161,6 +161,7 @@ class LoopThread:
         finally:
             self.state.deadline_ns = 0
             gc.enable()
+            gc.unfreeze()  # else no node or session of this process is ever freed, and it stays in the graph
             self._idle.close()
             if self.late_cycles is not None:
                 self.late_cycles.close()
