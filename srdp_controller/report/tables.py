@@ -254,19 +254,25 @@ def faults(result: Result) -> str:
     )
 
 
+def baseline(result: Result, kind: str, policy: str) -> float | None:
+    """Median [us] of a policy's network in one of ``BASELINES``; diffusers' samplers take as many evaluations."""
+    evaluations = result["policies"][policy]["evaluations"]
+    sampler = result["baselines"].get("diffusers", {}).get(f"{kind}_k{evaluations}")
+    found = sampler or result["baselines"].get(kind, {}).get(policy)
+    return float(found["latency_us"]["p50"]) if found else None
+
+
 def policies(result: Result) -> str:
     """Every policy beside its floor and the same network elsewhere; medians but for our percentiles."""
-    elsewhere, rows = result["baselines"], named(result["policies"])
-    for row in rows:
-        row |= {kind: found.get(row["policy"]) for kind, found in elsewhere.items() if kind != "diffusers"}
-        chains = elsewhere.get("diffusers", {})
-        row |= {kind: chains.get(f"{kind}_k{row['evaluations']}") for kind in ("ddim", "dpm")}
-    ours = " / ".join(f"{{cpu[latency_us][{key}]:.1f}}" for key in ("p50", "p99", "p999"))
-    columns = "policy: {label} | evaluations: {evaluations} | floor: {floor_us:.1f} us | "
-    columns += f"here, p50 / p99 / p99.9: {ours} us"
-    for kind, title in BASELINES.items():
-        columns += f" | {title}: ?{{{kind}[latency_us][p50]:.1f}} us"
-    return table(rows, columns)
+    rows = []
+    for row in named(result["policies"]):
+        row |= {kind: baseline(result, kind, row["policy"]) for kind in BASELINES}
+        providers = [key for key, value in row.items() if isinstance(value, dict)]
+        rows += [row | {"provider": provider, "here": row[provider]["latency_us"]} for provider in providers]
+    elsewhere = "".join(f" | {title}: ?{{{kind}:.1f}} us" for kind, title in BASELINES.items())
+    columns = "policy: {label} | provider: {provider} | evaluations: {evaluations} | floor: {floor_us:.1f} us | "
+    columns += "here, p50 / p99 / p99.9: {here[p50]:.1f} / {here[p99]:.1f} / {here[p999]:.1f} us"
+    return table(rows, columns + elsewhere)
 
 
 def checks(result: Result) -> str:
