@@ -18,6 +18,7 @@ from tyro.conf import Positional
 from srdp_controller.engines.bundle import LoadedBundle, load_bundle
 from srdp_controller.errors import SrdpError
 from srdp_controller.progress import ProgressPrinter, Report
+from srdp_controller.report import tables
 
 ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -74,13 +75,15 @@ def bench_latency(
     result["checks"] = checks(result)
     if picture is not None:
         draw(picture, result, fidelity_of(loaded))
-    print_tables(result)
+    print(f"{tables.policies(result)}\n\n{tables.checks(result)}")
     return {"seed": 0, **result}
 
 
 def _cold_starts(bundle: Path, policies: dict[str, Any], starts: int, report: Report) -> None:
     """Medians over fresh processes; the files are in the system's cache after the first."""
-    jobs = [(name, provider) for name, entry in policies.items() for provider in entry if _is_provider(entry, provider)]
+    jobs = [
+        (name, provider) for name, entry in policies.items() for provider, one in entry.items() if isinstance(one, dict)
+    ]
     for done, (name, provider) in enumerate(jobs):
         records = []
         for _ in range(starts):
@@ -95,10 +98,6 @@ def _cold_starts(bundle: Path, policies: dict[str, Any], starts: int, report: Re
             "process_bytes": middle["process_bytes"],
         }
         report("cold start", done + 1, len(jobs), f"{name} on {provider}: {middle['load_s']:.2f} s")
-
-
-def _is_provider(entry: dict[str, Any], key: str) -> bool:
-    return isinstance(entry[key], dict) and "latency_us" in entry[key]
 
 
 def cost_model(chain: list[dict[str, float]]) -> dict[str, float]:
@@ -154,27 +153,6 @@ def fidelity_of(bundle: LoadedBundle) -> dict[str, float]:
     content = json.loads(path.read_text())
     both = content["policies"] | content["baselines"]
     return {name: entry["ratio_to_floor"] for name, entry in both.items() if "ratio_to_floor" in entry}
-
-
-def print_tables(result: dict[str, Any]) -> None:
-    """What a person wants to see, on a terminal."""
-    print(
-        f"{'policy':<12} {'evaluations':>11} {'floor':>7}   p50 / p99 / p99.9 [us]     load [s]  eager  compile (p50)"
-    )
-    for name, entry in result["policies"].items():
-        elsewhere = [
-            result["baselines"].get(kind, {}).get(name, {}).get("latency_us", {}).get("p50", float("nan"))
-            for kind in ("torch_eager", "torch_compile")
-        ]
-        for provider in (key for key in entry if _is_provider(entry, key)):
-            late = entry[provider]["latency_us"]
-            print(
-                f"{name:<12} {entry['evaluations']:>11} {entry['floor_us']:>7.1f}   "
-                f"{late['p50']:.1f} / {late['p99']:.1f} / {late['p999']:.1f} ({provider})".ljust(62)
-                + f" {entry[provider]['cold_start_s']:>6.2f} {elsewhere[0]:>7.0f} {elsewhere[1]:>7.0f}"
-            )
-    for row in result["checks"]:
-        print(f"{'ok    ' if row['passed'] else 'MISSED'} {row['name']:<52} {row['value']:8.2f} ({row['bound']:.2f})")
 
 
 def draw(picture: Path, result: dict[str, Any], fidelity: dict[str, float]) -> None:
@@ -236,19 +214,11 @@ def _draw_baselines(axis: Any, result: dict[str, Any]) -> None:
         "floor": [result["policies"][name]["floor_us"] for name in names],
         "this project (ONNX Runtime)": [result["policies"][name]["cpu"]["latency_us"]["p50"] for name in names],
     }
-    for kind, label in (
-        ("torch_compile", "torch.compile, best mode"),
-        ("torch_eager_folded", "exported operations in eager"),
-        ("torch_eager", "PyTorch eager"),
-    ):
-        entries = result["baselines"].get(kind, {})
-        if all(name in entries for name in names):
-            series[label] = [entries[name]["latency_us"]["p50"] for name in names]
-    samplers = result["baselines"].get("diffusers", {})
-    for kind, label in (("ddim", "diffusers DDIM"), ("dpm", "diffusers DPM-Solver++")):
-        keys = [f"{kind}_k{count}" for count in evaluations]
-        if all(key in samplers for key in keys):
-            series[label] = [samplers[key]["latency_us"]["p50"] for key in keys]
+    for kind, label in tables.BASELINES.items():
+        found = [tables.baseline(result, kind, name) for name in names]
+        values = [value for value in found if value is not None]
+        if len(values) == len(names):
+            series[label] = values
     for label, values in series.items():
         axis.plot(evaluations, values, "o-", ms=4, label=label)
     axis.set(xscale="log", yscale="log", xlabel="K", ylabel="p50 [us]", title="the same networks elsewhere, in turns")

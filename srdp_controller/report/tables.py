@@ -1,14 +1,14 @@
 """``srdp report tables``: rewrites the marked sections of README, docs and model card from the files in ``results/``.
 
-A section is one function: it reads result files and returns Markdown, which says its files and their commits. What is
-the same whatever was measured stands as prose in the documents.
+A section is one function: it takes what result files hold and returns Markdown. The files and their commits are written
+below it. What is the same whatever was measured stands as prose in the documents.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,7 @@ from srdp_controller.errors import SrdpError
 from srdp_controller.files import write_file
 from srdp_controller.resources import find_resource
 
-RESULTS, MODEL = Path("results"), Path("models/pushing")
-OTHERS = ("delayed", "shifted")
-FIDELITY = tuple(f"eval/pushing/fidelity_{kind}" for kind in ("test", "shifted", "augmented", "bimodal"))
-RATES = (100, 250, 500, 1000, 2000)
-SAMPLER = re.compile(r"(\w+)_k(\d+)(?:@(\d+))?")
+SAMPLER = re.compile(r"(student|ddim|dpm|direct)_k(\d+)(?:@(\d+))?")
 SAMPLERS = {"student": "student", "ddim": "DDIM", "dpm": "DPM-Solver++", "direct": "trained directly"}
 LOOPS = {
     "dedicated": "this controller",
@@ -39,28 +35,58 @@ LOOPS = {
     "cyclictest": "cyclictest",
 }
 
+BASELINES = {
+    "torch_eager": "PyTorch eager",
+    "torch_eager_folded": "exported operations in eager",
+    "torch_compile": "torch.compile, best mode",
+    "ddim": "diffusers DDIM",
+    "dpm": "DPM-Solver++",
+}
+
 # --- helpers ------------------------------------------------------------------------------------
 
-
-def read(name: str) -> dict[str, Any]:
-    """The result file ``results/NAME.json``."""
-    content: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
-    return content
+Result = dict[str, Any]
+Rows = list[dict[str, Any]]
 
 
-def source(*names: str, also: str = "") -> str:
-    """Files that a section comes from, with their commits and machine."""
-    results = [read(name) for name in names]
-    commits = {row.get("commit", result["commit"]) for result in results for row in result.get("rows", [result])}
-    files = ", ".join(f"`results/{name}.json`" for name in names)
-    machine = results[-1]["machine"]
-    return f"{also}{files}, commit {', '.join(sorted(commits))}; {machine['cores']} cores of {machine['cpu']}."
+def source(files: Sequence[str], contents: Sequence[Result]) -> str:
+    """Files that a section comes from, with the commits and the machine of those that say them."""
+    text, measured = ", ".join(f"`{file}`" for file in files), [one for one in contents if "commit" in one]
+    commits = {row.get("commit", one["commit"]) for one in measured for row in one.get("rows", [one])}
+    if measured:
+        machine = measured[-1]["machine"]
+        text += f", commit {', '.join(sorted(commits))}; {machine['cores']} cores of {machine['cpu']}"
+    return f"{text}."
 
 
-def table(head: str, rows: Iterable[Mapping[str, Any]], template: str) -> str:
-    """A Markdown table: the columns' names and each row's cells stand with bars between."""
-    lines = [head, " | ".join("---" for _ in head.split("|")), *(template.format_map(row) for row in rows)]
-    return "\n".join(f"| {line} |" for line in lines)
+def fill(template: str, row: dict[str, Any]) -> str:
+    """A cell; one whose template begins with ? stays empty where the row lacks a value.
+
+    Raises:
+        KeyError: the row lacks a value of another template.
+    """
+    try:
+        return template.removeprefix("?").format_map(row)
+    except (KeyError, TypeError):
+        if template.startswith("?"):
+            return ""
+        raise
+
+
+def table(rows: Iterable[dict[str, Any]], columns: str, **computed: Callable[[dict[str, Any]], Any]) -> str:
+    """A Markdown table.
+
+    Args:
+        rows: a line each
+        columns: ``title: template | title: template``; see ``fill``
+        computed: further values of a row, each a function of it
+    """
+    titles, templates = zip(*(column.split(": ", 1) for column in columns.split(" | ")), strict=True)
+    lines = [titles, ["---"] * len(titles)]
+    for row in rows:
+        values = row | {name: function(row) for name, function in computed.items()}
+        lines.append([fill(template, values) for template in templates])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def section(*parts: str) -> str:
@@ -73,46 +99,57 @@ def four(key: str) -> str:
     return " / ".join(f"{{{key}[{name}]:.0f}}" for name in ("p50", "p99", "p999", "max")) + " us"
 
 
-def us(value: float) -> str:
-    """A time [us]."""
-    return f"{value:.0f} us" if value >= 100 else f"{value:.1f} us"
-
-
-def span(interval: Iterable[float], form: str = ".1%") -> str:
-    """An interval."""
-    return " to ".join(format(value, form) for value in interval)
+LATENESS = f"lateness p50 / p99 / p99.9 / max: {four('lateness_us')}"
+SUCCESS_SPAN = "95 % interval: {success_interval[0]:.1%} to {success_interval[1]:.1%}"
+OVERHEAD = "all but inference, p50: ?{overhead_us[p50]:.1f} us"
 
 
 def label(policy: str) -> str:
     """A policy's name for people; a sampler says the level that it starts at."""
     match = SAMPLER.fullmatch(policy)
-    if match is None or match[1] not in SAMPLERS:
+    if match is None:
         return policy
     start = f" from level {match[3]}" if match[3] else ""
     return f"{SAMPLERS[match[1]]}, K = {match[2]}{start}"
 
 
-def driven(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of closed-loop results with their texts: the first metric that counts words, and the numbers."""
-    ways = [next((one for one in row["metrics"].values() if isinstance(one, dict)), {}) for row in rows]
-    words = sorted({word for counts in ways for word in counts})
-    texts = []
-    for row, counts in zip(rows, ways, strict=True):
-        numbers = {name: metric for name, metric in row["metrics"].items() if not isinstance(metric, dict)}
-        text = {
-            "name": label(row["policy"]),
-            "span": span(row["success_interval"]),
-            "ways": " / ".join(words),
-            "words": " / ".join(str(counts.get(word, 0)) for word in words),
-            "numbers": ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in numbers.items()),
-        }
-        texts.append(row | text)
-    return texts
+def named(entries: dict[str, dict[str, Any]]) -> Rows:
+    """Entries by policy as rows, each with the policy and its label."""
+    return [{"policy": policy, "label": label(policy), **entry} for policy, entry in entries.items()]
 
 
-def demo() -> str:
+def driven(rows: Rows) -> tuple[Rows, str]:
+    """Rows of closed-loop results, and the column of the first metric that counts words."""
+    counts = [next((one for one in row["metrics"].values() if isinstance(one, dict)), {}) for row in rows]
+    words = sorted({word for one in counts for word in one})
+    texts = [" / ".join(str(one.get(word, 0)) for word in words) for one in counts]
+    lines = [row | {"label": label(row["policy"]), "words": text} for row, text in zip(rows, texts, strict=True)]
+    return lines, f"{' / '.join(words)}: {{words}}"
+
+
+def by_rate(rows: Rows, cell: str) -> str:
+    """Rows of ``bench deployment`` as a table of rates; ``cell`` is the template of an entry."""
+    lines: dict[tuple[str, float], dict[str, Any]] = {}
+    for row in rows:
+        line = lines.setdefault((row["label"], row["slower"]), dict(row))
+        line[f"{row['update_rate_hz']:.0f} Hz"] = cell.format_map(row)
+    rates = [f"{rate:.0f} Hz" for rate in sorted({row["update_rate_hz"] for row in rows})]
+    columns = ["policy: {label}", "machine slower by: {slower:g}", *(f"{rate}: {{{rate}}}" for rate in rates)]
+    return table(lines.values(), " | ".join(columns))
+
+
+def by_settings(result: dict[str, Any]) -> tuple[Rows, Rows]:
+    """Rows of ``bench deployment`` with the first one's settings, and the others."""
+    rows = result["table"]
+    usual = [row for row in rows if all(row[key] == rows[0][key] for key in ("blend_s", "noise_hold_s"))]
+    return usual, [row for row in rows if row not in usual]
+
+
+# --- sections -----------------------------------------------------------------------------------
+
+
+def demo(run: Result) -> str:
     """A run of ``make demo``."""
-    run = read("demo/demo")
     told = {
         "engine": "{engine} at {update_rate_hz:.0f} Hz for {duration_s:.0f} s",
         "episodes": "{successes} of {episodes} succeeded",
@@ -124,363 +161,278 @@ def demo() -> str:
         "observation received to command published": four("latency_us"),
     }
     rows = [{"name": name, "text": text.format_map(run)} for name, text in told.items()]
-    return section(table("`make demo` | ", rows, "{name} | {text}"), source("demo/demo"))
+    return table(rows, "`make demo`: {name} | : {text}")
 
 
-def results() -> str:
+def results(closed: Result, fidelity: Result) -> str:
     """Success and fidelity of every policy that was driven in the nominal scenario."""
-    closed, fidelity = read("eval/pushing/closed_loop"), read("eval/pushing/fidelity_test")
-    rows = {(row["policy"], row["scenario"]): row for row in driven(closed["rows"])}
-    both = {**fidelity["policies"], **fidelity["baselines"]}
-    distances = {name.partition("@")[0]: f"{entry['ratio_to_floor']:.2f}" for name, entry in both.items()}
-    lines = [
-        row
-        | {f"in_{one}": f"{rows[policy, one]['success_rate']:.1%}" if (policy, one) in rows else "" for one in OTHERS}
-        | {"distance": distances.get(policy.partition("@")[0], "1" if policy == "teacher" else "")}
-        for (policy, scenario), row in rows.items()
-        if scenario == "nominal"
-    ]
-    head = "policy | episodes | nominal | 95 % interval | {ways} | delayed | shifted | distance / floor"
-    template = "{name} | {episodes} | {success_rate:.1%} | {span} | {words} | {in_delayed} | {in_shifted} | {distance}"
-    names = "eval/pushing/closed_loop", "eval/pushing/fidelity_test"
-    return section(table(head.format_map(lines[0]), lines, template), source(*names))
+    rows, words = driven(closed["rows"])
+    success = {(row["policy"], row["scenario"]): row["success_rate"] for row in rows}
+    measured = {**fidelity["policies"], **fidelity["baselines"]}.items()
+    floors = {"teacher": 1.0} | {policy.partition("@")[0]: entry["ratio_to_floor"] for policy, entry in measured}
+    return table(
+        [row for row in rows if row["scenario"] == "nominal"],
+        "policy: {label} | episodes: {episodes} | nominal: {success_rate:.1%} | "
+        f"{SUCCESS_SPAN} | {words} | "
+        "delayed: ?{delayed:.1%} | shifted: ?{shifted:.1%} | distance / floor: ?{distance:.2f}",
+        delayed=lambda row: success.get((row["policy"], "delayed")),
+        shifted=lambda row: success.get((row["policy"], "shifted")),
+        distance=lambda row: floors.get(row["policy"].partition("@")[0]),
+    )
 
 
-def by_rate(rows: list[dict[str, Any]], cell: str) -> str:
-    """Rows of ``bench deployment`` as a table of rates; ``cell`` is the template of an entry."""
-    rates = sorted({row["update_rate_hz"] for row in rows})
-    found: dict[tuple[str, float], dict[str, Any]] = {}
-    for row in rows:
-        line = found.setdefault((row["label"], row["slower"]), {"name": row["label"], "slower": row["slower"]})
-        line[f"at {row['update_rate_hz']:.0f}"] = cell.format_map(row)
-    head = "policy | machine slower by | " + " | ".join(f"{rate:.0f} Hz" for rate in rates)
-    return table(head, found.values(), "{name} | {slower:g} | " + " | ".join(f"{{at {rate:.0f}}}" for rate in rates))
-
-
-def latency() -> str:
+def latency(result: Result) -> str:
     """Success against control rate, where inference takes what it takes on this machine and on slower ones."""
-    result = read("bench/deployment")
-    rows = [row for row in result["table"] if usual(row, result["table"][0])]
-    inference = ", ".join(f"{label(name)} {us(value['p50'])}" for name, value in result["inference_us"].items())
-    also = f"Inference, p50: {inference}. {rows[0]['episodes']} episodes an entry; "
-    return section(by_rate(rows, "{success_rate:.0%}"), source("bench/deployment", also=also))
+    return by_rate(by_settings(result)[0], "{success_rate:.0%}")
 
 
-def usual(row: dict[str, Any], first: dict[str, Any]) -> bool:
-    """Whether a row has the first one's settings."""
-    return bool(row["blend_s"] == first["blend_s"] and row["noise_hold_s"] == first["noise_hold_s"])
+def deployment(result: Result) -> str:
+    """Ways to run a policy: success / command jerk / age, by rate and machine; then blending, and noise anew."""
+    usual, others = by_settings(result)
+    cell = "{success_rate:.0%} / {command_jerk:.1f} / {age_ms[p50]:.0f} ms"
+    columns = (
+        "policy: {label} | rate: {update_rate_hz:.0f} Hz | machine slower by: {slower:g} | blending: {blend_s} s | "
+    )
+    rest = table(others, f"{columns}noise held: {{noise_hold_s}} s | success / jerk / age: {cell}")
+    return section(f"{usual[0]['episodes']} episodes an entry:", by_rate(usual, cell), rest)
 
 
-def loop() -> str:
+def loop(result: Result) -> str:
     """Every loop at 1 kHz."""
-    result = read("bench/loop_1000")
-    rows = [
-        {"name": text, "other": us(one["overhead_us"]["p50"]) if "overhead_us" in one else "", **one}
-        for text, one in ((text, result["loops"][name]) for name, text in LOOPS.items() if name in result["loops"])
-    ]
-    head = "loop | cycles run | overruns | lateness p50 / p99 / p99.9 / max | all but inference, p50"
-    template = "{name} | {cycles} | {overruns} | " + four("lateness_us") + " | {other}"
-    also = "{rate_hz:.0f} Hz, {engine}, {duration_s:.0f} s each in {rounds} turns; ".format_map(result)
-    return section(table(head, rows, template), source("bench/loop_1000", also=also))
+    rows = [result["loops"][name] | {"name": text} for name, text in LOOPS.items() if name in result["loops"]]
+    said = "{rate_hz:.0f} Hz, {engine}, {duration_s:.0f} s each in {rounds} turns:".format_map(result)
+    columns = f"loop: {{name}} | cycles run: {{cycles}} | overruns: {{overruns}} | {LATENESS} | {OVERHEAD}"
+    return section(said, table(rows, columns))
 
 
-def rates() -> str:
+def rates(*results: Result) -> str:
     """The controller at every rate, beside what an empty cycle shows."""
-    files = {f"bench/loop_{rate}": f"{rate} Hz" for rate in RATES}
-    files["bench/loop_hogs"] = "1000 Hz, a busy process on every core"
-    names, rows = ("dedicated", "bare_work", "bare_busy", "bare", "cyclictest"), []
-    for file, text in files.items():
-        loops = read(file)["loops"]
-        row = {"name": text, "other": us(loops["dedicated"]["overhead_us"]["p50"])}
-        for name in names:
-            one, late = loops.get(name), "{lateness_us[p99]:.0f} / {lateness_us[p999]:.0f} us"
-            row[f"overruns {name}"] = f"{1e4 * one['overruns'] / one['cycles']:.1f}" if one else ""
-            row[f"late {name}"] = late.format_map(one) if one else ""
-        rows.append(row)
-    columns = "work | busy | bare | cyclictest"
-    head = f" | overruns of 10,000 | {columns} | lateness p99 / p99.9 | {columns} | all but inference, p50"
-    cells = [f"{{{kind} {name}}}" for kind in ("overruns", "late") for name in names]
-    return section(table(head, rows, " | ".join(["{name}", *cells, "{other}"])), source(*files))
+    beside = {"bare_work": "work", "bare_busy": "busy", "bare": "bare", "cyclictest": "cyclictest"}
+    rows = []
+    for result in results:
+        loops, busy = result["loops"], ", a busy process on every core" if result["hogs"] else ""
+        shares = {f"{name} overruns": 1e4 * one["overruns"] / one["cycles"] for name, one in loops.items()}
+        rows.append({"name": f"{result['rate_hz']:.0f} Hz{busy}", **loops["dedicated"], **loops, **shares})
+    columns = [": {name}"]
+    for head, cell in (
+        ("overruns of 10,000", "{{{0} overruns:.1f}}"),
+        ("lateness p99 / p99.9", "{{{0}[lateness_us][p99]:.0f}} / {{{0}[lateness_us][p999]:.0f}} us"),
+    ):
+        titles = {"dedicated": head} | beside
+        columns += [f"{title}: ?{cell.format(name)}" for name, title in titles.items()]
+    return table(rows, " | ".join([*columns, OVERHEAD]))
 
 
-def late() -> str:
+def late(result: Result) -> str:
     """Late cycles and overruns by cause."""
-    result = read("bench/loop_explained")
     one = result["loops"]["dedicated_explained"]
     counts = one["late_cycles_by_cause"].items()
     rows = [{"cause": cause, "late": count, "over": one["overruns_by_cause"][cause]} for cause, count in counts]
-    also = f"{one['cycles']} cycles at {result['rate_hz']:.0f} Hz; "
-    template = "{cause} | {late} | {over}"
-    return section(
-        table("cause | late cycles | of these, overruns", rows, template), source("bench/loop_explained", also=also)
-    )
+    said = f"{one['cycles']} cycles at {result['rate_hz']:.0f} Hz:"
+    return section(said, table(rows, "cause: {cause} | late cycles: {late} | of these, overruns: {over}"))
 
 
-def swap() -> str:
+def swap(result: Result) -> str:
     """What swaps cost."""
-    result = read("bench/swap")
+    added = {"lateness_us": result["added_lateness_us"]}
+    rows = [{"name": "with swaps", **result}, {"name": "without", **result["quiet"]}, {"name": "added", **added}]
     said = (
-        "{swaps} swaps at {rate_hz:.0f} Hz, {swaps_per_second:.1f} a second: {cycles} cycles, {commands} commands, "
-        "{engine_failures} engine failures, {rollbacks} roll-backs, {limit_violations} limit violations; {overruns} "
-        "overruns, {quiet[overruns]} of {quiet[cycles]} cycles without swaps. "
-    )
-    parts = {"with swaps": result, "without": result["quiet"], "added": {"lateness_us": result["added_lateness_us"]}}
-    rows = [{"name": name, "lateness_us": part["lateness_us"]} for name, part in parts.items()]
-    lines = table(" | lateness p50 / p99 / p99.9 / max", rows, "{name} | " + four("lateness_us"))
-    return section(lines, source("bench/swap", also=said.format_map(result)))
+        "{swaps} swaps at {rate_hz:.0f} Hz, {swaps_per_second:.1f} a second: {commands} commands, {engine_failures} "
+        "engine failures, {rollbacks} roll-backs, {limit_violations} limit violations:"
+    ).format_map(result)
+    return section(said, table(rows, f": {{name}} | cycles: ?{{cycles}} | overruns: ?{{overruns}} | {LATENESS}"))
 
 
-def faults() -> str:
+def faults(result: Result) -> str:
     """The fault matrix."""
-    rows = read("bench/faults")["faults"]
-    for row in rows:
-        row["after"] = "" if row["mode"] in ("STUDENT", "ended") else f"{row['time_to_mode_ms']:.0f} ms"
-        row["well"] = "yes" if row["recovered"] else "no"
-    head = "fault | mode | entered after | cycles | commands | unsafe | recovered | missing in the recording"
-    template = (
-        "{name} | {mode} | {after} | {cycles} | {commands} | {unsafe_commands} | {well} | {recording_lost_ms:.0f} ms"
-    )
-    return section(table(head, rows, template), source("bench/faults"))
-
-
-def deployment() -> str:
-    """Ways to run a policy: success / command jerk / age, by rate and machine; then blending, and noise anew."""
-    rows = read("bench/deployment")["table"]
-    cell = "{success_rate:.0%} / {command_jerk:.1f} / {age_ms[p50]:.0f} ms"
-    main = by_rate([row for row in rows if usual(row, rows[0])], cell)
-    other = "{label} | {update_rate_hz:.0f} Hz | {slower:g} | {blend_s} s | {noise_hold_s} s | " + cell
-    rest = [row for row in rows if not usual(row, rows[0])]
-    head = "policy | rate | machine slower by | blending | noise held | success / jerk / age"
-    also = f"{rows[0]['episodes']} episodes an entry; "
-    return section(main, table(head, rest, other), source("bench/deployment", also=also))
-
-
-def soak() -> str:
-    """An hour."""
-    result = read("bench/soak")
-    size = {"mib": result["resident_bytes"] / 2**20, "kib": result["growth"]["resident_bytes"] / 2**10}
-    text = (
-        "{duration_s:.0f} s at {rate_hz:.0f} Hz: {cycles} cycles, {commands} commands, {limit_violations} limit "
-        "violations. Resident memory {mib:.0f} MiB, grown by {kib:.0f} KiB after the first {warm_up_s:.0f} s; threads "
-        "{growth[threads]:+d}, open files {growth[open_files]:+d}. "
-    )
-    return text.format_map(result | size) + source("bench/soak")
-
-
-def engines() -> str:
-    """The README's sentence on the engines."""
-    result = read("bench/latency")
-    students = {name: entry for name, entry in result["policies"].items() if name != "teacher"}
-    here = {name: entry["cpu"]["latency_us"]["p50"] for name, entry in students.items()}
-    over = [here[name] / entry["floor_us"] for name, entry in students.items()]
-    eager = [result["baselines"]["torch_eager"][name]["latency_us"]["p50"] / here[name] for name in here]
-    each = ", ".join(f"{us(value)} with {label(name)}" for name, value in here.items())
-    return (
-        f"One action takes {each}: {min(over):.1f} to {max(over):.1f} times as long as the bare matrix products of "
-        f"the network on one core. PyTorch eager takes {min(eager):.1f} to {max(eager):.1f} times as long as that "
-        f"({source('bench/latency')[:-1]})."
+    return table(
+        result["faults"],
+        "fault: {name} | mode: {mode} | entered after: ?{after:.0f} ms | cycles: {cycles} | commands: {commands} | "
+        "unsafe: {unsafe_commands} | recovered: {well} | missing in the recording: {recording_lost_ms:.0f} ms",
+        after=lambda row: None if row["mode"] in ("STUDENT", "ended") else row["time_to_mode_ms"],
+        well=lambda row: "yes" if row["recovered"] else "no",
     )
 
 
-def policies() -> str:
+def baseline(result: Result, kind: str, policy: str) -> float | None:
+    """Median [us] of a policy's network in one of ``BASELINES``; diffusers' samplers take as many evaluations."""
+    evaluations = result["policies"][policy]["evaluations"]
+    sampler = result["baselines"].get("diffusers", {}).get(f"{kind}_k{evaluations}")
+    found = sampler or result["baselines"].get(kind, {}).get(policy)
+    return float(found["latency_us"]["p50"]) if found else None
+
+
+def policies(result: Result) -> str:
     """Every policy beside its floor and the same network elsewhere; medians but for our percentiles."""
-    result, rows = read("bench/latency"), []
-    for name, entry in result["policies"].items():
-        keys = [(kind, name) for kind in ("torch_eager", "torch_eager_folded", "torch_compile")]
-        keys += [("diffusers", f"{kind}_k{entry['evaluations']}") for kind in ("ddim", "dpm")]
-        found = [result["baselines"].get(kind, {}).get(key) for kind, key in keys]
-        elsewhere = " | ".join(us(other["latency_us"]["p50"]) if other else "" for other in found)
-        rows.append({"name": label(name), "floor": us(entry["floor_us"]), "elsewhere": elsewhere, **entry})
-    head = (
-        "policy | evaluations | floor | here, p50 / p99 / p99.9 | PyTorch eager | exported operations in eager | "
-        "torch.compile, best mode | diffusers DDIM | DPM-Solver++"
-    )
-    ours = " / ".join(f"{{cpu[latency_us][{key}]:.1f}}" for key in ("p50", "p99", "p999"))
-    template = "{name} | {evaluations} | {floor} | " + ours + " us | {elsewhere}"
-    return section(table(head, rows, template), source("bench/latency"))
+    rows = []
+    for row in named(result["policies"]):
+        row |= {kind: baseline(result, kind, row["policy"]) for kind in BASELINES}
+        providers = [key for key, value in row.items() if isinstance(value, dict)]
+        rows += [row | {"provider": provider, "here": row[provider]["latency_us"]} for provider in providers]
+    elsewhere = "".join(f" | {title}: ?{{{kind}:.1f}} us" for kind, title in BASELINES.items())
+    columns = "policy: {label} | provider: {provider} | evaluations: {evaluations} | floor: {floor_us:.1f} us | "
+    columns += "here, p50 / p99 / p99.9: {here[p50]:.1f} / {here[p99]:.1f} / {here[p999]:.1f} us"
+    return table(rows, columns + elsewhere)
 
 
-def checks() -> str:
+def checks(result: Result) -> str:
     """What was asked of the engines."""
-    rows = read("bench/latency")["checks"]
-    for row in rows:
-        least = " / ours" in row["name"] or row["name"].startswith("teacher /")
-        row |= {"kind": "at least" if least else "at most", "met": "met" if row["passed"] else "**missed**"}
-    template = "{name} | {value:.2f} | {kind} {bound:.2f} | {met}"
-    return section(table(" | measured | asked for | ", rows, template), source("bench/latency"))
+    return table(
+        result["checks"],
+        ": {name} | measured: {value:.2f} | asked for: at {kind} {bound:.2f} | : {met}",
+        kind=lambda row: "least" if " / ours" in row["name"] or row["name"].startswith("teacher /") else "most",
+        met=lambda row: "met" if row["passed"] else "**missed**",
+    )
 
 
-def costs() -> str:
+def costs(result: Result) -> str:
     """The cost model, a cold start, memory, throughput."""
-    result, rows = read("bench/latency"), []
-    for name, entry in result["policies"].items():
-        cpu, speeds = entry["cpu"], " | ".join(f"{row['actions_per_s']:.0f}" for row in result["throughput"][name])
-        rows.append(cpu | {"name": label(name), "speeds": speeds, "mib": cpu["memory_bytes"] / 2**20})
-    chain = ", ".join("{evaluations}: {p50:.0f}".format_map(row) for row in result["evaluations"])
     said = (
         "Section 7's cost model on the teacher's graph with n steps: {fixed_us:.1f} + {each_us:.2f} n us, largest "
-        "error {largest_relative_error:.1%} "
+        "error {largest_relative_error:.1%}."
     ).format_map(result["cost_model"])
-    head = "policy | load, verify, warm up | imports before | memory | actions/s, batch 1 | 4 | 16 | 64 | 256"
-    template = "{name} | {cold_start_s:.2f} s | {import_s:.2f} s | {mib:.1f} MiB | {speeds}"
-    return section(f"{said}(n: us; {chain}).", table(head, rows, template), source("bench/latency"))
+    speeds = " | ".join(
+        f"{title}: {{speeds[{place}][actions_per_s]:.0f}}"
+        for place, title in enumerate(("actions/s, batch 1", "4", "16", "64", "256"))
+    )
+    lines = table(
+        named(result["policies"]),
+        "policy: {label} | load, verify, warm up: {cpu[cold_start_s]:.2f} s | imports before: {cpu[import_s]:.2f} s | "
+        f"memory: {{mib:.1f}} MiB | {speeds}",
+        speeds=lambda row: result["throughput"][row["policy"]],
+        mib=lambda row: row["cpu"]["memory_bytes"] / 2**20,
+    )
+    return section(said, lines)
 
 
-def choices() -> str:
+def choices(result: Result) -> str:
     """Settings of ONNX Runtime, precisions, sizes."""
-    result, precisions = read("bench/latency"), []
-    settings = [{"name": name, **part} for name, part in result["settings"].items()]
-    for name, entry in result["precisions"].items():
-        row = {"name": label(name), "fp32": us(entry["fp32"]["latency_us"]["p50"])}
-        for kind in ("fp16", "int8"):
-            there = entry[kind] if "latency_us" in entry[kind] else None
-            row[kind] = f"{us(there['latency_us']['p50'])} | {there['action_rmse']:.1e}" if there else " | "
-        precisions.append(row)
-    sizes = [
-        {
-            "m": row["parameters"] / 1e6,
-            "mb": row["weight_bytes"] / 1e6,
-            "over": row["latency_us"]["p50"] / row["floor_us"],
-        }
-        | row
-        for row in result.get("sizes", [])
-    ]
-    return section(
-        table("ONNX Runtime, student of four steps | p50 | p99", settings, "{name} | {p50:.1f} us | {p99:.1f} us"),
-        table(
-            "policy | fp32 | fp16 | error of an action | int8 | error of an action",
-            precisions,
-            "{name} | {fp32} | {fp16} | {int8}",
-        ),
-        table(
-            "teacher's parameters (K = 4) | weights | floor | here, p50 | over the floor | PyTorch, p50",
-            sizes,
-            "{m:.1f} M | {mb:.1f} MB | {floor_us:.0f} us | {latency_us[p50]:.0f} us | {over:.2f} | "
-            "{torch_eager_us[p50]:.0f} us",
-        ),
-        source("bench/latency"),
+    settings = "ONNX Runtime, student of four steps: {label} | p50: {p50:.1f} us | p99: {p99:.1f} us"
+    precisions = "policy: {label} | fp32: {fp32[latency_us][p50]:.1f} us" + "".join(
+        f" | {kind}: ?{{{kind}[latency_us][p50]:.1f}} us | error of an action: ?{{{kind}[action_rmse]:.1e}}"
+        for kind in ("fp16", "int8")
     )
-
-
-def fuzz() -> str:
-    """Corrupted bundles."""
-    result = read("bench/fuzz")
-    kinds = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(result["kinds"].items()))
-    text = (
-        "{count} corrupted bundles (seed {seed}): {refused} refused with a message that names the file, "
-        "{accepted} accepted, {crashed} crashes, {unnamed} without a name, {escaped} files outside the target; at most "
-        "{slowest_s:.1f} s and {peak_memory_mib:.0f} MiB. "
+    sizes = table(
+        result.get("sizes", []),
+        "teacher's parameters (K = 4): {parameters:,} | weights: {mb:.1f} MB | floor: {floor_us:.0f} us | "
+        "here, p50: {latency_us[p50]:.0f} us | over the floor: {over:.2f} | PyTorch, p50: {torch_eager_us[p50]:.0f} us",
+        mb=lambda row: row["weight_bytes"] / 1e6,
+        over=lambda row: row["latency_us"]["p50"] / row["floor_us"],
     )
-    return f"{text.format_map(result)}Kinds: {kinds}. {source('bench/fuzz')}"
+    parts = table(named(result["settings"]), settings), table(named(result["precisions"]), precisions), sizes
+    return section(*parts)
 
 
-def closed_loop() -> str:
+def closed_loop(result: Result) -> str:
     """The model card's table: every policy in every scenario."""
-    rows = driven(read("eval/pushing/closed_loop")["rows"])
-    template = (
-        "{scenario} | {name} | {successes} of {episodes} ({success_rate:.1%}) | {span} | {words} | {numbers} | "
-        "{mean_episode_s:.1f} s"
+    rows, words = driven(result["rows"])
+
+    def numbers(row: dict[str, Any]) -> str:
+        found = {name: metric for name, metric in row["metrics"].items() if not isinstance(metric, dict)}
+        return ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in found.items())
+
+    return table(
+        rows,
+        "scenario: {scenario} | policy: {label} | success: {successes} of {episodes} ({success_rate:.1%}) | "
+        f"{SUCCESS_SPAN} | {words} | metrics: {{numbers}} | episode: {{mean_episode_s:.1f}} s",
+        numbers=numbers,
     )
-    head = f"scenario | policy | success | 95 % interval | {rows[0]['ways']} | metrics | episode"
-    return section(table(head, rows, template), source("eval/pushing/closed_loop"))
 
 
-def fidelity() -> str:
+def fidelity(*results: Result) -> str:
     """Every policy's distance to the teacher, on every kind of states that was measured."""
-    names = [name for name in FIDELITY if (RESULTS / f"{name}.json").exists()]
-    rows = []
-    for name in names:
-        result = read(name)
-        for policy, entry in {**result["policies"], **result["baselines"]}.items():
-            kept, error = entry["mode_coverage"], entry["matched_noise_rmse"]
-            own = result["floor"]["mode_coverage"]
-            texts = {
-                "states": result["states"],
-                "name": label(policy),
-                "span": span(entry["ratio_to_floor_interval"], ".2f"),
-                "kept": "" if kept is None else f"{kept:.2f} ({own:.2f})",
-                "error": "" if error is None else f"{error:.3f}",
-            }
-            rows.append(entry | texts)
-    head = "states | policy | distance / floor | 95 % interval | TV at least | modes kept (teacher) | RMSE, same noise"
-    template = "{states} | {name} | {ratio_to_floor:.2f} | {span} | {tv_lower:.2f} | {kept} | {error}"
-    return section(table(head, rows, template), source(*names))
+    return table(
+        [
+            row | {"states": result["states"], "own": result["floor"]["mode_coverage"]}
+            for result in results
+            for row in named({**result["policies"], **result["baselines"]})
+        ],
+        "states: {states} | policy: {label} | distance / floor: {ratio_to_floor:.2f} | "
+        "95 % interval: {ratio_to_floor_interval[0]:.2f} to {ratio_to_floor_interval[1]:.2f} | "
+        "TV at least: {tv_lower:.2f} | modes kept (teacher): ?{mode_coverage:.2f} ({own:.2f}) | "
+        "RMSE, same noise: ?{matched_noise_rmse:.3f}",
+    )
 
 
-def ablations() -> str:
+def ablations(result: Result) -> str:
     """Section 8's table."""
-    result, rows = read("experiment/ablations"), []
 
-    def mean(entry: dict[str, Any], digits: int = 2) -> str:
-        if entry["mean"] is None:
-            return ""
-        half = "" if entry["interval"] is None else f" ± {entry['interval'][1] - entry['mean']:.{digits}f}"
-        return f"{entry['mean']:.{digits}f}{half}"
+    def mean(states: str, key: str, digits: int) -> Callable[[Result], str]:
+        def cell(row: Result) -> str:
+            entry = row["states"][states][key]
+            half = entry["interval"] and entry["interval"][1] - entry["mean"]
+            number = f"{{:.{digits}f}}"
+            return " ± ".join(number.format(value) for value in (entry["mean"], half) if value is not None)
 
-    for line in result["table"]:
-        states = line["states"]
-        distances = {kind: mean(states[kind]["ratio_to_floor"]) for kind in ("test", "shifted", "far")}
-        texts = {"text": result["variants"][line["variant"]], "latent": mean(states["shifted"]["latent_distance"], 3)}
-        rows.append(line | distances | texts)
-    head = "K | variant | test | shifted | far | latent, shifted | success, nominal | shifted"
-    template = (
-        "{K} | {variant}: {text} | {test} | {shifted} | {far} | {latent} | {success_rate[nominal][mean]:.1%} | "
-        "{success_rate[shifted][mean]:.1%}"
+        return cell
+
+    lines = table(
+        sorted(result["table"], key=lambda row: row["K"]),
+        "K: {K} | variant: {variant}: {text} | test: {test} | shifted: {shifted} | far: {far} | "
+        "latent, shifted: {latent} | success, nominal: {success_rate[nominal][mean]:.1%} | "
+        "shifted: {success_rate[shifted][mean]:.1%}",
+        text=lambda row: result["variants"][row["variant"]],
+        **{states: mean(states, "ratio_to_floor", 2) for states in ("test", "shifted", "far")},
+        latent=mean("shifted", "latent_distance", 3),
     )
-    also = "{seeds} seeds, {queries} queries, {steps} steps of batch {batch}, {episodes} episodes a seed; "
-    lines = table(head, sorted(rows, key=lambda row: row["K"]), template)
-    return section(lines, source("experiment/ablations", also=also.format_map(result["budget"])))
+    budget = "{seeds} seeds, {queries} queries, {steps} steps of batch {batch}, {episodes} episodes a seed:"
+    return section(budget.format_map(result["budget"]), lines)
 
 
-def cost() -> str:
+def cost(bundle: Result, result: Result) -> str:
     """What distillation costs."""
-    result = read("experiment/training_cost")
-    bundle = json.loads((MODEL / "bundle.json").read_text())
-    seconds = {name: stage["seconds"] for name, stage in bundle["provenance"]["stages"].items()}
-    stages = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
-    fits = (
-        "Asking the teacher: R² {teacher_fit[r_squared]:.4f}, largest error {teacher_fit[largest_relative_error]:.0%}. "
-        "A training step: R² {student_fit[r_squared]:.4f}, largest error {student_fit[largest_relative_error]:.0%}; "
-        "{student_fit[slopes][0]:.1f} ms for an evaluation of the chain, {student_fit[slopes][1]:.1f} ms for an "
-        "auxiliary one."
-    )
+    fits = [{"name": f"the {kind}'s evaluations", **result[f"{kind}_fit"]} for kind in ("teacher", "student")]
+    teacher = "q_T: {q_T} | T: {T} | evaluations a state: {evaluations_per_state} | 4096 states take: {seconds:.2f} s"
+    student = "K: {K} | q_K: {q_K} | evaluations: {evaluations} | a step of 256 takes: {step_ms:.1f} ms"
+    slopes = "{slopes[0]:.1f} ms for an evaluation of the chain, {slopes[1]:.1f} ms for an auxiliary one."
     return section(
-        f"The shipped bundle took {stages} ({sum(seconds.values()) / 60:.1f} minutes).",
-        fits.format_map(result),
-        table(
-            "q_T | T | evaluations a state | 4096 states take",
-            result["teacher"],
-            "{q_T} | {T} | {evaluations_per_state} | {seconds:.2f} s",
-        ),
-        table(
-            "K | q_K | evaluations | a step of 256 takes",
-            result["student"],
-            "{K} | {q_K} | {evaluations} | {step_ms:.1f} ms",
-        ),
-        source("experiment/training_cost"),
+        table(named(bundle["provenance"]["stages"]), "stage: {label} | took: {seconds:.0f} s"),
+        table(fits, "line through: {name} | R²: {r_squared:.4f} | largest error: {largest_relative_error:.0%}"),
+        table(result["teacher"], teacher),
+        table(result["student"], student),
+        slopes.format_map(result["student_fit"]),
     )
 
 
-def thresholds() -> str:
+def thresholds(found: Result) -> str:
     """The abstention thresholds of the bundle."""
-    found = json.loads((MODEL / "calibration.json").read_text())
-    rows = [
-        {"name": label(name), "cells": " | ".join(f"{value:.3f}" for value in entry["thresholds"].values())}
-        for name, entry in found["policies"].items()
-    ]
-    alphas = next(iter(found["policies"].values()))["thresholds"]
-    head = "policy | " + " | ".join(f"alpha {alpha}" for alpha in alphas)
-    return section(table(head, rows, "{name} | {cells}"), f"Over {found['trajectories']} held-out trajectories.")
+    rows = named(found["policies"])
+    alphas = "".join(f" | alpha {alpha}: {{thresholds[{alpha}]:.3f}}" for alpha in rows[0]["thresholds"])
+    return section(table(rows, f"policy: {{label}}{alphas}"), f"Over {found['trajectories']} held-out trajectories.")
 
 
 # --- commands -----------------------------------------------------------------------------------
 
-SECTIONS: dict[str, tuple[Callable[[], str], ...]] = {
-    "README.md": (demo, results, latency, loop, engines),
-    "docs/real_time.md": (rates, late, swap, faults, deployment, soak),
-    "docs/engines.md": (policies, checks, costs, choices, fuzz),
-    "docs/distillation.md": (ablations, fidelity, cost),
-    f"{MODEL}/MODEL_CARD.md": (closed_loop, fidelity, thresholds),
+LATENCY, DEPLOYMENT = "results/bench/latency.json", "results/bench/deployment.json"
+CLOSED_LOOP = "results/eval/pushing/closed_loop.json"
+FIDELITY = tuple(f"results/eval/pushing/fidelity_{kind}.json" for kind in ("test", "shifted", "augmented", "bimodal"))
+RATES = tuple(f"results/bench/loop_{name}.json" for name in (100, 250, 500, 1000, 2000, "hogs"))
+# by document: each section's function, and the files that it is called with
+SECTIONS: dict[str, dict[Callable[..., str], tuple[str, ...]]] = {
+    "README.md": {
+        demo: ("results/demo/demo.json",),
+        results: (CLOSED_LOOP, FIDELITY[0]),
+        latency: (DEPLOYMENT,),
+        loop: ("results/bench/loop_1000.json",),
+    },
+    "docs/real_time.md": {
+        rates: RATES,
+        late: ("results/bench/loop_explained.json",),
+        swap: ("results/bench/swap.json",),
+        faults: ("results/bench/faults.json",),
+        deployment: (DEPLOYMENT,),
+    },
+    "docs/engines.md": dict.fromkeys((policies, checks, costs, choices), (LATENCY,)),
+    "docs/distillation.md": {
+        ablations: ("results/experiment/ablations.json",),
+        fidelity: FIDELITY,
+        cost: ("models/pushing/bundle.json", "results/experiment/training_cost.json"),
+    },
+    "models/pushing/MODEL_CARD.md": {
+        closed_loop: (CLOSED_LOOP,),
+        fidelity: FIDELITY,
+        thresholds: ("models/pushing/calibration.json",),
+    },
 }
 
 
@@ -496,20 +448,19 @@ def write_tables() -> dict[str, Any]:
         if not path.exists():
             raise SrdpError(f"{document} is not here: run it in the root of a checkout")
         text = path.read_text()
-        for maker in makers:
+        for maker, files in makers.items():
             name = f"{document}: {maker.__name__}"
             marked = re.search(rf"<!-- {maker.__name__}: .*?<!-- end of {maker.__name__} -->", text, re.DOTALL)
             if marked is None:
                 raise SrdpError(f"{name}: no <!-- {maker.__name__}: ... --> with its end")
             try:
-                content = maker()
+                contents = [json.loads(Path(file).read_text()) for file in files]
+                content = section(maker(*contents), source(files, contents))
             except (FileNotFoundError, KeyError) as error:
                 left_out[name] = str(error)
                 continue
-            begin, end = (
-                f"<!-- {maker.__name__}: written by srdp report tables -->",
-                f"<!-- end of {maker.__name__} -->",
-            )
+            begin = f"<!-- {maker.__name__}: written by srdp report tables -->"
+            end = f"<!-- end of {maker.__name__} -->"
             text = f"{text[: marked.start()]}{begin}\n{content}\n{end}{text[marked.end() :]}"
             written.append(name)
         write_file(path, text.encode())
@@ -525,12 +476,12 @@ def print_parameters() -> dict[str, Any]:
     print("# Parameters\n\nPrinted by `srdp parameters` from `config/*.yaml`, from which the nodes declare them.")
     for node in ("controller", "simulation"):
         schemas[node] = schema = yaml.safe_load(find_resource(f"config/{node}_parameters.yaml").read_text())
-        rows = []
-        for name, entry in schema.items():
-            limits = ", ".join(str(limit) for limit in entry.get("range") or entry.get("one_of") or "")
-            when = "at the start" if entry.get("read_only") else "any time"
-            rows.append(entry | {"name": name, "limits": limits, "when": when})
-        template = "`{name}` | {type} | `{default}` | {limits} | {when} | {description}"
-        print(f"\n## /srdp_{node}\n")
-        print(table("parameter | type | default | range | when | effect", rows, template))
+        lines = table(
+            [{"name": name, **entry} for name, entry in schema.items()],
+            "parameter: `{name}` | type: {type} | default: `{default}` | range: {limits} | when: {when} | "
+            "effect: {description}",
+            limits=lambda row: ", ".join(str(limit) for limit in row.get("range") or row.get("one_of") or ""),
+            when=lambda row: "at the start" if row.get("read_only") else "any time",
+        )
+        print(f"\n## /srdp_{node}\n\n{lines}")
     return {"seed": None, "parameters": schemas}

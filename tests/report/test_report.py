@@ -7,7 +7,17 @@ import pytest
 pytest.importorskip("tyro", reason="the command line needs tyro: pip install 'srdp_controller[cli]'")
 
 from srdp_controller.report.run import judge
-from srdp_controller.report.tables import SECTIONS, label, results, section, table, write_tables
+from srdp_controller.report.tables import (
+    SECTIONS,
+    closed_loop,
+    deployment,
+    label,
+    latency,
+    results,
+    section,
+    table,
+    write_tables,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,9 +57,16 @@ def test_a_run_is_judged_with_its_cause(changes, cause):
 
 
 def test_a_table_has_its_columns_and_a_line_a_row():
-    text = table("a | b", [{"x": 1, "y": {"z": 0.5}}], "{x} | {y[z]:.0%}")
-    assert text.splitlines() == ["| a | b |", "| --- | --- |", "| 1 | 50% |"]
+    text = table([{"x": 1, "y": {"z": 0.5}}], "a: {x} | b: {y[z]:.0%} | c: {twice}", twice=lambda row: 2 * row["x"])
+    assert text.splitlines() == ["| a | b | c |", "| --- | --- | --- |", "| 1 | 50% | 2 |"]
     assert section("one", "", "two") == "one\n\ntwo"
+
+
+def test_only_a_column_that_may_be_empty_is_left_empty():
+    rows = [{"x": 1.0, "y": None}, {"x": 2.0}]
+    assert table(rows, "a: {x:.0f} | b: ?{y:.1f} s | c: ?{z[p50]}").splitlines()[2:] == ["| 1 |  |  |", "| 2 |  |  |"]
+    with pytest.raises(KeyError, match="y"):
+        table(rows[1:], "b: {y}")
 
 
 def test_a_sampler_says_its_starting_level():
@@ -71,20 +88,33 @@ def row(policy, scenario, ways):
     }
 
 
-def test_the_results_table_says_each_policys_level_and_counts_ways_that_were_not_taken(tmp_path, monkeypatch):
-    folder = tmp_path / "results/eval/pushing"
-    folder.mkdir(parents=True)
-    origin = {"commit": "0123456789ab", "machine": {"cpu": "a processor", "cores": 2}}
+def test_the_results_table_says_each_policys_level_and_counts_ways_that_were_not_taken():
     rows = [row("ddim_k2@70", "nominal", {"left": 3}), row("teacher", "nominal", {"left": 2, "right": 1})]
     rows.append(row("teacher", "shifted", {"stuck": 1}))
-    (folder / "closed_loop.json").write_text(json.dumps(origin | {"rows": rows}))
     distances = {"policies": {}, "baselines": {"ddim_k2@70": {"ratio_to_floor": 1.5}}}
-    (folder / "fidelity_test.json").write_text(json.dumps(origin | distances))
-    monkeypatch.chdir(tmp_path)
-    lines = results().splitlines()
+    lines = results({"rows": rows}, distances).splitlines()
     assert lines[0].startswith("| policy | episodes | nominal | 95 % interval | left / right / stuck |")
     assert lines[2] == "| DDIM, K = 2 from level 70 | 200 | 75.0% | 68.0% to 81.0% | 3 / 0 / 0 |  |  | 1.50 |"
-    assert lines[3] == "| teacher | 200 | 75.0% | 68.0% to 81.0% | 2 / 1 / 0 |  | 75.0% | 1 |"
+    assert lines[3] == "| teacher | 200 | 75.0% | 68.0% to 81.0% | 2 / 1 / 0 |  | 75.0% | 1.00 |"
+    line = closed_loop({"rows": rows}).splitlines()[3]
+    assert line.startswith("| nominal | teacher | 150 of 200 (75.0%) | 68.0% to 81.0% | 2 / 1 / 0 | post contacts 7 |")
+
+
+def test_ways_to_run_a_policy_stand_by_rate_and_those_with_other_settings_apart():
+    usual = {
+        "label": "student",
+        "slower": 1.0,
+        "blend_s": 0.0,
+        "noise_hold_s": 0.0,
+        "episodes": 40,
+        "success_rate": 0.5,
+    }
+    usual |= {"command_jerk": 2.0, "age_ms": {"p50": 10.0}}
+    table_rows = [usual | {"update_rate_hz": rate} for rate in (20.0, 100.0)]
+    table_rows.append(usual | {"update_rate_hz": 100.0, "blend_s": 0.1})
+    assert latency({"table": table_rows}).splitlines()[2] == "| student | 1 | 50% | 50% |"
+    last = deployment({"table": table_rows}).splitlines()[-1]
+    assert last == "| student | 100 Hz | 1 | 0.1 s | 0.0 s | 50% / 2.0 / 10 ms |"
 
 
 def test_only_marked_sections_of_the_documents_change(tmp_path, monkeypatch):
