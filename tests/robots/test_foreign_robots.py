@@ -222,9 +222,7 @@ def test_every_component_keeps_its_limits(robot, played):
                 if group.kind == "joint_position":  # one that is put elsewhere by a new episode goes on from there
                     joints = [[row[one.measured_by] for one in group.components] for row in rows]
                     put = abs(np.diff(joints, axis=0)).max(axis=1) > 2.0 * fastest * steps
-                    put |= np.diff(
-                        [row["mode"] == MODES.index("STOP") for row in rows]
-                    )  # reset, too
+                    put |= np.diff([row["mode"] == MODES.index("STOP") for row in rows])  # reset, too
                     within = np.convolve(put, np.ones(5), "same") == 0
                     assert within.mean() > 0.9
                 assert (abs(np.diff(commands)) / steps)[within].max() < 1.05 * fastest
