@@ -20,6 +20,7 @@ COPIED = (
     "update_rate_hz",
     "cycles",
     "commands",
+    "cycles_before_ready",
     "overruns",
     "missed_cycles",
     "lateness_us",
@@ -65,9 +66,8 @@ def judge(summary: dict[str, Any]) -> list[str]:
             else "the log names what it waited for"
         )
         problems.append(f"neither student nor teacher ever drove: {why}")
-    # A robot that is measured where it starts gets no command before its first observation: neither policy drives yet.
-    waiting = sum(count for mode, count in summary["modes"].items() if mode in ("HOLD", "STOP"))
-    if not 0 <= summary["cycles"] - summary["commands"] <= waiting:
+    # a robot whose first command is where it is measured gets none before its first observation
+    if summary["cycles"] - summary.get("cycles_before_ready", 0) != summary["commands"]:
         problems.append(f"{summary['cycles']} cycles but {summary['commands']} commands")
     if summary["limit_violations"]:
         problems.append(f"{summary['limit_violations']} commands outside the limits left the filter")

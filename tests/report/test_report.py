@@ -44,8 +44,8 @@ def sound(**changes):
             "the controller failed: the bundle is damaged",
         ),
         ({"modes": {"STUDENT": 0, "TEACHER": 0, "HOLD": 100}, "rejected_messages": 7}, "7 messages were refused"),
-        ({"commands": 95}, None),  # held until it was measured
-        ({"commands": 94}, "100 cycles but 94 commands"),
+        ({"commands": 95, "cycles_before_ready": 5}, None),  # nothing to command until it was measured
+        ({"commands": 95}, "100 cycles but 95 commands"),
         ({"commands": 101}, "100 cycles but 101 commands"),
         ({"limit_violations": 2}, "2 commands outside the limits left the filter"),
         ({"bad_commands": 3}, "the robot refused 3 commands"),
