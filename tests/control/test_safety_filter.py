@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srdp_controller.control.safety_filter import KeepOut, SafetyFilter, SafetyLimits
+from srdp_controller.control.limits.common import KeepOut, SafetyLimits
+from srdp_controller.control.safety_filter import SafetyFilter
 from srdp_controller.spec import PolicySpec
 
 PERIOD = 0.01
@@ -166,14 +167,17 @@ def test_the_speed_is_that_of_the_linear_components():
     assert safety.command == pytest.approx([0.2, 0.0, 0.9])
 
 
-def test_the_speed_is_that_of_the_linear_components_in_whichever_order_they_stand():
-    content = twist(angular=True).model_dump()
-    x, y, w = content["action_groups"][0]["components"]
-    content["action_groups"][0]["components"] = [{**part, "index": i} for i, part in enumerate((x, w, y))]
-    safety = made(PLAIN, PolicySpec.model_validate(content))
+def test_a_turn_that_is_listed_between_two_linear_components_is_no_part_of_the_speed():
+    group = twist(angular=True).action_groups[0].model_dump()
+    x, y, turn = group["components"]
+    group["components"] = [part | {"index": -1} for part in (x, turn, y)]
+    safety = made(PLAIN, spec_of(group, [("other", "m")]))
     for _ in range(60):
-        safety.apply((0.2, 0.9, 0.0), ORIGIN)
-    assert safety.command == pytest.approx([0.2, 0.9, 0.0])
+        safety.apply((0.15, 0.9, 0.15), None)
+    assert safety.command == pytest.approx([0.15, 0.9, 0.15])
+    for _ in range(60):
+        safety.apply((0.22, 0.9, 0.22), None)
+    assert safety.command == pytest.approx([0.22 / math.sqrt(2), 0.9, 0.22 / math.sqrt(2)])
 
 
 @pytest.mark.parametrize("limits", [GUARDED, BOTH])
