@@ -51,6 +51,15 @@ def _read(path: Path) -> dict[str, Any]:
         raise SrdpError(f"{path}: not valid JSON ({error})") from None
 
 
+def every_cycle_commanded(record: dict[str, Any]) -> bool:
+    """Whether there is a command for every cycle of a controller's record.
+
+    A robot that is measured where it starts gets none before its first observation: no policy drives yet.
+    """
+    waiting = sum(count for mode, count in record["modes"].items() if mode in ("HOLD", "STOP"))
+    return bool(0 <= record["cycles"] - record["commands"] <= waiting)
+
+
 def judge(summary: dict[str, Any]) -> list[str]:
     """What was unsound about a run, the cause before what follows from it; an empty list for a sound one."""
     problems = []
@@ -65,9 +74,7 @@ def judge(summary: dict[str, Any]) -> list[str]:
             else "the log names what it waited for"
         )
         problems.append(f"neither student nor teacher ever drove: {why}")
-    # A robot that is measured where it starts gets no command before its first observation: neither policy drives yet.
-    waiting = sum(count for mode, count in summary["modes"].items() if mode in ("HOLD", "STOP"))
-    if not 0 <= summary["cycles"] - summary["commands"] <= waiting:
+    if not every_cycle_commanded(summary):
         problems.append(f"{summary['cycles']} cycles but {summary['commands']} commands")
     if summary["limit_violations"]:
         problems.append(f"{summary['limit_violations']} commands outside the limits left the filter")
