@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -57,5 +58,11 @@ def first_problem(error: ValidationError) -> str:
 
 
 def cause_of(error: BaseException) -> str:
-    """What an exception says, for a reason or a log: an ``SrdpError``'s text alone, any other with its type."""
-    return str(error) if isinstance(error, SrdpError) else f"{type(error).__name__}: {error}"
+    """For a reason or a log: an ``SrdpError``'s text alone; any other with its type and where it was raised."""
+    if isinstance(error, SrdpError):
+        return str(error)
+    trace, place = error.__traceback__, ""
+    while trace is not None:  # by hand: the traceback module would read source files in the control loop
+        place = f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})"
+        trace = trace.tb_next
+    return f"{type(error).__name__}: {error}{place}"

@@ -16,7 +16,7 @@ pytest.importorskip("mcap_ros2", reason="needs the MCAP packages: make setup")
 from mcap_ros2.reader import read_ros2_messages
 
 from srdp_controller.control.telemetry import CLOSED, FAILED, FINISHED, RECORDED, STATUS, SharedRing, Telemetry
-from srdp_controller.ros.recording import outputs_of
+from srdp_controller.ros.run_files import outputs_of
 from srdp_controller.spec import PolicySpec
 
 ROOT = Path(__file__).resolve().parent.parent

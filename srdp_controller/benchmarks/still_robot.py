@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from srdp_controller.control.planner import latent_distance
+from srdp_controller.control.abstention import latent_distance
 from srdp_controller.engines.bundle import LoadedBundle
 from srdp_controller.engines.providers import load_engine
 from srdp_controller.errors import SrdpError

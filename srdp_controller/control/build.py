@@ -8,12 +8,13 @@ from typing import Any
 
 import yaml
 
+from srdp_controller.control.abstention import Abstention
 from srdp_controller.control.cycle import Cycle, CycleSettings, Publish, Take
 from srdp_controller.control.deployment import Deployment, DeploymentRequest, DeploymentSlot
 from srdp_controller.control.noise import HeldNoise
 from srdp_controller.control.planner import Planner
 from srdp_controller.control.safety_filter import KeepOut, SafetyFilter, SafetyLimits
-from srdp_controller.control.supervisor import Abstention, Supervisor, SupervisorTiming
+from srdp_controller.control.supervisor import Supervisor, SupervisorTiming
 from srdp_controller.control.telemetry import Telemetry
 from srdp_controller.errors import SrdpError
 from srdp_controller.observation import ObservationAssembler

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
+from srdp_controller.control.abstention import Abstention
 from srdp_controller.control.deployment import DeploymentSlot
 from srdp_controller.control.loop import LoopState
 from srdp_controller.control.noise import HeldNoise
@@ -19,7 +20,7 @@ from srdp_controller.control.planner import ChunkSchedule, Plan, Planner
 from srdp_controller.control.safety_filter import SafetyFilter
 from srdp_controller.control.sources import Ahead, Moment, Proposal, Source, Student, Teacher
 from srdp_controller.control.statistics import Statistics
-from srdp_controller.control.supervisor import Abstention, Event, Mode, Supervisor
+from srdp_controller.control.supervisor import Event, Mode, Supervisor
 from srdp_controller.control.telemetry import MODES, Telemetry
 from srdp_controller.engines.engine import Engine
 from srdp_controller.errors import cause_of

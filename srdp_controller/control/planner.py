@@ -17,6 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
+from srdp_controller.control.abstention import latent_distance
 from srdp_controller.engines.engine import Engine
 from srdp_controller.errors import SrdpError
 
@@ -103,12 +104,6 @@ class RunTimes:
     def longest(self) -> int:
         """Longest of the recent ones [ns]; 0 before the first."""
         return max(self._recent)
-
-
-def latent_distance(engine: Engine) -> float:
-    """||z_T(s) - h(z_K(s))|| of an engine's last run."""
-    difference = engine.teacher_latent[0] - engine.latent[0]
-    return math.sqrt(float(difference.dot(difference)))
 
 
 def prepare_inputs(engine: Engine, observation: np.ndarray, noise: np.ndarray) -> None:

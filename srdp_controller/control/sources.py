@@ -11,9 +11,10 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from srdp_controller.control.abstention import latent_distance
 from srdp_controller.control.deployment import DeploymentSlot
 from srdp_controller.control.noise import HeldNoise
-from srdp_controller.control.planner import ChunkSchedule, Plan, Planner, latent_distance
+from srdp_controller.control.planner import ChunkSchedule, Plan, Planner
 from srdp_controller.control.statistics import Statistics
 from srdp_controller.control.supervisor import Event
 from srdp_controller.engines.engine import Engine

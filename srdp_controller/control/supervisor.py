@@ -58,42 +58,6 @@ class SupervisorTiming:
     hold_ns: int
 
 
-class Abstention:
-    """Latent-distance test with hysteresis: fires above ``threshold``, clears below a share of it.
-
-    It clears only after the score has stayed below for ``dwell_ns``.
-    """
-
-    def __init__(self, hysteresis: float, dwell_ns: int) -> None:
-        self.hysteresis = hysteresis
-        self.dwell_ns = dwell_ns
-        self.fired = False
-        self.count = 0
-        self._below_since: int | None = None
-
-    def update(self, score: float, threshold: float, now_ns: int, count: bool = True) -> bool:
-        """Whether to abstain; a score that is not a number counts as infinite. A new alarm counts where asked to."""
-        if not score <= threshold:
-            if not self.fired and count:
-                self.count += 1
-            self.fired = True
-            self._below_since = None
-        elif self.fired:
-            if score > threshold * (1.0 - self.hysteresis):
-                self._below_since = None
-            elif self._below_since is None:
-                self._below_since = now_ns
-            if self._below_since is not None and now_ns - self._below_since >= self.dwell_ns:
-                self.fired = False
-                self._below_since = None
-        return self.fired
-
-    def clear(self) -> None:
-        """Forget the past (the engine was exchanged)."""
-        self.fired = False
-        self._below_since = None
-
-
 class Supervisor:
     """Keeps the mode; ``step`` is called once a cycle."""
 

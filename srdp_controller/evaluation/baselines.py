@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from srdp_controller.certify.divergences import directions, sliced_wasserstein
+from srdp_controller.certify.sample_distances import directions, sliced_wasserstein
 from srdp_controller.engines.bundle import LoadedBundle
 from srdp_controller.errors import SrdpError
 from srdp_controller.evaluation.policies import Policy, bundled, without_latent

@@ -13,6 +13,7 @@ import numpy as np
 import tyro
 
 from srdp_controller.certify.intervals import success_interval
+from srdp_controller.control.abstention import alarm_threshold
 from srdp_controller.control.build import default_values
 from srdp_controller.engines.bundle import LoadedBundle, load_bundle
 from srdp_controller.errors import SrdpError
@@ -129,6 +130,8 @@ def evaluate(
     elif latency:
         latencies_s = [float(latency) * 1e-3]
     known = {**default_values(), **(values or {})}
+    # a bundle of few trajectories has no threshold for the node's alpha: then that for its smallest
+    known["abstain.alpha"] = bundle.calibration().smallest_alpha(known["abstain.alpha"])
     threshold = alarm_threshold(bundle, full, known)
     job = Job(bundle.folder, full, found.name, scenario, dict(values or {}), latencies_s, teacher_s, threshold)
     driven: list[Episode] = []
@@ -153,17 +156,6 @@ def evaluate(
         "noise_hold_s": known["noise.hold_time"],
         "abstain": known["abstain.enabled"],
     }
-
-
-def alarm_threshold(bundle: LoadedBundle, policy: str, values: Mapping[str, Any]) -> float:
-    """The abstention test's threshold; infinite where there is none for the policy or it is switched off.
-
-    A bundle of few trajectories has no threshold for the node's alpha: then the one for its smallest.
-    """
-    if not values["abstain.enabled"] or policy == "teacher" or policy not in bundle.content.policies:
-        return math.inf
-    calibration = bundle.calibration()
-    return calibration.threshold(policy, calibration.smallest_alpha(values["abstain.alpha"]))
 
 
 def tally(episodes: Sequence[Episode]) -> dict[str, Any]:

@@ -15,14 +15,14 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from srdp_controller.certify.divergences import (
+from srdp_controller.certify.intervals import mean_interval, ratio_interval
+from srdp_controller.certify.sample_distances import (
     directions,
     mode_coverage,
     sliced_wasserstein,
     squared_mmd,
     tv_lower_bound,
 )
-from srdp_controller.certify.intervals import mean_interval, ratio_interval
 from srdp_controller.engines.bundle import LoadedBundle, load_bundle
 from srdp_controller.errors import SrdpError
 from srdp_controller.evaluation.baselines import SAMPLERS, load_policy, with_level

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from srdp_controller.certify.divergences import two_modes
+from srdp_controller.certify.sample_distances import two_modes
 from srdp_controller.errors import SrdpError
 from srdp_controller.evaluation.policies import Policy
 from srdp_controller.evaluation.rollout import Driver, rollout

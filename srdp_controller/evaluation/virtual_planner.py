@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from srdp_controller.control.planner import Plan, RunTimes, latent_distance, prepare_inputs
+from srdp_controller.control.abstention import latent_distance
+from srdp_controller.control.planner import Plan, RunTimes, prepare_inputs
 from srdp_controller.engines.engine import Engine
 from srdp_controller.errors import SrdpError
 

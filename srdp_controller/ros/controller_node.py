@@ -25,8 +25,7 @@ from srdp_controller.control.loop import wait_for_slack
 from srdp_controller.engines.bundle import LoadedBundle
 from srdp_controller.engines.engine import Engine
 from srdp_controller.engines.providers import EngineOptions, load_engine
-from srdp_controller.errors import SrdpError
-from srdp_controller.ros.boundary import cause
+from srdp_controller.errors import SrdpError, cause_of
 from srdp_controller.ros.inputs import SerializedSubscription, Subscription
 from srdp_controller.ros.loop_thread import LoopThread, Publish
 from srdp_controller.ros.parameters import DeploymentParameters, declare, load_schema
@@ -121,7 +120,7 @@ class ControllerNode(LifecycleNode):
         try:
             step()
         except Exception as error:
-            self.failure = cause(error) if isinstance(error, SrdpError) else f"cannot {name}: {cause(error)}"
+            self.failure = cause_of(error) if isinstance(error, SrdpError) else f"cannot {name}: {cause_of(error)}"
             self.get_logger().error(self.failure)
             return otherwise
         return TransitionCallbackReturn.SUCCESS
@@ -172,7 +171,7 @@ class ControllerNode(LifecycleNode):
             response.message = str(write_telemetry(self.session, Path(self.values["run_dir"] or ".")))
             response.success = True
         except Exception as error:
-            response.message = cause(error)
+            response.message = cause_of(error)
         return response
 
     def _report_for_ever(self) -> None:
@@ -202,7 +201,7 @@ class ControllerNode(LifecycleNode):
                 self.trigger_deactivate()
                 self.failed.set()
         except Exception as error:  # the robot is driven all the same
-            self.reporter.warn("report", f"a report failed: {cause(error)}")
+            self.reporter.warn("report", f"a report failed: {cause_of(error)}")
 
 
 def light_executor() -> Executor:
@@ -257,7 +256,7 @@ def run_node(
             write_run(node.session, Path(node.values["run_dir"]), node.failure)
         node.release()
     except Exception as error:  # a full disk, say: the robot stands by now, and the rest is ended in order
-        node.get_logger().error(f"cannot end in order: {cause(error)}")
+        node.get_logger().error(f"cannot end in order: {cause_of(error)}")
         status = 1
     executor.shutdown()
     node.destroy_node()

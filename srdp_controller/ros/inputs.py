@@ -20,14 +20,19 @@ from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message, serialize_message
+from std_msgs.msg import Header
 
+from srdp_controller.control.cycle import Cycle
+from srdp_controller.errors import cause_of
 from srdp_controller.messages import TWO_TURNS_RAD, Extractor
 from srdp_controller.observation import ObservationAssembler, TopicPlan
 from srdp_controller.spec import Qos
 
 Reading = tuple[int | None, Sequence[float], str | None]  # stamp [ns] (None: has none), values, what is wrong
 FUTURE_TOLERANCE_NS = 5_000_000  # clocks of two machines differ that much at most
-CREDIBLE_NS = 10_000_000_000
+CREDIBLE_NS = 10_000_000_000  # a stamp further from now than this is of another clock
+EPISODE_TOPIC = "/episode"
+BEGIN, END = "begin", "end"
 STAMP = struct.Struct("=iI")  # builtin_interfaces/Time: the first field of every header
 STAMP_AT = 4  # behind the encapsulation's own four bytes
 SENTINELS = [1.0 + number * 2.0**-20 for number in range(1, 257)]  # exact in single precision too
@@ -360,7 +365,7 @@ class Inputs:
                     credible = abs(now_ns - received_ns) < CREDIBLE_NS  # the system clock may have been stepped since
                     wrong = self._update(source, taken[0], now_ns, system_ns, received_ns if credible else now_ns)
                 except Exception as error:  # whatever a message holds, the loop goes on
-                    wrong = f"it could not be read: {type(error).__name__}: {error}"
+                    wrong = f"it could not be read: {cause_of(error)}"
                 if wrong is not None:
                     self.refused += 1
                     self.refused_reason = f"{source.topic}: {wrong}"
@@ -384,3 +389,34 @@ class Inputs:
         for source in self.inputs:
             for subscription in source.subscriptions:
                 subscription.close()
+
+
+class EpisodeTopic:
+    """``/episode`` (std_msgs/Header), taken by the loop: ``frame_id`` is ``begin`` or ``end``.
+
+    The stamp of a beginning is the time from which on observations belong to the new episode.
+    """
+
+    def __init__(self, node: Node) -> None:
+        # volatile: it hears publishers that keep their last message for late ones, and those that do not
+        self._subscription = DirectSubscription(node, Header, EPISODE_TOPIC, RELIABLE)
+        self.close = self._subscription.close
+        self.refused = ""
+
+    def take(self, now_ns: int, cycle: Cycle) -> None:
+        """Tell the cycle what has been announced since the last call; never waits, never raises."""
+        try:
+            taken = self._subscription.take()
+        except Exception as error:  # rclpy raises what its middleware raises
+            self.refused = f"{EPISODE_TOPIC}: {cause_of(error)}"
+            return
+        if taken is None:
+            return
+        message = taken[0]
+        if message.frame_id == BEGIN:
+            age_ns = time.time_ns() - (message.stamp.sec * 1_000_000_000 + message.stamp.nanosec)
+            cycle.begin_episode(now_ns - age_ns if abs(age_ns) < CREDIBLE_NS else now_ns)
+        elif message.frame_id == END:
+            cycle.end_episode()
+        else:
+            self.refused = f"{EPISODE_TOPIC}: frame_id {message.frame_id!r}; expected {BEGIN!r} or {END!r}"

@@ -23,8 +23,8 @@ from srdp_controller.control.privileges import (
     use_fifo,
 )
 from srdp_controller.control.supervisor import Event, Mode
+from srdp_controller.errors import cause_of
 from srdp_controller.observation import NEVER_NS
-from srdp_controller.ros.boundary import cause
 from srdp_controller.spec import PolicySpec
 
 COLLECTION_NS = 500_000  # slack that a collection of the youngest generation needs
@@ -89,6 +89,7 @@ class LoopThread:
         self.reason = ""  # why it was not the student that drove when the loop was stopped
         self.privileges: list[Privilege] = []
         self.late_cycles: LateCycles | None = None
+        self.cycles_before_ready = 0  # of those counted: nothing could be commanded yet
         self._stopping_s = stopping_s
         self._idle = ShallowIdle()
         self._thread: threading.Thread | None = None
@@ -156,10 +157,11 @@ class LoopThread:
             run_loop(timing, self.state, cycle, lambda: self._running, self._collect_garbage)
         except BaseException as error:  # the loop's thread must say why it died, and leave no robot in motion
             if not self._abandoned:
-                self._fail(f"the control loop failed: {cause(error)}")
+                self._fail(f"the control loop failed: {cause_of(error)}")
         finally:
             self.state.deadline_ns = 0
             gc.enable()
+            gc.unfreeze()  # else no node or session of this process is ever freed, and it stays in the graph
             self._idle.close()
             if self.late_cycles is not None:
                 self.late_cycles.close()
@@ -179,10 +181,7 @@ class LoopThread:
     def counted_cycle(self) -> Callable[[int], None]:
         """The cycle; before the first one after ``statistics.warm_up`` the statistics begin anew."""
         warm_up_cycles = round(self.values["statistics.warm_up"] * 1e9) // self.period_ns
-        run = self._run_cycle
-        if not warm_up_cycles:
-            return run
-        left = warm_up_cycles
+        left, run, safety = warm_up_cycles or -1, self._run_cycle, self.cycle.safety
 
         def cycle(now_ns: int) -> None:
             nonlocal left
@@ -191,9 +190,12 @@ class LoopThread:
                 if left < 0:
                     self.state.restart_statistics()
                     self.cycle.statistics.restart()
+                    self.cycles_before_ready = 0
                     if self.late_cycles is not None:
                         self.late_cycles.clear()
             run(now_ns)
+            if not safety.ready:
+                self.cycles_before_ready += 1
 
         return cycle
 
@@ -207,7 +209,7 @@ class LoopThread:
             self.cycle.supervisor.step(Event.FAULT, failure, time.monotonic_ns())
             self._come_to_rest()
         except Exception as error:  # nobody can publish any more: the robot has to stop by itself
-            failure += f"; no hold command could be published: {cause(error)}"
+            failure += f"; no hold command could be published: {cause_of(error)}"
         self.failure = failure
 
     def _come_to_rest(self) -> None:

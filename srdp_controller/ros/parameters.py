@@ -14,9 +14,8 @@ from rclpy.parameter import Parameter
 
 from srdp_controller.control.deployment import DeploymentRequest, DeploymentSlot
 from srdp_controller.engines.bundle import load_bundle
-from srdp_controller.errors import SrdpError
+from srdp_controller.errors import SrdpError, cause_of
 from srdp_controller.resources import find_resource
-from srdp_controller.ros.boundary import cause
 
 _TYPES = {
     "bool": Parameter.Type.BOOL,
@@ -123,7 +122,7 @@ class DeploymentParameters:
                 if not self._following:
                     self._accept({item.name: item.value for item in parameters if item.name in self.NAMES})
             except Exception as error:  # whatever it is, the parameter keeps what drives
-                return SetParametersResult(successful=False, reason=cause(error))
+                return SetParametersResult(successful=False, reason=cause_of(error))
         return SetParametersResult(successful=True)
 
     def _accept(self, changes: dict[str, Any]) -> None:

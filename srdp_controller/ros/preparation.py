@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
+from srdp_controller.control.abstention import alarm_threshold
 from srdp_controller.control.build import safety_limits
 from srdp_controller.control.deployment import (
     Deployment,
@@ -27,7 +27,7 @@ from srdp_controller.errors import SrdpError
 from srdp_controller.messages import check_path, message_class
 from srdp_controller.observation import ObservationAssembler
 from srdp_controller.ros.parameters import bundle_folder
-from srdp_controller.ros.recording import require_mcap
+from srdp_controller.ros.run_files import require_mcap
 from srdp_controller.spec import TWIST, PolicySpec
 
 Load = Callable[[LoadedBundle, str, str, EngineOptions], Engine]
@@ -97,17 +97,6 @@ class Preparation:
         if options.fall_back and engine.provider != provider:
             self._log.warning(f"{name} runs on {engine.provider}: provider {provider} cannot be used here")
         return engine
-
-
-def alarm_threshold(bundle: LoadedBundle, policy: str, values: Mapping[str, Any]) -> float:
-    """Latent distance above which a policy abstains; infinite where it never does.
-
-    Raises:
-        SrdpError: the calibration cannot give ``abstain.alpha``.
-    """
-    if not values["abstain.enabled"] or policy == "teacher":
-        return math.inf
-    return bundle.calibration().threshold(policy, values["abstain.alpha"])
 
 
 def problems(bundle: LoadedBundle, request: DeploymentRequest, values: Mapping[str, Any]) -> Iterator[str]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 from std_msgs.msg import String
 
 from srdp_controller.control.deployment import Deployment
+from srdp_controller.control.histogram import Window
 from srdp_controller.control.privileges import Privilege
 from srdp_controller.control.supervisor import Mode
-from srdp_controller.ros.diagnostics import Diagnostics, Thresholds
 from srdp_controller.ros.inputs import LATCHED
+from srdp_controller.ros.run_files import counters
 from srdp_controller.ros.session import Session
 
 REPORT_EVERY_S = 0.05
@@ -121,10 +123,90 @@ class Reporter:
             status.message = self._failure or "not configured"
         else:
             if self._status is None:
-                self._status = Diagnostics(session, Thresholds.of(session.loop.values))
+                self._status = Diagnostics(session)
             status = yield from self._status.status(self._failure)
         yield
         array = DiagnosticArray(status=[status])
         array.header.stamp = self._node.get_clock().now().to_msg()
         yield
         self._diagnostics.publish(array)
+
+
+class Diagnostics:
+    """Makes the status: rolling figures since the last one, and those of the whole run."""
+
+    def __init__(self, session: Session) -> None:
+        self._session, self._values = session, session.loop.values
+        statistics, loop = session.cycle.statistics, session.loop.state
+        self._windows = {
+            "lateness": Window(loop.lateness),
+            "execution": Window(loop.execution),
+            "inference": Window(statistics.inference),
+            "latency": Window(statistics.latency),
+            "observation_age": Window(statistics.observation_age),
+        }
+        self._overruns = self._cycles = 0
+
+    def status(self, failure: str) -> Generator[None, None, DiagnosticStatus]:
+        """The status, made in steps: WARN off the student or when cycles came late, ERROR when stopped or very late.
+
+        With cold caches the whole would hold the interpreter for longer than a fast loop has to spare.
+        """
+        cycle, loop, values = self._session.cycle, self._session.loop.state, self._values
+        recent = {name: window.advance() for name, window in self._windows.items()}
+        if loop.cycles < self._cycles:  # the statistics began anew
+            self._overruns = self._cycles = 0
+        overruns, cycles = loop.overruns - self._overruns, loop.cycles - self._cycles
+        self._overruns, self._cycles = loop.overruns, loop.cycles
+        yield
+        rolling: dict[str, Any] = {}
+        for name, histogram in recent.items():
+            for share, label in ((0.5, "p50"), (0.99, "p99")):
+                rolling[f"recent_{name}_{label}_us"] = round(histogram.quantile(share) * 1e-3, 1)
+            rolling[f"recent_{name}_max_us"] = round(histogram.largest * 1e-3, 1)
+        yield
+        whole = whole_run(self._session)
+        yield
+        mode = cycle.supervisor.mode
+        status = DiagnosticStatus(name="srdp_controller: control loop", hardware_id="srdp_controller")
+        late = rolling["recent_lateness_p99_us"] * 1e-6
+        old = rolling["recent_observation_age_p99_us"] * 1e-6 > values["diagnostics.age_warn"]
+        status.level, status.message = DiagnosticStatus.OK, mode.value
+        overrunning = overruns > max(1, values["diagnostics.overruns_warn"] * cycles)
+        if mode in (Mode.TEACHER, Mode.HOLD) or late > values["diagnostics.lateness_warn"] or overrunning or old:
+            status.level = DiagnosticStatus.WARN
+        swamped = overruns > max(1, values["diagnostics.overruns_error"] * cycles)
+        if mode is Mode.STOP or late > values["diagnostics.lateness_error"] or swamped or failure:
+            status.level = DiagnosticStatus.ERROR
+        if mode is not Mode.STUDENT:
+            status.message = f"{mode.value}: {cycle.supervisor.reason}"
+        if overrunning:
+            status.message += (
+                f"; {overruns} overruns of {cycles} cycles: wanted {whole['update_rate_hz']:.0f} Hz, a cycle took "
+                f"{rolling['recent_execution_p99_us']:.0f} us (p99), {loop.missed_cycles} cycles missed in all"
+            )
+        if old:
+            status.message += f"; observations are older than {values['diagnostics.age_warn'] * 1e3:.0f} ms (p99)"
+        if failure:
+            status.message = failure
+        in_modes = {f"cycles_{kind.value}": count for kind, count in cycle.statistics.modes.items()}
+        entries = whole | rolling | in_modes
+        yield
+        status.values = [KeyValue(key=key, value=str(value)) for key, value in entries.items()]
+        return status
+
+
+def whole_run(session: Session) -> dict[str, Any]:
+    """Counters and percentiles since the loop began."""
+    cycle, loop, statistics = session.cycle, session.loop.state, session.cycle.statistics
+    return {
+        **counters(session),
+        "lateness_p99_us": round(loop.lateness.quantile(0.99) * 1e-3, 1),
+        "execution_p99_us": round(loop.execution.quantile(0.99) * 1e-3, 1),
+        "inference_p50_us": round(statistics.inference.quantile(0.5) * 1e-3, 1),
+        "latency_p50_us": round(statistics.latency.quantile(0.5) * 1e-3, 1),
+        "observation_age_p50_ms": round(statistics.observation_age.quantile(0.5) * 1e-6, 2),
+        "latent_distance": f"{statistics.score:.4g}",
+        "threshold": f"{cycle.slot.current.threshold:.4g}",
+        **{f"interventions_{name}": count for name, count in cycle.safety.interventions_by_cause.items()},
+    }

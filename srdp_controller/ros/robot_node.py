@@ -29,20 +29,43 @@ from std_srvs.srv import Trigger
 from srdp_controller.control.clock import sleep_until
 from srdp_controller.control.loop import LoopState, LoopTiming, run_loop
 from srdp_controller.engines.bundle import load_bundle
+from srdp_controller.errors import cause_of
 from srdp_controller.files import write_json
 from srdp_controller.messages import JOINT_STATE, Extractor, MessageWriter, message_class
 from srdp_controller.provenance import describe_run
-from srdp_controller.ros import episodes
-from srdp_controller.ros.boundary import cause
-from srdp_controller.ros.inputs import LATCHED, DirectSubscription
-from srdp_controller.ros.outputs import output_fields
+from srdp_controller.ros.inputs import BEGIN, END, EPISODE_TOPIC, LATCHED, DirectSubscription
+from srdp_controller.ros.outputs import output_fields, output_type
 from srdp_controller.ros.parameters import declare, load_schema
-from srdp_controller.spec import ActionGroup, PolicySpec
+from srdp_controller.spec import TRAJECTORY, ActionGroup, PolicySpec
 from srdp_controller.tasks.task import TopicLayout, find_task
 
 FRAMES_PER_S = 12.0
 REST_S = 0.25  # between an episode's end and the next one's start
 TOLERANCE = 1e-6  # of limits
+
+
+class Track:
+    """Follows the newest JointTrajectory as ros2_controllers' joint_trajectory_controller does.
+
+    Points that are past are dropped; from where it is when a trajectory arrives it goes straight to the next point,
+    and so on, and holds the last. Times [s] on any one clock.
+    """
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self.points: list[list[float]] = []
+
+    def follow(self, now_s: float, times: Sequence[float], points: Sequence[Sequence[float]]) -> None:
+        """A trajectory: points (n, components), and when each is due."""
+        coming = [(due, list(point)) for due, point in zip(times, points, strict=True) if due > now_s]
+        coming = coming or [(now_s, list(points[-1]))]
+        here = self.at(now_s) if self.times else coming[0][1]
+        self.times = [now_s, *(due for due, _ in coming)]
+        self.points = [here, *(point for _, point in coming)]
+
+    def at(self, now_s: float) -> list[float]:
+        """Where it is (components,)."""
+        return [float(np.interp(now_s, self.times, column)) for column in zip(*self.points, strict=True)]
 
 
 class Driver:
@@ -53,21 +76,20 @@ class Driver:
         bad: how many of them were out of limits, not finite, or no command at all.
     """
 
-    def __init__(self, node: Node, spec: PolicySpec) -> None:
+    def __init__(self, node: Node, spec: PolicySpec, as_array: bool = False) -> None:
         self.commands = self.bad = 0
         self._limits = [(component.lower - TOLERANCE, component.upper + TOLERANCE) for component in spec.action]
         self._command = [math.nan] * spec.act_dim
         self._silent = {place.start for _, place in spec.group_slices()}
-        self._groups = [(self._listen(node, group), place) for group, place in spec.group_slices()]
+        self._groups = [(self._listen(node, group, as_array), place) for group, place in spec.group_slices()]
+        places = {place.start for group, place in spec.group_slices() if group.output.type == TRAJECTORY}
+        self._tracks = {start: Track() for start in places}
 
     @staticmethod
-    def _listen(node: Node, group: ActionGroup) -> tuple[DirectSubscription, Extractor]:
-        output = group.output
-        topic = output.topic.replace("~", "/srdp_controller", 1)
-        return (
-            DirectSubscription(node, message_class(output.type), topic),
-            Extractor(output.type, output_fields(group), output.frame),
-        )
+    def _listen(node: Node, group: ActionGroup, as_array: bool) -> tuple[DirectSubscription, Extractor]:
+        extractor = Extractor(output_type(group, as_array), output_fields(group, as_array), group.output.frame)
+        topic = group.output.topic.replace("~", "/srdp_controller", 1)
+        return DirectSubscription(node, extractor.type, topic), extractor
 
     def take(self) -> list[float] | None:
         """The newest command within limits (act_dim,); None where nothing is new, or not every group has been heard."""
@@ -81,13 +103,34 @@ class Driver:
             size = place.stop - place.start
             self._command[place] = [math.nan] * size if wrong else extractor.values(taken[0])
             self._silent.discard(place.start)
-        if not new or self._silent:
+            if place.start in self._tracks and not wrong:
+                self._follow(self._tracks[place.start], taken[0])
+        if self._silent or not (new or self._tracks):
             return None
-        self.commands += 1
+        for _, place in self._groups:
+            if place.start in self._tracks:
+                self._command[place] = self._tracks[place.start].at(time.time())
+        self.commands += new
         if all(low <= value <= high for value, (low, high) in zip(self._command, self._limits, strict=True)):
             return list(self._command)
-        self.bad += 1
+        self.bad += new
         return None
+
+    @staticmethod
+    def _follow(track: Track, message: Any) -> None:
+        def seconds(one: Any) -> float:
+            return float(one.sec) + 1e-9 * float(one.nanosec)
+
+        now_s = time.time()
+        begun_s = seconds(message.header.stamp) or now_s
+        due = [begun_s + seconds(point.time_from_start) for point in message.points]
+        track.follow(now_s, due, [point.positions for point in message.points])
+
+    def restart(self) -> None:
+        """The robot stands elsewhere (an episode began): what was commanded before does not count."""
+        for start in self._tracks:
+            self._tracks[start] = Track()
+            self._silent.add(start)
 
     def close(self) -> None:
         """Leave the topics."""
@@ -122,9 +165,9 @@ class SimulationNode(Node):
             )
             for topic, layout in self.world.topics.items()
         }
-        self._announcements = self.create_publisher(Header, episodes.TOPIC, LATCHED)
+        self._announcements = self.create_publisher(Header, EPISODE_TOPIC, LATCHED)
         self._outcomes = self.create_publisher(String, "~/episode", LATCHED)
-        self.driver = Driver(self, spec)
+        self.driver = Driver(self, spec, values["command.type"] == "float64_multi_array")
         self.create_service(Trigger, "~/reset_episode", self._on_reset)
         self.loop_state = LoopState()
         self.outcomes: list[dict[str, Any]] = []
@@ -152,7 +195,8 @@ class SimulationNode(Node):
         self._episode += 1
         announced_ns = time.time_ns()
         self.world.reset(np.random.default_rng([self.values["seed"], self._episode]))
-        self._announce(episodes.BEGIN, announced_ns)
+        self.driver.restart()
+        self._announce(BEGIN, announced_ns)
         self._begun_ns = time.time_ns()  # later than what was announced: everything measured now is of this episode
         self._rest_until = math.inf
         self._frames = []
@@ -181,7 +225,7 @@ class SimulationNode(Node):
         world, outcome = self.world, self.world.outcome
         if (outcome.finished or self._reset_wanted) and self._rest_until == math.inf:
             self._rest_until = world.time_s + REST_S
-            self._announce(episodes.END, time.time_ns())
+            self._announce(END, time.time_ns())
             if outcome.finished:
                 record = {
                     "episode": self._episode,
@@ -236,7 +280,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         node = SimulationNode()
     except Exception as error:  # a task is somebody else's code, and may need packages that are not here
-        print(f"srdp_simulation: {cause(error)}", file=sys.stderr)
+        print(f"srdp_simulation: {cause_of(error)}", file=sys.stderr)
         rclpy.shutdown()
         return 2
     executor = SingleThreadedExecutor()

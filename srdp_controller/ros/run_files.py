@@ -1,16 +1,29 @@
-"""What a run leaves in its folder: ``controller.json`` and ``telemetry.csv``."""
+"""What a run leaves in its folder: ``controller.json``, ``telemetry.csv`` and ``recording.mcap``.
+
+The last is written by a process of its own (``recorder.py``), which follows the telemetry's ring.
+"""
 
 from __future__ import annotations
 
 import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from srdp_controller.control.telemetry import CLOSED, FAILED, LOST, STATUS, Telemetry
+from srdp_controller.errors import SrdpError
 from srdp_controller.files import write_file, write_json
 from srdp_controller.provenance import describe_run
-from srdp_controller.ros.session import Session
+from srdp_controller.spec import PolicySpec
+
+if TYPE_CHECKING:
+    from srdp_controller.ros.session import Session
 
 
 def write_telemetry(session: Session, folder: Path) -> Path:
@@ -32,9 +45,34 @@ def write_run(session: Session, folder: Path, failure: str) -> None:
         write_telemetry(session, folder)
 
 
+def counters(session: Session) -> dict[str, Any]:
+    """What has been counted since the loop began.
+
+    ``commands`` and ``cycles_before_ready``, in which the robot's state was not known and there was nothing to
+    command, add up to ``cycles``.
+    """
+    cycle, loop = session.cycle, session.loop.state
+    return {
+        "engine": cycle.slot.current.name,
+        "update_rate_hz": session.loop.values["update_rate"],
+        "cycles": loop.cycles,
+        "commands": cycle.statistics.commands,
+        "cycles_before_ready": session.loop.cycles_before_ready,
+        "overruns": loop.overruns,
+        "missed_cycles": loop.missed_cycles,
+        "abstentions": cycle.abstention.count,
+        "alarms_between_episodes": cycle.statistics.alarms_between_episodes,
+        "swaps": cycle.slot.swaps,
+        "rollbacks": cycle.slot.rollbacks,
+        "filter_interventions": cycle.safety.interventions,
+        "limit_violations": cycle.safety.violations,
+        "rejected_messages": session.inputs.refused,
+    }
+
+
 def run_record(session: Session, failure: str) -> dict[str, Any]:
     """Counters and percentiles of a whole run, for ``controller.json``."""
-    cycle, loop, values = session.cycle, session.loop.state, session.loop.values
+    cycle, loop = session.cycle, session.loop.state
     statistics, slot = cycle.statistics, cycle.slot
     by_mode = {
         mode.value: {
@@ -54,13 +92,8 @@ def run_record(session: Session, failure: str) -> dict[str, Any]:
         ("overhead_us", statistics.overhead),
     )
     return {
-        "engine": slot.current.name,
+        **counters(session),
         "provider": slot.current.engine.provider,
-        "update_rate_hz": values["update_rate"],
-        "cycles": loop.cycles,
-        "commands": statistics.commands,
-        "overruns": loop.overruns,
-        "missed_cycles": loop.missed_cycles,
         "lateness_us": loop.lateness.percentiles(),
         "period_error_us": loop.period_error.percentiles(),
         "execution_us": loop.execution.percentiles(),
@@ -70,15 +103,8 @@ def run_record(session: Session, failure: str) -> dict[str, Any]:
         "observation_age_ms": statistics.observation_age.percentiles(1e6),
         "modes": {mode.value: count for mode, count in statistics.modes.items()},
         "by_mode": by_mode,
-        "abstentions": cycle.abstention.count,
-        "alarms_between_episodes": statistics.alarms_between_episodes,
         "teacher_plans": cycle.teacher.plans,
-        "swaps": slot.swaps,
-        "rollbacks": slot.rollbacks,
-        "filter_interventions": cycle.safety.interventions,
         "interventions": dict(cycle.safety.interventions_by_cause),
-        "limit_violations": cycle.safety.violations,
-        "rejected_messages": session.inputs.refused,
         "engine_failures": statistics.engine_failures,
         "histograms": {
             name: {"counts": histogram.sparse(), "largest": histogram.largest, "total": histogram.total}
@@ -88,3 +114,69 @@ def run_record(session: Session, failure: str) -> dict[str, Any]:
         "failure": failure,
         "reason": session.loop.reason,
     }
+
+
+def require_mcap() -> None:
+    """Say what to install where the MCAP packages are missing.
+
+    Raises:
+        SrdpError: they are.
+    """
+    try:
+        import mcap_ros2.writer  # noqa: F401
+    except ImportError:
+        raise SrdpError("record: the MCAP writer is not installed: pip install 'srdp_controller[record]'") from None
+
+
+class Recording:
+    """A recording under way: ``recording.mcap`` in the run folder."""
+
+    def __init__(self, telemetry: Telemetry, spec: PolicySpec, values: Mapping[str, Any]) -> None:
+        """Start the process.
+
+        Raises:
+            SrdpError: the file cannot be written.
+        """
+        assert telemetry.ring is not None
+        self._ring = telemetry.ring
+        path = Path(values["run_dir"] or ".") / "recording.mcap"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        except OSError as error:
+            self._ring.unlink()
+            raise SrdpError(f"record: {path}: {error.strerror}; choose another run_dir") from None
+        command = [sys.executable, "-m", "srdp_controller.ros.recorder", str(self._ring.path), str(path)]
+        command += ["--columns", json.dumps(telemetry.columns), "--outputs", json.dumps(outputs_of(spec))]
+        command += ["--limit-bytes", str(round(values["record_limit"] * 1e6)), "--parent", str(os.getpid())]
+        self._process = subprocess.Popen(command)
+
+    def complaints(self) -> dict[str, str]:
+        """What is wrong with the recording, by kind; empty where nothing is."""
+        header, found = self._ring.header, {}
+        if header[STATUS] == FAILED:
+            found["recorder"] = "the recording failed and has ended; its own line says why"
+        if header[LOST]:
+            found["lost"] = "the recorder fell behind: the recording has gaps"
+        return found
+
+    def close(self) -> None:
+        """Let the recorder write the last row and the index; kill it where it does not end."""
+        self._ring.header[CLOSED] = 1
+        try:
+            self._process.wait(timeout=20.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+
+
+def outputs_of(spec: PolicySpec) -> list[dict[str, Any]]:
+    """What the recorder has to know of each action group: topic, message type, frame, and the components' names."""
+    return [
+        {
+            "topic": group.output.topic.replace("~", "/srdp_controller", 1),
+            "type": group.output.type,
+            "frame": group.output.frame,
+            "components": {f"command_{component.name}": component.field for component in group.components},
+        }
+        for group in spec.action_groups
+    ]

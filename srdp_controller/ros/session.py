@@ -11,12 +11,11 @@ from srdp_controller.control.deployment import DeploymentRequest
 from srdp_controller.control.planner import PlanWorker
 from srdp_controller.control.telemetry import Telemetry
 from srdp_controller.observation import ObservationAssembler
-from srdp_controller.ros.episodes import EpisodeTopic
-from srdp_controller.ros.inputs import Inputs
+from srdp_controller.ros.inputs import EpisodeTopic, Inputs
 from srdp_controller.ros.loop_thread import stopping_time_s
 from srdp_controller.ros.outputs import Outputs
 from srdp_controller.ros.preparation import Preparation
-from srdp_controller.ros.recording import Recording
+from srdp_controller.ros.run_files import Recording
 
 if TYPE_CHECKING:
     from srdp_controller.ros.controller_node import ControllerNode

@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 
 from srdp_controller.certify.conformal import conformal_threshold, trajectory_scores
-from srdp_controller.certify.divergences import (
+from srdp_controller.certify.intervals import mean_interval, success_interval
+from srdp_controller.certify.sample_distances import (
     directions,
     mode_coverage,
     sliced_wasserstein,
     squared_mmd,
     tv_lower_bound,
 )
-from srdp_controller.certify.intervals import mean_interval, success_interval
 from srdp_controller.errors import SrdpError
 
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srdp_controller.control.supervisor import TRANSITIONS, Abstention, Event, Mode, Supervisor, SupervisorTiming
+from srdp_controller.control.abstention import Abstention
+from srdp_controller.control.supervisor import TRANSITIONS, Event, Mode, Supervisor, SupervisorTiming
 
 HOLD_NS, DWELL_NS, STEP = 1000, 100, 10
 

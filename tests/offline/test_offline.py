@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPE = Recipe.model_validate(
     {
         "task": "pushing",
-        "collect": {"episodes": 10},
+        "collect": {"episodes": 10, "disturbance": 0.5},
         "split": {"calibration_share": 0.4},
         "teacher": {
             "steps": 30,

@@ -105,11 +105,7 @@ def reacher_spec() -> PolicySpec:
 
 
 class ReacherWorld(SimulatedWorld):
-    """Follows the points of the last trajectory as ros2_controllers' joint_trajectory_controller does.
-
-    Points that are past are dropped; from where the arm is when the trajectory arrives it moves in a straight line
-    to the next point, and so on; the last point is held. A single command is a trajectory of one point.
-    """
+    """Joints that go to their set points; between a trajectory's points the robot node interpolates."""
 
     def __init__(self, scenario: Scenario, seed: int) -> None:
         topics = {
@@ -122,28 +118,14 @@ class ReacherWorld(SimulatedWorld):
         self.joints = HOME + rng.uniform(-0.4, 0.4, 3)
         self.target = tip(HOME + rng.uniform(-0.5, 0.5, 3))
         self.held_s = 0.0
-        self._followed = self._start_command()
-        self._points = [(0.0, self.joints)]
         return Outcome()
 
     def _start_command(self) -> Sequence[float]:
         return self.joints.tolist()
 
-    def follow(self, times_s: Sequence[float], positions: Sequence[Sequence[float]]) -> None:
-        """A trajectory: positions (n, 3) [rad], due in ``times_s`` from now."""
-        points = [(self.time_s + due_s, np.array(point)) for due_s, point in zip(times_s, positions, strict=True)]
-        coming = [point for point in points if point[0] > self.time_s] or points[-1:]
-        self._points = [(self.time_s, self.joints), *coming]
-
     def _advance(self, command: Sequence[float]) -> None:
-        if command != self._followed:
-            self._followed = command
-            self.follow([STEP_S], [command])
-        now, times = self.time_s + self.tick_s, [time_s for time_s, _ in self._points]
-        track = np.array([point for _, point in self._points])
-        wanted = np.array([np.interp(now, times, track[:, joint]) for joint in range(3)])
-        most = 4.0 * FASTEST * self.tick_s
-        self.joints = self.joints + np.clip(wanted - self.joints, -most, most)
+        most = FASTEST * self.tick_s
+        self.joints = self.joints + np.clip(np.array(command) - self.joints, -most, most)
         self.distance = float(np.linalg.norm(tip(self.joints) - self.target))
         self.held_s = self.held_s + self.tick_s if self.distance < 0.05 else 0.0
 

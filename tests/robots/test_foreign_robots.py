@@ -9,10 +9,12 @@ import pytest
 import yaml
 from rig import HOLD_TIME_S, MAX_AGE_S, RATE_HZ, play, read
 
+from srdp_controller.control.telemetry import MODES
 from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.errors import SrdpError
 from srdp_controller.offline.pipeline import Pipeline
 from srdp_controller.offline.recipe import load_recipe
+from srdp_controller.ros.robot_node import Track
 from srdp_controller.simulation.observed import ObservedWorld
 from srdp_controller.spec import TRAJECTORY
 from srdp_controller.tasks.task import find_task
@@ -193,19 +195,15 @@ def test_a_chunk_goes_out_as_a_trajectory(robot, played):
     assert max(lengths) >= played.spec.horizon - 1
     assert 1 in lengths
     # as joint_trajectory_controller has it, of one that comes late: past points dropped, later ones met, the last held
-    task = find_task(robot.task)
-    world = task.make_world(task.scenario("nominal"))
-    times, points = longest
-    world.joints = np.array(points[0])
-    world.follow([due - 0.1 for due in times], points)
+    (times, points), track = longest, Track()
+    track.follow(0.1, times, points)
     for due, point in zip(times, points, strict=True):
-        while world.time_s < due - 0.1 - 1e-6:
-            world.tick()
-        if due > 0.15:
-            assert world.joints == pytest.approx(point, abs=0.02)
-    for _ in range(20):
-        world.tick()
-    assert world.joints == pytest.approx(points[-1], abs=1e-6)
+        if due > 0.1:
+            assert track.at(due) == pytest.approx(point)
+    assert track.at(times[-1] + 1.0) == pytest.approx(points[-1])
+    between = track.at(times[-1] - 0.02)
+    track.follow(times[-1] - 0.02, [times[-1] + 0.5], [[0.0, 0.0, 0.0]])  # another: from where it is
+    assert track.at(times[-1] - 0.02) == pytest.approx(between)
 
 
 def test_every_component_keeps_its_limits(robot, played):
@@ -220,7 +218,14 @@ def test_every_component_keeps_its_limits(robot, played):
             by_kind = {"joint_velocity": action.max_acceleration, "joint_position": action.max_velocity}
             fastest = by_kind.get(group.kind, action.max_rate)
             if fastest is not None:
-                assert (abs(np.diff(commands)) / steps).max() < 1.05 * fastest
+                within = np.ones(len(steps), bool)
+                if group.kind == "joint_position":  # one that is put elsewhere by a new episode goes on from there
+                    joints = [[row[one.measured_by] for one in group.components] for row in rows]
+                    put = abs(np.diff(joints, axis=0)).max(axis=1) > 2.0 * fastest * steps
+                    put |= np.diff([row["mode"] == MODES.index("STOP") for row in rows])  # reset, too
+                    within = np.convolve(put, np.ones(5), "same") == 0
+                    assert within.mean() > 0.9
+                assert (abs(np.diff(commands)) / steps)[within].max() < 1.05 * fastest
             if action.position_lower is not None:
                 measured = np.array([row[action.measured_by] for row in rows if math.isfinite(row["age_ms"])])
                 assert action.position_lower < measured.min() and measured.max() < action.position_upper

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -141,6 +142,7 @@ class Bench:
 
 @pytest.fixture
 def bench():
+    gc.collect()  # the nodes of earlier tests in this process: until they are freed, their services take requests
     rclpy.init()
     made = Bench()
     yield made
