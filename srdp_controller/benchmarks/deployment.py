@@ -24,6 +24,7 @@ from srdp_controller.evaluation.closed_loop import Job, run_jobs
 from srdp_controller.evaluation.latency import measure_inference, percentiles, summary
 from srdp_controller.evaluation.rollout import Episode
 from srdp_controller.progress import ProgressPrinter
+from srdp_controller.report import tables
 from srdp_controller.tasks.task import find_task
 
 WINDOW_S = 0.05  # commands are averaged over it before their jerk is taken, so that all rates compare
@@ -128,7 +129,7 @@ def deployment(
         {**_facts(row, measured[row.policy]), **_found(driven, tick_s)}
         for row, driven in zip(rows, gathered, strict=True)
     ]
-    print_table(table)
+    print(tables.deployment({"table": table}))
     figures = []
     if picture is not None:
         draw(picture, table)
@@ -181,21 +182,6 @@ def _found(driven: list[Episode], tick_s: float) -> dict[str, Any]:
         "missed_share": missed / max(1, cycles + missed),
         "mean_episode_s": float(np.mean([episode.outcome.duration_s for episode in driven])),
     }
-
-
-def print_table(table: list[dict[str, Any]]) -> None:
-    """One line a row."""
-    print(
-        f"{'policy':28s} {'Hz':>4s} {'x':>3s} {'ms':>6s} {'blend':>5s} {'noise':>5s} {'success':>8s} {'jerk':>6s} "
-        f"{'age p50/p99':>12s} {'missed':>7s}"
-    )
-    for row in table:
-        age = row["age_ms"]
-        print(
-            f"{row['label']:28s} {row['update_rate_hz']:4.0f} {row['slower']:3.0f} {row['inference_p50_ms']:6.2f} "
-            f"{row['blend_s']:5.2f} {row['noise_hold_s']:5.2f} {row['success_rate']:8.0%} {row['command_jerk']:6.2f} "
-            f"{age['p50']:8.0f}/{age['p99']:3.0f} {row['missed_share']:7.1%}"
-        )
 
 
 def draw(picture: Path, table: list[dict[str, Any]]) -> None:

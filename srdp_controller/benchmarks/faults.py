@@ -32,6 +32,8 @@ from srdp_controller.engines.bundle import LoadedBundle, load_bundle
 from srdp_controller.errors import SrdpError
 from srdp_controller.processes import default_engine, end_process, join_private_domain, node_command
 from srdp_controller.progress import ProgressPrinter
+from srdp_controller.report import tables
+from srdp_controller.report.run import every_cycle_commanded
 from srdp_controller.spec import ActionGroup
 
 FAULT_S, RECOVERY_S = 1.0, 6.0
@@ -397,7 +399,7 @@ def _run(
                 mode in fault.expected
                 and unsafe == 0
                 and whole
-                and record["commands"] == record["cycles"]
+                and every_cycle_commanded(record)
                 and healthy
                 and alive
                 and status == 0
@@ -439,17 +441,8 @@ def bench_faults(
             report("faults", index + 1, len(chosen), f"{fault.name}: {rows[-1]['mode']}")
     finally:
         robot.close()
-    print_table(rows)
-    failed = not all(row["passed"] for row in rows)
-    return {"seed": 0, "engine": engine, "cue": asdict(cue) if cue else None, "faults": rows, "failed": failed}
-
-
-def print_table(rows: list[dict[str, Any]]) -> None:
-    """What a person wants to see, on a terminal."""
-    heads = f"{'cycles':>7} {'commands':>8} {'unsafe':>6} {'recovered':>9} {'unrecorded':>10}"
-    print(f"{'fault':<46} {'mode':<8} {'after':>8} {heads}")
-    for row in rows:
-        after = f"{row['time_to_mode_ms']:.0f} ms"
-        counts = f"{row['cycles']:>7} {row['commands']:>8} {row['unsafe_commands']:>6}"
-        end = f"{'yes' if row['recovered'] else 'no':>9} {row['recording_lost_ms']:>7.0f} ms"
-        print(f"{row['name']:<46} {row['mode']:<8} {after:>8} {counts} {end}{'' if row['passed'] else '  FAILED'}")
+    print(tables.faults({"faults": rows}))
+    failed = [row["name"] for row in rows if not row["passed"]]
+    for name in failed:
+        print(f"FAILED: {name}")
+    return {"seed": 0, "engine": engine, "cue": asdict(cue) if cue else None, "faults": rows, "failed": bool(failed)}

@@ -33,6 +33,7 @@ from srdp_controller.processes import (
     robot_and_controller,
 )
 from srdp_controller.progress import ProgressPrinter
+from srdp_controller.report import tables
 
 TIMES = ("lateness_us", "inference_us", "overhead_us")
 UNPRIVILEGED = {"thread_priority": 0, "helper_priority": 0, "lock_memory": False, "cpu_dma_latency": False}
@@ -248,18 +249,7 @@ def bench_loop(
         "hogs": hogs,
         "loops": {name: total.result() for name, total in totals.items()},
     }
-    print_table(result["loops"])
+    print(tables.loop(result))
+    if "dedicated_explained" in result["loops"]:
+        print(tables.late(result))
     return result
-
-
-def print_table(loops: dict[str, Any]) -> None:
-    """What a person wants to see, on a terminal."""
-    print(f"{'loop':<26} {'cycles':>7} {'overruns':>8}  lateness p50 / p99 / p99.9 / max [us]   overhead p50 [us]")
-    for name, loop in loops.items():
-        late = " / ".join(f"{value:.0f}" for value in loop["lateness_us"].values())
-        overhead = f"{loop['overhead_us']['p50']:.0f}" if "overhead_us" in loop else "-"
-        print(f"{name:<26} {loop['cycles']:>7} {loop['overruns']:>8}  {late:<38} {overhead:>8}")
-    for name, loop in loops.items():
-        for kind in ("late_cycles", "overruns") if "overruns_by_cause" in loop else ():
-            causes = ", ".join(f"{cause} {count}" for cause, count in loop[f"{kind}_by_cause"].items())
-            print(f"{name}, {kind.replace('_', ' ')} by cause: {causes}")

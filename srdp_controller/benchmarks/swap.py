@@ -20,6 +20,7 @@ from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.errors import SrdpError
 from srdp_controller.processes import join_private_domain, node_command, robot_and_controller
 from srdp_controller.progress import ProgressPrinter
+from srdp_controller.report import tables
 
 COUNTS = ("commands", "swaps", "rollbacks", "engine_failures", "limit_violations")
 
@@ -160,13 +161,7 @@ def bench_swap(
         "quiet": {**without, "commands": quiet_counts["commands"]},
         "rounds": rounds,
     }
-    print(
-        f"{result['swaps']} swaps ({result['swaps_per_second']:.1f} a second) at {rate:.0f} Hz: "
-        f"{result['cycles']} cycles, {result['commands']} commands, {result['overruns']} overruns "
-        f"({without['overruns']} of {without['cycles']} without swaps)"
-    )
-    for name, times in (("with swaps", late), ("without", calm)):
-        print(f"lateness {name:<10} " + "  ".join(f"{key} {value:.0f} us" for key, value in times.items()))
+    print(tables.swap(result))
     return result
 
 

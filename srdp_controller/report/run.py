@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,11 @@ def _read(path: Path) -> dict[str, Any]:
         raise SrdpError(f"{path}: not valid JSON ({error})") from None
 
 
+def every_cycle_commanded(record: Mapping[str, Any]) -> bool:
+    """Whether each cycle published a command, once the robot's state was known: nothing is published before."""
+    return bool(record["cycles"] - record.get("cycles_before_ready", 0) == record["commands"])
+
+
 def judge(summary: dict[str, Any]) -> list[str]:
     """What was unsound about a run, the cause before what follows from it; an empty list for a sound one."""
     problems = []
@@ -66,8 +72,7 @@ def judge(summary: dict[str, Any]) -> list[str]:
             else "the log names what it waited for"
         )
         problems.append(f"neither student nor teacher ever drove: {why}")
-    # a robot whose first command is where it is measured gets none before its first observation
-    if summary["cycles"] - summary.get("cycles_before_ready", 0) != summary["commands"]:
+    if not every_cycle_commanded(summary):
         problems.append(f"{summary['cycles']} cycles but {summary['commands']} commands")
     if summary["limit_violations"]:
         problems.append(f"{summary['limit_violations']} commands outside the limits left the filter")

@@ -134,7 +134,7 @@ def by_rate(rows: Rows, cell: str) -> str:
         line = lines.setdefault((row["label"], row["slower"]), dict(row))
         line[f"{row['update_rate_hz']:.0f} Hz"] = cell.format_map(row)
     rates = [f"{rate:.0f} Hz" for rate in sorted({row["update_rate_hz"] for row in rows})]
-    columns = ["policy: {label}", "machine slower by: {slower:g}", *(f"{rate}: {{{rate}}}" for rate in rates)]
+    columns = ["policy: {label}", "machine slower by: {slower:g}", *(f"{rate}: ?{{{rate}}}" for rate in rates)]
     return table(lines.values(), " | ".join(columns))
 
 
