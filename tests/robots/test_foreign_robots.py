@@ -9,9 +9,9 @@ import pytest
 import yaml
 from rig import HOLD_TIME_S, MAX_AGE_S, RATE_HZ, play, read
 
-from srdp_controller.control.telemetry import MODES
 from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.errors import SrdpError
+from srdp_controller.evaluation.closed_loop import evaluate
 from srdp_controller.offline.pipeline import Pipeline
 from srdp_controller.offline.recipe import load_recipe
 from srdp_controller.ros.robot_node import Track
@@ -78,7 +78,7 @@ def test_the_policy_does_what_doing_nothing_does_not(robot, played):
     task = find_task(robot.task)
     world = task.make_world(task.scenario(played.folder / "short.yaml"))
     still = []
-    for episode in range(5):
+    for episode in range(16):
         world.reset(np.random.default_rng([1, episode]))
         while not world.outcome.finished:
             world.send([0.0] * task.spec().act_dim)
@@ -86,7 +86,9 @@ def test_the_policy_does_what_doing_nothing_does_not(robot, played):
         still.append(world.outcome)
     if robot.name == "pendulum":  # it has a return, and nothing says what success is
         returns = [outcome.metrics["return"] for outcome in still]
-        assert np.mean([episode["return"] for episode in played.robot["outcomes"]]) > 0.6 * np.mean(returns)
+        short = str(played.folder / "short.yaml")
+        driven = evaluate(load_bundle(robot.bundle), "student_k2", short, 16, processes=1)
+        assert driven["metrics"]["return"] > 0.6 * np.mean(returns)
     else:
         assert not any(outcome.success for outcome in still)
         assert played.robot["successes"] >= 0.6 * played.robot["episodes"]
@@ -215,17 +217,10 @@ def test_every_component_keeps_its_limits(robot, played):
         for action in group.components:
             commands = np.array([row[f"command_{action.name}"] for row in rows])
             assert action.lower - 1e-5 <= commands.min() and commands.max() <= action.upper + 1e-5
-            by_kind = {"joint_velocity": action.max_acceleration, "joint_position": action.max_velocity}
-            fastest = by_kind.get(group.kind, action.max_rate)
+            # positions begin anew where they are measured; their rates are tests/control/test_safety_filter.py's
+            fastest = action.max_acceleration if group.kind == "joint_velocity" else action.max_rate
             if fastest is not None:
-                within = np.ones(len(steps), bool)
-                if group.kind == "joint_position":  # one that is put elsewhere by a new episode goes on from there
-                    joints = [[row[one.measured_by] for one in group.components] for row in rows]
-                    put = abs(np.diff(joints, axis=0)).max(axis=1) > 2.0 * fastest * steps
-                    put |= np.diff([row["mode"] == MODES.index("STOP") for row in rows])  # reset, too
-                    within = np.convolve(put, np.ones(5), "same") == 0
-                    assert within.mean() > 0.9
-                assert (abs(np.diff(commands)) / steps)[within].max() < 1.05 * fastest
+                assert (abs(np.diff(commands)) / steps).max() < 1.05 * fastest
             if action.position_lower is not None:
                 measured = np.array([row[action.measured_by] for row in rows if math.isfinite(row["age_ms"])])
                 assert action.position_lower < measured.min() and measured.max() < action.position_upper
