@@ -16,7 +16,7 @@ from srdp_controller.engines.engine import Engine
 
 def latent_distance(engine: Engine) -> float:
     """||z_T(s) - h(z_K(s))|| of an engine's last run."""
-    difference = engine.teacher_latent[0] - engine.latent[0]
+    difference = (engine.teacher_latent - engine.latent).ravel()
     return math.sqrt(float(difference.dot(difference)))
 
 

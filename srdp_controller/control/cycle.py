@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 
 from srdp_controller.control.abstention import Abstention
 from srdp_controller.control.deployment import DeploymentSlot
@@ -46,24 +45,6 @@ class CycleSettings:
     blend_ns: int = 50_000_000  # in which one source's chunk fades into another's
 
 
-class Boundary:
-    """``with boundary:`` keeps the cause of whatever is raised inside; the cycle decides what to do about it.
-
-    Every call of somebody else's code (readers, engines, planners, publishers) stands inside: nothing that they raise
-    ends the loop while the robot moves.
-    """
-
-    cause = ""
-
-    def __enter__(self) -> None:
-        self.cause = ""
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
-        if isinstance(error, Exception):
-            self.cause = cause_of(error)
-        return isinstance(error, Exception)
-
-
 class CommandHistory:
     """The commands of the longest age that the observation contains, in a ring."""
 
@@ -94,8 +75,9 @@ class CommandHistory:
 class Cycle:
     """Call it once a period; everything it needs is allocated before the first call.
 
-    ``begin`` and ``finish`` are its two halves round the engine's run, for whoever runs many robots' engines as
-    one batch.
+    Every call of somebody else's code (readers, engines, planners, publishers) stands in a ``try``: nothing that they
+    raise ends the loop while the robot moves. ``begin`` and ``finish`` are its two halves round the engine's run, for
+    whoever runs many robots' engines as one batch.
     """
 
     def __init__(
@@ -124,14 +106,13 @@ class Cycle:
         self._ahead = Ahead(ahead, slot, assembler, self.schedule, noise, self.statistics, max_age_ns)
         self._teacher = Teacher(teacher, assembler, self.schedule, max_age_ns, settings.teacher_deadline_ns)
         self._in_force: object = self._student  # the source of the plan in force
-        self._boundary = Boundary()
         self._history = CommandHistory(assembler.history_ages_ns, settings.period_ns)
         self._wants_following = any(group.output.type == TRAJECTORY for group in spec.action_groups)
         self._zero = [0.0] * spec.act_dim
         self._episode: int | None = None  # since when: a new episode that begins with the next cycle
         self._in_episode, self._new_episode, self._since_ns = True, False, NEVER_NS
         self._moment = Moment(0, NEVER_NS, NEVER_NS)
-        self._unobserved = ""  # why there is no observation to compute a command from
+        self._unobserved = self._failure = ""  # why there is no observation to compute a command from; what failed
         self._since_swap = self._started_ns = self._published_ns = self._received_ns = 0
 
     # --- the cycle ------------------------------------------------------------------------------
@@ -142,26 +123,28 @@ class Cycle:
         if engine is None:
             self.finish(now_ns)
             return
-        started_ns = time.monotonic_ns()
-        with self._boundary:
+        failure, started_ns = "", time.monotonic_ns()
+        try:
             engine.run()
-        self.finish(now_ns, time.monotonic_ns() - started_ns, self._boundary.cause)
+        except Exception as error:
+            failure = cause_of(error)
+        self.finish(now_ns, time.monotonic_ns() - started_ns, failure)
 
     def begin(self, now_ns: int) -> Engine | None:
         """Exchange the deployment, observe, fill the inputs in; the engine whose ``run`` is due now, or None."""
-        engine = None
-        self._unobserved = "the observation could not be read"
-        with self._boundary:
+        self._unobserved, self._failure = "the observation could not be read", ""
+        try:
             self._exchange()
             self._unobserved = self._observe(now_ns)
-            if not self._unobserved:
-                engine = self._source.begin(self._moment)
-        return engine
+            return None if self._unobserved else self._source.begin(self._moment)
+        except Exception as error:
+            self._failure = cause_of(error)
+        return None
 
     def finish(self, now_ns: int, inference_ns: int = 0, failure: str = "") -> None:
         """Propose, supervise, filter, publish, record; ``failure`` says why the engine did not answer, if so."""
-        boundary, safety, observed_ns = self._boundary, self.safety, self._moment.observed_ns
-        proposal = self._propose(inference_ns, failure or boundary.cause)
+        safety, observed_ns = self.safety, self._moment.observed_ns
+        proposal = self._propose(inference_ns, failure or self._failure)
         stopped = self.supervisor.mode is Mode.STOP
         mode = self.supervisor.step(proposal.event, proposal.reason, now_ns, observed_ns != NEVER_NS)
         if stopped and mode is not Mode.STOP:
@@ -172,20 +155,20 @@ class Cycle:
         elapsed_s = (now_ns - self._published_ns if self._published_ns else self.settings.period_ns) * 1e-9
         self._published_ns = now_ns
         following: list[list[float]] = []
-        with boundary:
+        try:
             safety.apply(self.schedule.action(now_ns), vector, elapsed_s)
             if self._wants_following:
                 following = safety.preview(self.schedule.following(now_ns), self._assembler.spec.step_s)
-        if boundary.cause:  # what cannot be filtered is not driven
-            self.supervisor.fault(f"the safety filter failed: {boundary.cause}")
+        except Exception as error:  # what cannot be filtered is not driven
+            self.supervisor.fault(f"the safety filter failed: {cause_of(error)}")
             safety.apply(None, None, elapsed_s)
         planned_ns = self.schedule.measured_ns()
         measured_ns = observed_ns if planned_ns is None else planned_ns
         if safety.ready:
-            with boundary:
+            try:
                 self._publish(safety.command, following, measured_ns)
-            if boundary.cause:
-                self.supervisor.fault(f"publishing failed: {boundary.cause}")
+            except Exception as error:
+                self.supervisor.fault(f"publishing failed: {cause_of(error)}")
             self.statistics.commands += 1
         self._record(mode, now_ns, measured_ns, inference_ns)
 
@@ -222,8 +205,7 @@ class Cycle:
     def _observe(self, now_ns: int) -> str:
         """Take what has arrived; why no command can be computed from it, or nothing."""
         assembler, max_age_ns = self._assembler, self.settings.max_age_ns
-        self._moment = self._moment._replace(now_ns=now_ns)
-        self._received_ns = 0
+        self._moment, self._received_ns = Moment(now_ns, self._moment.observed_ns, self._since_ns), 0
         self._received_ns = self._take(now_ns)
         observed_ns = assembler.oldest_ns()
         self._moment = Moment(now_ns, observed_ns, self._since_ns)
@@ -246,20 +228,23 @@ class Cycle:
         """Ask the source, and the teacher where the source is not to be trusted; put the plan in force."""
         if self._unobserved:
             return Proposal(Event.OBSERVATION_STALE, f"{self._unobserved}{failure and f': {failure}'}")
-        source, moment, proposal = self._source, self._moment, None
+        source, moment = self._source, self._moment
         if not failure:
-            with self._boundary:
+            try:
                 proposal = source.finish(moment, inference_ns)
                 if proposal.plan is not None and self._abstains(proposal.plan.score):
                     proposal = self._ask_teacher(source, proposal.plan.score)
                 elif proposal.plan is not None:
                     self._join(proposal.plan, source, source.plans_ahead)
-            failure = self._boundary.cause
-        if failure or proposal is None:
+            except Exception as error:
+                failure = cause_of(error)
+        if failure:
             proposal = self._failed(failure)
         if source is self._ahead and self.slot.current.ahead:  # not where it has just been rolled back
-            with self._boundary:  # only now: what is committed are the actions of the plan that was just joined
+            try:  # only now: what is committed are the actions of the plan that was just joined
                 self._ahead.submit(self._ahead.noise, moment)
+            except Exception as error:
+                proposal = self._failed(cause_of(error))
         return proposal
 
     def _abstains(self, score: float) -> bool:

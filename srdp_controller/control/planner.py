@@ -12,8 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -24,8 +23,7 @@ from srdp_controller.errors import SrdpError
 RECENT = 8  # plans whose longest run time says how long the next one takes
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """A finished chunk (horizon, act_dim) [SI] and what it was made from.
 
     Attributes:

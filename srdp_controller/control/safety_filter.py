@@ -41,8 +41,8 @@ class SafetyFilter:
 
     def __init__(self, spec: PolicySpec, limits: SafetyLimits, period_s: float) -> None:
         self.limits, self.period_s = limits, period_s
-        self._places = [place for _, place in spec.group_slices()]
-        self.groups = [FILTERS[group.kind](group, spec, limits) for group in spec.action_groups]
+        self._placed = [(FILTERS[group.kind](group, spec, limits), place) for group, place in spec.group_slices()]
+        self.groups = [group for group, _ in self._placed]
         self.command = [value for group in self.groups for value in group.command]
         self.interventions = 0
         self.interventions_by_cause = dict.fromkeys(CAUSES, 0)
@@ -59,11 +59,12 @@ class SafetyFilter:
         """
         elapsed = self.period_s if elapsed_s is None else max(elapsed_s, 0.0)
         counted = min(elapsed, 2.0 * self.period_s)
-        wish = desired.tolist() if isinstance(desired, np.ndarray) else desired
+        wish = None if desired is None else np.asarray(desired).tolist()
         command: list[float] = []
-        for group, place in zip(self.groups, self._places, strict=True):
-            command += group.apply(None if wish is None else list(wish[place]), vector, elapsed, counted)
-        causes = {cause for group in self.groups for cause in group.causes}
+        causes: set[str] = set()
+        for group, place in self._placed:
+            command += group.apply(None if wish is None else wish[place], vector, elapsed, counted)
+            causes |= group.causes
         for cause in causes:
             self.interventions_by_cause[cause] += 1
         self.interventions += bool(causes)
@@ -92,7 +93,7 @@ class SafetyFilter:
 
     def preview(self, desired: Sequence[Sequence[float] | np.ndarray], step_s: float) -> list[list[float]]:
         """The commands (n, act_dim) that would follow, ``step_s`` apart, if a chunk (n, act_dim) were driven."""
-        ahead = [(copy.copy(group), place) for group, place in zip(self.groups, self._places, strict=True)]
+        ahead = [(copy.copy(group), place) for group, place in self._placed]
         return [
             [value for group, place in ahead for value in group.apply(list(action[place]), None, step_s, step_s)]
             for action in desired

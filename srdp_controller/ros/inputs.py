@@ -118,13 +118,8 @@ class DirectSubscription:
 
     def take(self) -> tuple[Any, int] | None:
         """The newest message and when the middleware received it (system clock, ns), or None."""
-        newest = None
-        while True:
-            taken = self._taking.take_message(self._type, self._serialized)
-            if taken is None:
-                return newest
-            message, info = taken
-            newest = (message, info["received_timestamp"])
+        taken = self._taking.take_message(self._type, self._serialized)  # its queue holds one message
+        return None if taken is None else (taken[0], taken[1]["received_timestamp"])
 
 
 class SerializedSubscription(DirectSubscription):
