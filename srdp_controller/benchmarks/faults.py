@@ -25,7 +25,6 @@ from typing import Any, Literal
 from tyro.conf import Positional
 
 from srdp_controller.benchmarks.fault_bundles import SLOW_STEPS, Misbehaviour, misbehaving_bundle
-from srdp_controller.benchmarks.fault_clock_node import VARIABLE, set_offset
 from srdp_controller.benchmarks.still_robot import PROVOKED, Cue, StillRobot, find_scene
 from srdp_controller.control.build import default_values
 from srdp_controller.engines.bundle import LoadedBundle, load_bundle
@@ -73,13 +72,11 @@ class Rig:
         """Start the controller."""
         common = {"engine": self.engine, "model_dir": str(self.bundle), "run_dir": str(self.folder), "record": True}
         parameters = {**common, **self.parameters}
-        module, environment = "controller_node", self.environment
-        if self.clock is not None:
-            module, environment = "benchmarks.fault_clock_node", {**environment, VARIABLE: str(self.clock)}
+        module, words = ("benchmarks.nodes", ["clock", str(self.clock)]) if self.clock else ("controller_node", [])
         with (self.folder / "log.txt").open("ab") as log:
             self.controller = subprocess.Popen(
-                node_command(module, parameters),
-                env=environment,
+                node_command(module, parameters, words),
+                env=self.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -169,10 +166,16 @@ def _restart(rig: Rig) -> None:
 AN_HOUR_NS = 3_600_000_000_000
 
 
+def set_clock_offset(file: Path, offset_ns: int) -> None:
+    """Step the clock of the controller (``benchmarks.nodes``) that reads ``file``."""
+    with file.open("r+b" if file.exists() else "wb") as target:
+        target.write(offset_ns.to_bytes(8, sys.byteorder, signed=True))
+
+
 def _step_clock(controller_ns: int, robot_ns: int) -> Callable[[Rig], None]:
     def inject(rig: Rig) -> None:
         assert rig.clock is not None
-        set_offset(rig.clock, controller_ns)
+        set_clock_offset(rig.clock, controller_ns)
         rig.robot.stamp_shift_ns = robot_ns
 
     return inject
@@ -344,7 +347,7 @@ def _run(
         rig = Rig(robot, used, engine, others, cue, folder, environment, fault.parameters)
         if fault.fake_clock:
             rig.clock = folder / "clock"
-            set_offset(rig.clock, 0)
+            set_clock_offset(rig.clock, 0)
         robot.heal()
         robot.mode = ""
         robot.commands = []

@@ -29,8 +29,6 @@ LOOPS = {
     "rclpy_timer_multi": "same cycle on an rclpy timer, MultiThreadedExecutor",
     "torch_eager": "this controller, policy in PyTorch eager",
     "bare": "the loop with an empty cycle",
-    "bare_alone": "the loop with an empty cycle, no robot beside it",
-    "bare_busy": "the loop with a cycle that spins as long",
     "bare_work": "the loop with as much inference and nothing else",
     "cyclictest": "cyclictest",
 }
@@ -94,9 +92,9 @@ def section(*parts: str) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def four(key: str) -> str:
-    """Template of four percentiles [us]."""
-    return " / ".join(f"{{{key}[{name}]:.0f}}" for name in ("p50", "p99", "p999", "max")) + " us"
+def four(key: str, unit: str = "us") -> str:
+    """Template of four percentiles."""
+    return " / ".join(f"{{{key}[{name}]:.0f}}" for name in ("p50", "p99", "p999", "max")) + f" {unit}"
 
 
 LATENESS = f"lateness p50 / p99 / p99.9 / max: {four('lateness_us')}"
@@ -149,19 +147,25 @@ def by_settings(result: dict[str, Any]) -> tuple[Rows, Rows]:
 
 
 def demo(run: Result) -> str:
-    """A run of ``make demo``."""
+    """A run: what ``srdp summary`` prints, and the README of ``make demo``."""
     told = {
-        "engine": "{engine} at {update_rate_hz:.0f} Hz for {duration_s:.0f} s",
-        "episodes": "{successes} of {episodes} succeeded",
+        "engine": "{engine} on {provider} at {update_rate_hz:.0f} Hz for {duration_s:.0f} s",
+        "episodes": "?{successes} of {episodes} succeeded ({scenario} of {task})",
+        **{name.replace("_", " "): f"{{metrics[{name}]}}" for name in run.get("metrics", {})},
         "cycles": "{cycles}, {commands} commands, {overruns} overruns",
+        "modes": ", ".join(f"{mode} {count}" for mode, count in run["modes"].items()),
+        "abstentions": "{abstentions}, between episodes {alarms_between_episodes}",
+        "swaps": "{swaps}",
         "limits": "{limit_violations} violations, {filter_interventions} cycles with an intervention",
+        "interventions": ", ".join(f"{cause} {count}" for cause, count in run["interventions"].items() if count),
         "period error, p50 / p99 / p99.9 / max": four("period_error_us"),
         "inference": four("inference_us"),
         "everything else in a cycle": four("overhead_us"),
         "observation received to command published": four("latency_us"),
+        "age of the observation": four("observation_age_ms", "ms"),
     }
-    rows = [{"name": name, "text": text.format_map(run)} for name, text in told.items()]
-    return table(rows, "`make demo`: {name} | : {text}")
+    rows = [{"name": name, "text": fill(text, run)} for name, text in told.items()]
+    return table([row for row in rows if row["text"]], "a run: {name} | : {text}")
 
 
 def results(closed: Result, fidelity: Result) -> str:
@@ -207,7 +211,7 @@ def loop(result: Result) -> str:
 
 def rates(*results: Result) -> str:
     """The controller at every rate, beside what an empty cycle shows."""
-    beside = {"bare_work": "work", "bare_busy": "busy", "bare": "bare", "cyclictest": "cyclictest"}
+    beside = {"bare_work": "work", "bare": "bare", "cyclictest": "cyclictest"}
     rows = []
     for result in results:
         loops, busy = result["loops"], ", a busy process on every core" if result["hogs"] else ""
