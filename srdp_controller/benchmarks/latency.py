@@ -6,7 +6,6 @@ import importlib.util
 import json
 import math
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from tyro.conf import Positional
 
 from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.errors import SrdpError
-from srdp_controller.progress import ProgressPrinter, Report
+from srdp_controller.progress import ProgressPrinter
 from srdp_controller.report import tables
 
 ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -29,8 +28,6 @@ def bench_latency(
     *,
     rounds: int = 30,
     no_compile: bool = False,
-    sizes: str = "0.2,0.5,1,2,5,10,20",
-    starts: int = 5,
 ) -> dict[str, Any]:
     """Every policy against its floor and against the same network elsewhere, on one thread.
 
@@ -38,18 +35,12 @@ def bench_latency(
         bundle: bundle folder
         rounds: turns in which everything is measured
         no_compile: without torch.compile (it takes minutes)
-        sizes: networks of so many million parameters; empty: none
-        starts: fresh processes for each cold start
 
     Raises:
         SrdpError: bad options, a damaged bundle, or the measuring process failed.
     """
-    try:
-        millions = [float(text) for text in sizes.split(",") if text]
-    except ValueError:
-        raise SrdpError(f"--sizes {sizes}: expected millions of parameters, e.g. 0.2,1,5") from None
-    if rounds < 1 or starts < 1:
-        raise SrdpError(f"--rounds {rounds} --starts {starts}: expected at least 1")
+    if rounds < 1:
+        raise SrdpError(f"--rounds {rounds}: expected at least 1")
     import onnx  # noqa: F401  # missed now, not after minutes
 
     report = ProgressPrinter()
@@ -57,7 +48,7 @@ def bench_latency(
     torch = importlib.util.find_spec("torch") is not None
     if not torch:
         report("latency", 0, 1, "without PyTorch's columns: pip install 'srdp_controller[train]'")
-    options = {"rounds": rounds, "torch": torch, "compile": torch and not no_compile, "sizes": millions}
+    options = {"rounds": rounds, "torch": torch, "compile": torch and not no_compile}
     with tempfile.TemporaryDirectory() as name:
         output = Path(name) / "latency.json"
         worker = [sys.executable, "-m", "srdp_controller.benchmarks.latency_worker"]
@@ -68,32 +59,10 @@ def bench_latency(
         result: dict[str, Any] = json.loads(output.read_text())
     if result["failures"]:
         report("latency", 1, 1, f"left out: {', '.join(result['failures'])}")
-    _cold_starts(bundle, result["policies"], starts, report)
     result["cost_model"] = cost_model(result["evaluations"])
     result["checks"] = checks(result)
     print(f"{tables.policies(result)}\n\n{tables.checks(result)}")
     return {"seed": 0, **result}
-
-
-def _cold_starts(bundle: Path, policies: dict[str, Any], starts: int, report: Report) -> None:
-    """Medians over fresh processes; the files are in the system's cache after the first."""
-    jobs = [
-        (name, provider) for name, entry in policies.items() for provider, one in entry.items() if isinstance(one, dict)
-    ]
-    for done, (name, provider) in enumerate(jobs):
-        records = []
-        for _ in range(starts):
-            command = [sys.executable, "-m", "srdp_controller.benchmarks.cold_start", str(bundle), name, provider]
-            answer = subprocess.run(command, capture_output=True, text=True, check=True)
-            records.append(json.loads(answer.stdout))
-        middle = {key: statistics.median(record[key] for record in records) for key in records[0]}
-        policies[name][provider] |= {
-            "cold_start_s": middle["load_s"],
-            "import_s": middle["import_s"],
-            "memory_bytes": middle["memory_bytes"],
-            "process_bytes": middle["process_bytes"],
-        }
-        report("cold start", done + 1, len(jobs), f"{name} on {provider}: {middle['load_s']:.2f} s")
 
 
 def cost_model(chain: list[dict[str, float]]) -> dict[str, float]:

@@ -146,18 +146,23 @@ def by_settings(result: dict[str, Any]) -> tuple[Rows, Rows]:
 # --- sections -----------------------------------------------------------------------------------
 
 
+def counted(value: Any) -> str:
+    """Counts by name, or a number, as text."""
+    return ", ".join(f"{name} {count}" for name, count in value.items()) if isinstance(value, dict) else str(value)
+
+
 def demo(run: Result) -> str:
     """A run: what ``srdp summary`` prints, and the README of ``make demo``."""
     told = {
         "engine": "{engine} on {provider} at {update_rate_hz:.0f} Hz for {duration_s:.0f} s",
         "episodes": "?{successes} of {episodes} succeeded ({scenario} of {task})",
-        **{name.replace("_", " "): f"{{metrics[{name}]}}" for name in run.get("metrics", {})},
+        **{name.replace("_", " "): counted(value) for name, value in run.get("metrics", {}).items()},
         "cycles": "{cycles}, {commands} commands, {overruns} overruns",
-        "modes": ", ".join(f"{mode} {count}" for mode, count in run["modes"].items()),
+        "modes": counted(run["modes"]),
         "abstentions": "{abstentions}, between episodes {alarms_between_episodes}",
         "swaps": "{swaps}",
         "limits": "{limit_violations} violations, {filter_interventions} cycles with an intervention",
-        "interventions": ", ".join(f"{cause} {count}" for cause, count in run["interventions"].items() if count),
+        "interventions": counted({cause: count for cause, count in run["interventions"].items() if count}),
         "period error, p50 / p99 / p99.9 / max": four("period_error_us"),
         "inference": four("inference_us"),
         "everything else in a cycle": four("overhead_us"),
@@ -290,41 +295,11 @@ def checks(result: Result) -> str:
 
 
 def costs(result: Result) -> str:
-    """The cost model, a cold start, memory, throughput."""
-    said = (
+    """The cost model."""
+    return (
         "Section 7's cost model on the teacher's graph with n steps: {fixed_us:.1f} + {each_us:.2f} n us, largest "
         "error {largest_relative_error:.1%}."
     ).format_map(result["cost_model"])
-    speeds = " | ".join(
-        f"{title}: {{speeds[{place}][actions_per_s]:.0f}}"
-        for place, title in enumerate(("actions/s, batch 1", "4", "16", "64", "256"))
-    )
-    lines = table(
-        named(result["policies"]),
-        "policy: {label} | load, verify, warm up: {cpu[cold_start_s]:.2f} s | imports before: {cpu[import_s]:.2f} s | "
-        f"memory: {{mib:.1f}} MiB | {speeds}",
-        speeds=lambda row: result["throughput"][row["policy"]],
-        mib=lambda row: row["cpu"]["memory_bytes"] / 2**20,
-    )
-    return section(said, lines)
-
-
-def choices(result: Result) -> str:
-    """Settings of ONNX Runtime, precisions, sizes."""
-    settings = "ONNX Runtime, student of four steps: {label} | p50: {p50:.1f} us | p99: {p99:.1f} us"
-    precisions = "policy: {label} | fp32: {fp32[latency_us][p50]:.1f} us" + "".join(
-        f" | {kind}: ?{{{kind}[latency_us][p50]:.1f}} us | error of an action: ?{{{kind}[action_rmse]:.1e}}"
-        for kind in ("fp16", "int8")
-    )
-    sizes = table(
-        result.get("sizes", []),
-        "teacher's parameters (K = 4): {parameters:,} | weights: {mb:.1f} MB | floor: {floor_us:.0f} us | "
-        "here, p50: {latency_us[p50]:.0f} us | over the floor: {over:.2f} | PyTorch, p50: {torch_eager_us[p50]:.0f} us",
-        mb=lambda row: row["weight_bytes"] / 1e6,
-        over=lambda row: row["latency_us"]["p50"] / row["floor_us"],
-    )
-    parts = table(named(result["settings"]), settings), table(named(result["precisions"]), precisions), sizes
-    return section(*parts)
 
 
 def closed_loop(result: Result) -> str:
@@ -426,7 +401,7 @@ SECTIONS: dict[str, dict[Callable[..., str], tuple[str, ...]]] = {
         faults: ("results/bench/faults.json",),
         deployment: (DEPLOYMENT,),
     },
-    "docs/engines.md": dict.fromkeys((policies, checks, costs, choices), (LATENCY,)),
+    "docs/engines.md": dict.fromkeys((policies, checks, costs), (LATENCY,)),
     "docs/distillation.md": {
         ablations: ("results/experiment/ablations.json",),
         fidelity: FIDELITY,
