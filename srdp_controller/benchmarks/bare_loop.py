@@ -15,15 +15,14 @@ from collections.abc import Callable
 from srdp_controller.control.clock import sleep_then_spin
 from srdp_controller.control.loop import LoopState, LoopTiming, run_loop
 from srdp_controller.control.privileges import ShallowIdle, lock_memory, use_fifo
+from srdp_controller.engines.bundle import load_bundle
+from srdp_controller.engines.providers import load_engine
 
 SPIN_NS = 150_000
 
 
 def work(bundle: str, name: str, busy_ns: int) -> Callable[[int], None]:
     """A cycle that evaluates an engine as often as fits into ``busy_ns``, at least once."""
-    from srdp_controller.engines.bundle import load_bundle
-    from srdp_controller.engines.providers import load_engine
-
     engine = load_engine(load_bundle(bundle), name, "cpu")
     times = []
     for _ in range(200):

@@ -22,9 +22,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from mcap_ros2.reader import read_ros2_messages
 from tyro.conf import Positional
 
 from srdp_controller.benchmarks.fault_bundles import SLOW_STEPS, Misbehaviour, misbehaving_bundle
+from srdp_controller.benchmarks.loop import cpu_hogs
 from srdp_controller.benchmarks.still_robot import PROVOKED, Cue, StillRobot, find_scene
 from srdp_controller.control.build import default_values
 from srdp_controller.engines.bundle import LoadedBundle, load_bundle
@@ -33,6 +35,7 @@ from srdp_controller.processes import default_engine, end_process, join_private_
 from srdp_controller.progress import ProgressPrinter
 from srdp_controller.report import tables
 from srdp_controller.report.run import every_cycle_commanded
+from srdp_controller.ros.client import set_parameters
 from srdp_controller.spec import ActionGroup
 
 FAULT_S, RECOVERY_S = 1.0, 6.0
@@ -63,7 +66,7 @@ class Rig:
     environment: dict[str, str]
     parameters: dict[str, Any]
     controller: subprocess.Popen[bytes] | None = None
-    others: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    hogs: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     clock: Path | None = None  # says by what the controller's system clock is ahead
     recording: Path | None = None  # that of a controller that was killed
     killed_ns: int = 0
@@ -83,8 +86,6 @@ class Rig:
 
     def set(self, **changes: str) -> None:
         """Set parameters of the controller; a refusal is an answer like any other."""
-        from srdp_controller.ros.client import set_parameters
-
         with contextlib.suppress(SrdpError):
             set_parameters(self.robot.node, changes, 5.0)
 
@@ -94,7 +95,7 @@ class Fault:
     """What goes wrong, how, and which modes are right answers to it."""
 
     name: str
-    inject: Callable[[Rig], None]
+    inject: Callable[[Rig], object]
     expected: tuple[str, ...]
     heal: Callable[[Rig], None] = lambda rig: None
     policy: Literal["", "engine", "teacher"] = ""
@@ -181,18 +182,6 @@ def _step_clock(controller_ns: int, robot_ns: int) -> Callable[[Rig], None]:
     return inject
 
 
-def _hog(rig: Rig) -> None:
-    for _ in range(os.cpu_count() or 1):
-        rig.others.append(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
-
-
-def _no_hog(rig: Rig) -> None:
-    for process in rig.others:
-        process.kill()
-        process.wait()
-    rig.others.clear()
-
-
 def _damaged_bundle(rig: Rig) -> None:
     target, other = rig.folder / "damaged", rig.others_than_engine[0]
     shutil.copytree(rig.bundle, target)
@@ -251,7 +240,12 @@ FAULTS = (
     Fault("swap to a damaged bundle", _damaged_bundle, ("STUDENT",), needs="swap"),
     Fault("200 wrong parameters in a row", _parameter_flood, ("STUDENT",)),
     Fault("engine swaps without a pause", _swap_flood, ("STUDENT",), needs="swap"),
-    Fault("a busy process on every core", _hog, ("STUDENT",), _no_hog),
+    Fault(
+        "a busy process on every core",
+        lambda rig: rig.hogs.enter_context(cpu_hogs(True)),
+        ("STUDENT",),
+        lambda rig: rig.hogs.close(),
+    ),
     Fault(
         "the controller's clock steps by an hour",
         _step_clock(AN_HOUR_NS, 0),
@@ -275,8 +269,6 @@ FAULTS = (
 
 def _entered(recording: Path, after_ns: int, before_ns: int) -> list[tuple[str, float]]:
     """Modes that were entered while the fault lasted, and how long after it began [ms], from the recording."""
-    from mcap_ros2.reader import read_ros2_messages
-
     return [
         (entry.ros_msg.data, (entry.log_time_ns - after_ns) * 1e-6)
         for entry in read_ros2_messages(str(recording), topics=["/srdp_controller/mode"])
@@ -296,8 +288,6 @@ def _answer(entered: list[tuple[str, float]], expected: tuple[str, ...]) -> tupl
 
 def _lost_ms(rig: Rig, record: dict[str, Any]) -> float:
     """What the recording lacks: of the last moments of a controller that was killed, or of the whole run."""
-    from mcap_ros2.reader import read_ros2_messages
-
     path = rig.recording or rig.folder / "recording.mcap"
     stamps = [entry.log_time_ns for entry in read_ros2_messages(str(path), topics=["/srdp_controller/cycle"])]
     if rig.recording is not None:
@@ -378,7 +368,7 @@ def _run(
             alive = rig.controller.poll() is None
             ended_ns = time.time_ns()  # then the controller stops because it is told to
         finally:
-            _no_hog(rig)
+            rig.hogs.close()
             status = end_process(rig.controller, 20.0) if rig.controller is not None else None
         record = json.loads((folder / "controller.json").read_text())
         entered = [] if fault.ends else _entered(folder / "recording.mcap", injected_ns, ended_ns)

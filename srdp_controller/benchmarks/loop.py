@@ -112,7 +112,7 @@ def _robot(parameters: dict[str, Any]) -> Iterator[None]:
     try:
         time.sleep(WARM_UP_S)
         if robot.poll() is not None:
-            raise SrdpError(f"the simulated robot ended with status {robot.returncode}; srdp doctor tells more")
+            raise SrdpError(f"the simulated robot ended with status {robot.returncode}")
         yield
     finally:
         end_process(robot)

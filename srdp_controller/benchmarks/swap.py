@@ -12,6 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from std_msgs.msg import String
 from tyro.conf import Positional
 
 from srdp_controller.benchmarks.loop import WARM_UP_S, Totals, run_with_robot
@@ -20,6 +24,8 @@ from srdp_controller.errors import SrdpError
 from srdp_controller.processes import Pair, join_private_domain
 from srdp_controller.progress import ProgressPrinter
 from srdp_controller.report import tables
+from srdp_controller.ros.client import set_parameters
+from srdp_controller.ros.inputs import LATCHED
 
 COUNTS = ("commands", "swaps", "rollbacks", "engine_failures", "limit_violations")
 
@@ -28,13 +34,6 @@ class _Swapper:
     """Asks for the next engine as soon as the last one drives."""
 
     def __init__(self, engines: list[str]) -> None:
-        import rclpy
-        from rclpy.executors import SingleThreadedExecutor
-        from rclpy.node import Node
-        from std_msgs.msg import String
-
-        from srdp_controller.ros.inputs import LATCHED
-
         rclpy.init()
         self.engines = engines
         self.swaps = 0
@@ -62,8 +61,6 @@ class _Swapper:
         Raises:
             SrdpError: a swap did not come into force within ten seconds, or was refused.
         """
-        from srdp_controller.ros.client import set_parameters
-
         first = self.swaps
         while (done := self.swaps - first) < count:
             names = [name for name in self.engines if name != self.driving]
@@ -75,8 +72,6 @@ class _Swapper:
 
     def close(self) -> None:
         """Leave the domain."""
-        import rclpy
-
         self.executor.shutdown()
         self.node.destroy_node()
         rclpy.shutdown()
