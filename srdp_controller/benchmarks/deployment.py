@@ -123,7 +123,12 @@ def deployment(
         row = rows[number]
         report("deployment", done, episodes * len(rows), f"{row.label}, {row.update_rate_hz:.0f} Hz, x{row.slower:g}")
     table = [
-        {**_facts(row, measured[row.policy]), **_found(driven, tick_s)}
+        {
+            "label": row.label,
+            **vars(row),
+            "inference_p50_ms": percentiles(measured[row.policy], 1e-3)["p50"] * row.slower,
+            **_found(driven, tick_s),
+        }
         for row, driven in zip(rows, gathered, strict=True)
     ]
     print(tables.deployment({"table": table}))
@@ -153,10 +158,6 @@ def command_jerk(commands: np.ndarray, tick_s: float) -> float:
 def largest_jump(commands: np.ndarray) -> float:
     """Largest change of the command (n, act_dim) from one tick to the next."""
     return float(np.linalg.norm(np.diff(commands, axis=0), axis=1).max(initial=0.0))
-
-
-def _facts(row: Setting, measured_s: list[float]) -> dict[str, Any]:
-    return {"label": row.label, **vars(row), "inference_p50_ms": percentiles(measured_s, 1e-3)["p50"] * row.slower}
 
 
 def _found(driven: list[Episode], tick_s: float) -> dict[str, Any]:

@@ -31,7 +31,13 @@ from srdp_controller.benchmarks.still_robot import PROVOKED, Cue, StillRobot, fi
 from srdp_controller.control.build import default_values
 from srdp_controller.engines.bundle import LoadedBundle, load_bundle
 from srdp_controller.errors import SrdpError
-from srdp_controller.processes import default_engine, end_process, join_private_domain, node_command
+from srdp_controller.processes import (
+    default_engine,
+    end_process,
+    join_private_domain,
+    node_command,
+    private_environment,
+)
 from srdp_controller.progress import ProgressPrinter
 from srdp_controller.report import tables
 from srdp_controller.report.run import every_cycle_commanded
@@ -63,7 +69,6 @@ class Rig:
     others_than_engine: list[str]
     cue: Cue | None
     folder: Path
-    environment: dict[str, str]
     parameters: dict[str, Any]
     controller: subprocess.Popen[bytes] | None = None
     hogs: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -79,7 +84,7 @@ class Rig:
         with (self.folder / "log.txt").open("ab") as log:
             self.controller = subprocess.Popen(
                 node_command(module, parameters, words),
-                env=self.environment,
+                env=private_environment(),
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -324,9 +329,8 @@ def _lacks(robot: StillRobot, bundle: LoadedBundle, cue: Cue | None) -> dict[str
     return found
 
 
-def _run(
-    fault: Fault, bundle: LoadedBundle, engine: str, robot: StillRobot, cue: Cue | None, environment: dict[str, str]
-) -> dict[str, Any]:
+def _run(fault: Fault, bundle: LoadedBundle, engine: str, robot: StillRobot, cue: Cue | None) -> dict[str, Any]:
+    """A row of the matrix: a controller, a fault, and what became of both."""
     with tempfile.TemporaryDirectory() as name:
         folder, used = Path(name), bundle.folder.resolve()
         if fault.policy:
@@ -334,7 +338,7 @@ def _run(
             policy = engine if fault.policy == "engine" else fault.policy
             used = misbehaving_bundle(used, folder / "bundle", policy, cue, fault.misbehaviour, fault.steps)
         others = [one for one in bundle.content.policies if one not in (engine, "teacher")] or ["teacher"]
-        rig = Rig(robot, used, engine, others, cue, folder, environment, fault.parameters)
+        rig = Rig(robot, used, engine, others, cue, folder, fault.parameters)
         if fault.fake_clock:
             rig.clock = folder / "clock"
             set_clock_offset(rig.clock, 0)
@@ -353,7 +357,7 @@ def _run(
             fault.heal(rig)
             asked = time.monotonic()
 
-            def recovered() -> bool:
+            def drives() -> bool:
                 nonlocal asked
                 if robot.mode == "STOP" and time.monotonic() - asked > 0.5:
                     asked = time.monotonic()
@@ -362,7 +366,7 @@ def _run(
 
             if not fault.ends:
                 robot.run(0.3)
-            healthy = robot.run(20.0 if fault.ends else RECOVERY_S, recovered)
+            healthy = robot.run(20.0 if fault.ends else RECOVERY_S, drives)
             robot.run(0.3)
             assert rig.controller is not None
             alive = rig.controller.poll() is None
@@ -376,6 +380,8 @@ def _run(
         unsafe = _unsafe(robot.commands, default_values()["safety.max_speed"]) + record["limit_violations"]
         lost_ms = _lost_ms(rig, record)
         whole = lost_ms <= LOST_MS or "record_limit" in fault.parameters
+        recovered = bool(healthy and alive and status == 0)
+        sound = unsafe == 0 and whole and every_cycle_commanded(record)
         return {
             "name": fault.name,
             "mode": mode,
@@ -387,16 +393,8 @@ def _run(
             "unsafe_commands": unsafe,
             "last_command": {group.name: values for group, values in robot.commands},
             "recording_lost_ms": lost_ms,
-            "recovered": bool(healthy and alive and status == 0),
-            "passed": bool(
-                mode in fault.expected
-                and unsafe == 0
-                and whole
-                and every_cycle_commanded(record)
-                and healthy
-                and alive
-                and status == 0
-            ),
+            "recovered": recovered,
+            "passed": mode in fault.expected and sound and recovered,
         }
 
 
@@ -417,8 +415,8 @@ def bench_faults(
     chosen = [fault for fault in FAULTS if only.lower() in fault.name.lower()]
     if not chosen:
         raise SrdpError(f"--only {only}: no such fault; there are: {'; '.join(fault.name for fault in FAULTS)}")
-    report, environment = ProgressPrinter(), join_private_domain()
-    loaded = load_bundle(bundle)
+    join_private_domain()
+    report, loaded = ProgressPrinter(), load_bundle(bundle)
     engine = engine or default_engine(loaded)
     scene = find_scene(loaded.spec, task)
     cue = scene.cue(loaded, engine)
@@ -430,7 +428,7 @@ def bench_faults(
             if fault.needs in lacks:
                 rows.append({"name": fault.name, **LEFT_OUT, "mode": f"left out: {lacks[fault.needs]}"})
             else:
-                rows.append(_run(fault, loaded, engine, robot, cue, environment))
+                rows.append(_run(fault, loaded, engine, robot, cue))
             report("faults", index + 1, len(chosen), f"{fault.name}: {rows[-1]['mode']}")
     finally:
         robot.close()

@@ -167,7 +167,7 @@ def bench_loop(
     duration: float = 60.0,
     rounds: int = 3,
     hogs: bool = False,
-    loops: str = "",
+    loops: tuple[str, ...] = (),
     task: str = "",
 ) -> dict[str, Any]:
     """The controller's timing beside other loops, each beside the simulated robot.
@@ -179,14 +179,13 @@ def bench_loop(
         duration: seconds for each loop
         rounds: turns in which the loops share that time
         hogs: with a process on every core that never rests
-        loops: only these, separated by commas
+        loops: only these
         task: whose robot is simulated; default: the bundle's
 
     Raises:
         SrdpError: a loop did not run, or ``loops`` names one that is not there.
     """
-    report, only = ProgressPrinter(), [name for name in loops.split(",") if name]
-    loaded = load_bundle(bundle)
+    report, loaded = ProgressPrinter(), load_bundle(bundle)
     engine = engine or default_engine(loaded)
     task = task or loaded.content.task
     common = {"engine": engine, "update_rate": float(rate), "statistics.warm_up": WARM_UP_S}
@@ -234,12 +233,12 @@ def bench_loop(
         runs["torch_eager"] = node({}, "benchmarks.nodes", "torch")
     if shutil.which("cyclictest"):
         runs["cyclictest"] = beside_robot(lambda seconds: _cyclictest(rate, seconds))
-    unknown = [name for name in only if name not in runs]
+    unknown = [name for name in loops if name not in runs]
     if unknown:
         raise SrdpError(f"--loops: no loop {unknown[0]!r} here; there are: {', '.join(runs)}")
-    if "bare_work" in only and "dedicated" not in only:
+    if "bare_work" in loops and "dedicated" not in loops:
         raise SrdpError("--loops: bare_work works as long as dedicated, which is not among them")
-    runs = {name: run for name, run in runs.items() if not only or name in only}
+    runs = {name: run for name, run in runs.items() if not loops or name in loops}
     totals = {name: Totals() for name in runs}
     done = 0
     for _ in range(rounds):
