@@ -36,7 +36,7 @@ LOOPS = {
 BASELINES = {
     "torch_eager": "PyTorch eager",
     "torch_eager_folded": "exported operations in eager",
-    "torch_compile": "torch.compile, best mode",
+    "torch_compile": "torch.compile, max-autotune",
     "ddim": "diffusers DDIM",
     "dpm": "DPM-Solver++",
 }
