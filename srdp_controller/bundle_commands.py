@@ -20,6 +20,7 @@ from srdp_controller.progress import ProgressPrinter
 
 Place = Annotated[Path, tyro.conf.Positional]
 Precision = Literal["fp32", "fp16"]
+Flavour = Literal["tensorrt", "tensorrt_rtx"]
 
 
 def inspect(bundle: Place) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def verify(
 
 def build_engine(
     bundle: Place = Path("models/pushing"),
-    flavour: Literal["tensorrt", "tensorrt_rtx"] = "tensorrt",
+    flavour: Flavour = "tensorrt",
     compute_capability: list[str] | None = None,
     precision: list[Precision] | None = None,
     policy: list[str] | None = None,

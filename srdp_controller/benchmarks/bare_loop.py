@@ -1,9 +1,8 @@
 """The loop without a controller: what a machine allows.
 
-``python -m srdp_controller.benchmarks.bare_loop HZ SECONDS BUSY [BUNDLE ENGINE]``. Its cycle is empty, or spins
-for BUSY seconds, or runs an engine until BUSY seconds of an undisturbed machine's work are done. A machine that
-takes the processor away for a moment hits a cycle that computes more often than one that does not, and a
-machine that becomes slow for a moment makes work longer, but not spinning.
+``python -m srdp_controller.benchmarks.bare_loop HZ SECONDS BUSY [BUNDLE ENGINE]``. Its cycle is empty, or runs an
+engine until BUSY seconds of an undisturbed machine's work are done: a machine that takes the processor away for a
+moment, or becomes slow, hits a cycle that computes more often than one that does not.
 """
 
 from __future__ import annotations
@@ -16,15 +15,14 @@ from collections.abc import Callable
 from srdp_controller.control.clock import sleep_then_spin
 from srdp_controller.control.loop import LoopState, LoopTiming, run_loop
 from srdp_controller.control.privileges import ShallowIdle, lock_memory, use_fifo
+from srdp_controller.engines.bundle import load_bundle
+from srdp_controller.engines.providers import load_engine
 
 SPIN_NS = 150_000
 
 
 def work(bundle: str, name: str, busy_ns: int) -> Callable[[int], None]:
     """A cycle that evaluates an engine as often as fits into ``busy_ns``, at least once."""
-    from srdp_controller.engines.bundle import load_bundle
-    from srdp_controller.engines.providers import load_engine
-
     engine = load_engine(load_bundle(bundle), name, "cpu")
     times = []
     for _ in range(200):
@@ -51,11 +49,7 @@ def main() -> None:
     cycles = round(rate * seconds)
     timing = LoopTiming(round(1e9 / rate), sleep_then_spin(SPIN_NS))
 
-    def spin(now_ns: int) -> None:
-        while time.monotonic_ns() - now_ns < busy_ns:
-            pass
-
-    cycle = work(sys.argv[4], sys.argv[5], busy_ns) if len(sys.argv) > 5 else spin
+    cycle = work(sys.argv[4], sys.argv[5], busy_ns) if len(sys.argv) > 5 else lambda now_ns: None
     run_loop(timing, state, cycle, lambda: state.cycles + state.missed_cycles < cycles)
     idle.close()
     lateness = state.lateness

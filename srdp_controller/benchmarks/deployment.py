@@ -7,8 +7,7 @@ factor. The cycle is the node's own, in virtual time (``evaluation.rollout``).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -79,7 +78,6 @@ def deployment(
     episodes: int = 50,
     processes: int = 2,
     task: str | None = None,
-    picture: Path | None = None,
 ) -> dict[str, Any]:
     """Teacher in the loop, teacher planning ahead, students: success, jerk, age.
 
@@ -91,7 +89,6 @@ def deployment(
         episodes: for each entry of the table
         processes: that share them
         task: the bundle's, where not given
-        picture: draw the table
     """
     if episodes < 1 or min((*rates, *slower), default=0.0) <= 0.0:
         raise SrdpError(f"--episodes {episodes} --rates {rates} --slower {slower}: expected numbers above 0")
@@ -126,21 +123,21 @@ def deployment(
         row = rows[number]
         report("deployment", done, episodes * len(rows), f"{row.label}, {row.update_rate_hz:.0f} Hz, x{row.slower:g}")
     table = [
-        {**_facts(row, measured[row.policy]), **_found(driven, tick_s)}
+        {
+            "label": row.label,
+            **vars(row),
+            "inference_p50_ms": percentiles(measured[row.policy], 1e-3)["p50"] * row.slower,
+            **_found(driven, tick_s),
+        }
         for row, driven in zip(rows, gathered, strict=True)
     ]
     print(tables.deployment({"table": table}))
-    figures = []
-    if picture is not None:
-        draw(picture, table)
-        figures.append(str(picture))
     return {
         "seed": FIRST_SEED,
         "task": found.name,
         "scenario": scenario,
         "inference_us": summary(measured),
         "table": table,
-        "figures": figures,
     }
 
 
@@ -163,10 +160,6 @@ def largest_jump(commands: np.ndarray) -> float:
     return float(np.linalg.norm(np.diff(commands, axis=0), axis=1).max(initial=0.0))
 
 
-def _facts(row: Setting, measured_s: list[float]) -> dict[str, Any]:
-    return {"label": row.label, **vars(row), "inference_p50_ms": percentiles(measured_s, 1e-3)["p50"] * row.slower}
-
-
 def _found(driven: list[Episode], tick_s: float) -> dict[str, Any]:
     successes = sum(episode.outcome.success for episode in driven)
     ages = np.concatenate([episode.ages_s for episode in driven])
@@ -182,46 +175,3 @@ def _found(driven: list[Episode], tick_s: float) -> dict[str, Any]:
         "missed_share": missed / max(1, cycles + missed),
         "mean_episode_s": float(np.mean([episode.outcome.duration_s for episode in driven])),
     }
-
-
-def draw(picture: Path, table: list[dict[str, Any]]) -> None:
-    """Success, age of the observation and jerk against rate, a row for each speed of the machine."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    usual = {key: table[0][key] for key in ("blend_s", "noise_hold_s")}
-    shown = [row for row in table if {key: row[key] for key in usual} == usual]
-    factors = sorted({row["slower"] for row in shown})
-    columns: tuple[tuple[str, Callable[[dict[str, Any]], float]], ...] = (
-        ("success", lambda row: float(row["success_rate"])),
-        ("age of the observation, p50 [ms]", lambda row: float(row["age_ms"]["p50"])),
-        ("command jerk, rms [m/s³]", lambda row: float(row["command_jerk"])),
-    )
-    figure, axes = pyplot.subplots(len(factors), 3, figsize=(15, 3.8 * len(factors)), squeeze=False)
-    for line, factor in enumerate(factors):
-        for axis, (label, value) in zip(axes[line], columns, strict=True):
-            chosen = [row for row in shown if row["slower"] == factor]
-            for name in dict.fromkeys(row["label"] for row in chosen):
-                rows = sorted((row for row in chosen if row["label"] == name), key=lambda row: row["update_rate_hz"])
-                rates = [row["update_rate_hz"] for row in rows]
-                axis.plot(
-                    rates,
-                    [value(row) for row in rows],
-                    marker="o",
-                    ms=4,
-                    label=f"{name} ({rows[0]['inference_p50_ms']:.2g} ms)",
-                )
-            machine = "this machine" if math.isclose(factor, 1.0) else f"a machine {factor:g} times slower"
-            axis.set(xscale="log", xticks=rates, ylabel=label, title=machine)
-            axis.set_xticklabels([f"{rate:g}" for rate in rates])
-            axis.minorticks_off()
-            axis.grid(alpha=0.3)
-            axis.set_xlabel("control rate [Hz]")
-        axes[line][0].set_ylim(-0.03, 1.05)
-        axes[line][0].legend(fontsize=7, loc="lower right")
-    figure.tight_layout()
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(picture, dpi=80)
-    pyplot.close(figure)

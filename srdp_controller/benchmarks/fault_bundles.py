@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import Literal
 
 from srdp_controller.benchmarks.still_robot import Cue
 from srdp_controller.engines.bundle import Bundle, load_bundle, sha256, write_bundle
@@ -20,68 +18,49 @@ Misbehaviour = Literal["nan", "fail", "slow"]
 SLOW_STEPS = 400_000  # about a quarter of a second; a hung engine takes twenty times as many
 
 
+# what is added to every action while ``fault_on`` holds, in ONNX's textual syntax
+ADDED: dict[Misbehaviour, str] = {
+    "nan": """
+        fault_nan = Constant <value = float {nan}> ()
+        fault_added = Where(fault_on, fault_nan, fault_zero)""",
+    "fail": """
+        fault_one = Constant <value = float[1] {0.0}> ()
+        fault_outside = Constant <value = int64 {7}> ()
+        fault_inside = Constant <value = int64 {0}> ()
+        fault_place = Where(fault_on, fault_outside, fault_inside)
+        fault_added = Gather <axis = 0> (fault_one, fault_place)""",
+    "slow": """
+        fault_many = Constant <value = int64 {STEPS}> ()
+        fault_none = Constant <value = int64 {0}> ()
+        fault_true = Constant <value = bool {1}> ()
+        fault_trips = Where(fault_on, fault_many, fault_none)
+        fault_added = Loop (fault_trips, fault_true, fault_zero) <body = fault_delay
+            (int64 fault_i, bool fault_go, float fault_x) => (bool fault_go_out, float fault_y)
+            { fault_go_out = Identity(fault_go) fault_y = Mul(fault_x, fault_x) }>""",
+}
+
+
 def _edit(graph: bytes, cue: Cue, kind: Misbehaviour, steps: int) -> bytes:
     import onnx
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import parser
 
     model = onnx.load_from_string(graph)
-    nodes, constants = model.graph.node, model.graph.initializer
-
-    def constant(name: str, value: Any) -> str:
-        constants.append(numpy_helper.from_array(np.asarray(value), f"fault_{name}"))
-        return f"fault_{name}"
-
-    for node in nodes:  # what was the action is now the healthy action
-        for index, output in enumerate(node.output):
-            if output == "action":
-                node.output[index] = "fault_healthy"
-        for index, name in enumerate(node.input):
-            if name == "action":
-                node.input[index] = "fault_healthy"
-    at, beyond = constant("index", np.array(cue.index, np.int64)), constant("cue", np.array(cue.between, np.float32))
-    nodes.extend(
-        [
-            helper.make_node("Gather", ["observation", at], ["fault_cue_each"], axis=1),
-            helper.make_node("ReduceMax", ["fault_cue_each"], ["fault_cue_value"], keepdims=0),
-            helper.make_node(
-                "Greater" if cue.value > cue.between else "Less", ["fault_cue_value", beyond], ["fault_on"]
-            ),
-        ]
-    )
-    zero = constant("zero", np.array(0.0, np.float32))
-    if kind == "nan":
-        bad = constant("nan", np.array(np.nan, np.float32))
-        nodes.append(helper.make_node("Where", ["fault_on", bad, zero], ["fault_added"]))
-    elif kind == "fail":
-        far, near = constant("far", np.array(7, np.int64)), constant("near", np.array(0, np.int64))
-        one = constant("one", np.zeros(1, np.float32))
-        nodes.append(helper.make_node("Where", ["fault_on", far, near], ["fault_place"]))
-        nodes.append(helper.make_node("Gather", [one, "fault_place"], ["fault_added"], axis=0))
-    else:
-        many, none = constant("many", np.array(steps, np.int64)), constant("none", np.array(0, np.int64))
-        nodes.append(helper.make_node("Where", ["fault_on", many, none], ["fault_trips"]))
-        body = helper.make_graph(
-            [
-                helper.make_node("Identity", ["fault_go"], ["fault_go_out"]),
-                helper.make_node("Mul", ["fault_x", "fault_x"], ["fault_y"]),
-            ],
-            "fault_delay",
-            [
-                helper.make_tensor_value_info("fault_i", TensorProto.INT64, []),
-                helper.make_tensor_value_info("fault_go", TensorProto.BOOL, []),
-                helper.make_tensor_value_info("fault_x", TensorProto.FLOAT, []),
-            ],
-            [
-                helper.make_tensor_value_info("fault_go_out", TensorProto.BOOL, []),
-                helper.make_tensor_value_info("fault_y", TensorProto.FLOAT, []),
-            ],
-        )
-        nodes.append(
-            helper.make_node(
-                "Loop", ["fault_trips", constant("true", np.array(True)), zero], ["fault_added"], body=body
-            )
-        )
-    nodes.append(helper.make_node("Add", ["fault_healthy", "fault_added"], ["action"]))
+    for node in model.graph.node:  # what was the action is now the healthy action
+        for names in (node.input, node.output):
+            for place, name in enumerate(names):
+                if name == "action":
+                    names[place] = "fault_healthy"
+    fault = f"""fault (float[b,o] observation, float[b,h,a] fault_healthy) => (float[b,h,a] action) {{
+        fault_index = Constant <value = int64 {{{cue.index}}}> ()
+        fault_beyond = Constant <value = float {{{cue.between:.9g}}}> ()
+        fault_zero = Constant <value = float {{0.0}}> ()
+        fault_each = Gather <axis = 1> (observation, fault_index)
+        fault_value = ReduceMax <keepdims = 0> (fault_each)
+        fault_on = {"Greater" if cue.value > cue.between else "Less"}(fault_value, fault_beyond)
+        {ADDED[kind].replace("STEPS", str(steps))}
+        action = Add(fault_healthy, fault_added)
+    }}"""
+    model.graph.node.extend(parser.parse_graph(fault).node)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
 

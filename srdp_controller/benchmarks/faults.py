@@ -22,18 +22,26 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from mcap_ros2.reader import read_ros2_messages
 from tyro.conf import Positional
 
 from srdp_controller.benchmarks.fault_bundles import SLOW_STEPS, Misbehaviour, misbehaving_bundle
-from srdp_controller.benchmarks.fault_clock_node import VARIABLE, set_offset
+from srdp_controller.benchmarks.loop import cpu_hogs
 from srdp_controller.benchmarks.still_robot import PROVOKED, Cue, StillRobot, find_scene
 from srdp_controller.control.build import default_values
 from srdp_controller.engines.bundle import LoadedBundle, load_bundle
 from srdp_controller.errors import SrdpError
-from srdp_controller.processes import default_engine, end_process, join_private_domain, node_command
+from srdp_controller.processes import (
+    default_engine,
+    end_process,
+    join_private_domain,
+    node_command,
+    private_environment,
+)
 from srdp_controller.progress import ProgressPrinter
 from srdp_controller.report import tables
 from srdp_controller.report.run import every_cycle_commanded
+from srdp_controller.ros.client import set_parameters
 from srdp_controller.spec import ActionGroup
 
 FAULT_S, RECOVERY_S = 1.0, 6.0
@@ -61,10 +69,9 @@ class Rig:
     others_than_engine: list[str]
     cue: Cue | None
     folder: Path
-    environment: dict[str, str]
     parameters: dict[str, Any]
     controller: subprocess.Popen[bytes] | None = None
-    others: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    hogs: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     clock: Path | None = None  # says by what the controller's system clock is ahead
     recording: Path | None = None  # that of a controller that was killed
     killed_ns: int = 0
@@ -73,21 +80,17 @@ class Rig:
         """Start the controller."""
         common = {"engine": self.engine, "model_dir": str(self.bundle), "run_dir": str(self.folder), "record": True}
         parameters = {**common, **self.parameters}
-        module, environment = "controller_node", self.environment
-        if self.clock is not None:
-            module, environment = "benchmarks.fault_clock_node", {**environment, VARIABLE: str(self.clock)}
+        module, words = ("benchmarks.nodes", ["clock", str(self.clock)]) if self.clock else ("controller_node", [])
         with (self.folder / "log.txt").open("ab") as log:
             self.controller = subprocess.Popen(
-                node_command(module, parameters),
-                env=environment,
+                node_command(module, parameters, words),
+                env=private_environment(),
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
 
     def set(self, **changes: str) -> None:
         """Set parameters of the controller; a refusal is an answer like any other."""
-        from srdp_controller.ros.client import set_parameters
-
         with contextlib.suppress(SrdpError):
             set_parameters(self.robot.node, changes, 5.0)
 
@@ -97,7 +100,7 @@ class Fault:
     """What goes wrong, how, and which modes are right answers to it."""
 
     name: str
-    inject: Callable[[Rig], None]
+    inject: Callable[[Rig], object]
     expected: tuple[str, ...]
     heal: Callable[[Rig], None] = lambda rig: None
     policy: Literal["", "engine", "teacher"] = ""
@@ -169,25 +172,19 @@ def _restart(rig: Rig) -> None:
 AN_HOUR_NS = 3_600_000_000_000
 
 
+def set_clock_offset(file: Path, offset_ns: int) -> None:
+    """Step the clock of the controller (``benchmarks.nodes``) that reads ``file``."""
+    with file.open("r+b" if file.exists() else "wb") as target:
+        target.write(offset_ns.to_bytes(8, sys.byteorder, signed=True))
+
+
 def _step_clock(controller_ns: int, robot_ns: int) -> Callable[[Rig], None]:
     def inject(rig: Rig) -> None:
         assert rig.clock is not None
-        set_offset(rig.clock, controller_ns)
+        set_clock_offset(rig.clock, controller_ns)
         rig.robot.stamp_shift_ns = robot_ns
 
     return inject
-
-
-def _hog(rig: Rig) -> None:
-    for _ in range(os.cpu_count() or 1):
-        rig.others.append(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
-
-
-def _no_hog(rig: Rig) -> None:
-    for process in rig.others:
-        process.kill()
-        process.wait()
-    rig.others.clear()
 
 
 def _damaged_bundle(rig: Rig) -> None:
@@ -248,7 +245,12 @@ FAULTS = (
     Fault("swap to a damaged bundle", _damaged_bundle, ("STUDENT",), needs="swap"),
     Fault("200 wrong parameters in a row", _parameter_flood, ("STUDENT",)),
     Fault("engine swaps without a pause", _swap_flood, ("STUDENT",), needs="swap"),
-    Fault("a busy process on every core", _hog, ("STUDENT",), _no_hog),
+    Fault(
+        "a busy process on every core",
+        lambda rig: rig.hogs.enter_context(cpu_hogs(True)),
+        ("STUDENT",),
+        lambda rig: rig.hogs.close(),
+    ),
     Fault(
         "the controller's clock steps by an hour",
         _step_clock(AN_HOUR_NS, 0),
@@ -272,8 +274,6 @@ FAULTS = (
 
 def _entered(recording: Path, after_ns: int, before_ns: int) -> list[tuple[str, float]]:
     """Modes that were entered while the fault lasted, and how long after it began [ms], from the recording."""
-    from mcap_ros2.reader import read_ros2_messages
-
     return [
         (entry.ros_msg.data, (entry.log_time_ns - after_ns) * 1e-6)
         for entry in read_ros2_messages(str(recording), topics=["/srdp_controller/mode"])
@@ -293,8 +293,6 @@ def _answer(entered: list[tuple[str, float]], expected: tuple[str, ...]) -> tupl
 
 def _lost_ms(rig: Rig, record: dict[str, Any]) -> float:
     """What the recording lacks: of the last moments of a controller that was killed, or of the whole run."""
-    from mcap_ros2.reader import read_ros2_messages
-
     path = rig.recording or rig.folder / "recording.mcap"
     stamps = [entry.log_time_ns for entry in read_ros2_messages(str(path), topics=["/srdp_controller/cycle"])]
     if rig.recording is not None:
@@ -331,9 +329,8 @@ def _lacks(robot: StillRobot, bundle: LoadedBundle, cue: Cue | None) -> dict[str
     return found
 
 
-def _run(
-    fault: Fault, bundle: LoadedBundle, engine: str, robot: StillRobot, cue: Cue | None, environment: dict[str, str]
-) -> dict[str, Any]:
+def _run(fault: Fault, bundle: LoadedBundle, engine: str, robot: StillRobot, cue: Cue | None) -> dict[str, Any]:
+    """A row of the matrix: a controller, a fault, and what became of both."""
     with tempfile.TemporaryDirectory() as name:
         folder, used = Path(name), bundle.folder.resolve()
         if fault.policy:
@@ -341,10 +338,10 @@ def _run(
             policy = engine if fault.policy == "engine" else fault.policy
             used = misbehaving_bundle(used, folder / "bundle", policy, cue, fault.misbehaviour, fault.steps)
         others = [one for one in bundle.content.policies if one not in (engine, "teacher")] or ["teacher"]
-        rig = Rig(robot, used, engine, others, cue, folder, environment, fault.parameters)
+        rig = Rig(robot, used, engine, others, cue, folder, fault.parameters)
         if fault.fake_clock:
             rig.clock = folder / "clock"
-            set_offset(rig.clock, 0)
+            set_clock_offset(rig.clock, 0)
         robot.heal()
         robot.mode = ""
         robot.commands = []
@@ -360,7 +357,7 @@ def _run(
             fault.heal(rig)
             asked = time.monotonic()
 
-            def recovered() -> bool:
+            def drives() -> bool:
                 nonlocal asked
                 if robot.mode == "STOP" and time.monotonic() - asked > 0.5:
                     asked = time.monotonic()
@@ -369,13 +366,13 @@ def _run(
 
             if not fault.ends:
                 robot.run(0.3)
-            healthy = robot.run(20.0 if fault.ends else RECOVERY_S, recovered)
+            healthy = robot.run(20.0 if fault.ends else RECOVERY_S, drives)
             robot.run(0.3)
             assert rig.controller is not None
             alive = rig.controller.poll() is None
             ended_ns = time.time_ns()  # then the controller stops because it is told to
         finally:
-            _no_hog(rig)
+            rig.hogs.close()
             status = end_process(rig.controller, 20.0) if rig.controller is not None else None
         record = json.loads((folder / "controller.json").read_text())
         entered = [] if fault.ends else _entered(folder / "recording.mcap", injected_ns, ended_ns)
@@ -383,6 +380,8 @@ def _run(
         unsafe = _unsafe(robot.commands, default_values()["safety.max_speed"]) + record["limit_violations"]
         lost_ms = _lost_ms(rig, record)
         whole = lost_ms <= LOST_MS or "record_limit" in fault.parameters
+        recovered = bool(healthy and alive and status == 0)
+        sound = unsafe == 0 and whole and every_cycle_commanded(record)
         return {
             "name": fault.name,
             "mode": mode,
@@ -394,16 +393,8 @@ def _run(
             "unsafe_commands": unsafe,
             "last_command": {group.name: values for group, values in robot.commands},
             "recording_lost_ms": lost_ms,
-            "recovered": bool(healthy and alive and status == 0),
-            "passed": bool(
-                mode in fault.expected
-                and unsafe == 0
-                and whole
-                and every_cycle_commanded(record)
-                and healthy
-                and alive
-                and status == 0
-            ),
+            "recovered": recovered,
+            "passed": mode in fault.expected and sound and recovered,
         }
 
 
@@ -424,8 +415,8 @@ def bench_faults(
     chosen = [fault for fault in FAULTS if only.lower() in fault.name.lower()]
     if not chosen:
         raise SrdpError(f"--only {only}: no such fault; there are: {'; '.join(fault.name for fault in FAULTS)}")
-    report, environment = ProgressPrinter(), join_private_domain()
-    loaded = load_bundle(bundle)
+    join_private_domain()
+    report, loaded = ProgressPrinter(), load_bundle(bundle)
     engine = engine or default_engine(loaded)
     scene = find_scene(loaded.spec, task)
     cue = scene.cue(loaded, engine)
@@ -437,7 +428,7 @@ def bench_faults(
             if fault.needs in lacks:
                 rows.append({"name": fault.name, **LEFT_OUT, "mode": f"left out: {lacks[fault.needs]}"})
             else:
-                rows.append(_run(fault, loaded, engine, robot, cue, environment))
+                rows.append(_run(fault, loaded, engine, robot, cue))
             report("faults", index + 1, len(chosen), f"{fault.name}: {rows[-1]['mode']}")
     finally:
         robot.close()

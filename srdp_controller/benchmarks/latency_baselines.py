@@ -6,19 +6,15 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from srdp_controller.benchmarks.torch_engine import Step, TorchGraph
+from srdp_controller.benchmarks.torch_engine import TorchGraph
 from srdp_controller.engines.bundle import LoadedBundle
 from srdp_controller.errors import EngineError
-from srdp_controller.offline.export.teacher_graph import TABLE, read_process
 from srdp_controller.policy.student import Student, fresh_trunk
 from srdp_controller.policy.teacher import SrdpTeacher
 
 Run = Callable[[], None]
 TIME_FEATURES = 32
-# the ways of torch.compile that are tried; the best one counts
-COMPILE_MODES = ("default", "max-autotune", "default, frozen weights", "max-autotune, frozen weights")
 
 
 def torch_modules(bundle: LoadedBundle, name: str, observation: np.ndarray, noise: np.ndarray) -> Run:
@@ -68,16 +64,20 @@ def _network_like(bundle: LoadedBundle) -> SrdpTeacher:
     if len(trunk) < 2 or len(head) < 1 or "teacher.head.from_action.weight" not in sizes:
         raise EngineError("the teacher's graph is not of this project's own network; its modules are left out")
     first = sizes["teacher.head.from_action.weight"]
-    return SrdpTeacher(
-        bundle.spec.obs_dim,
-        first[1],
-        trunk[:-1],
-        trunk[-1],
-        [first[0], *head[:-1]],
-        TIME_FEATURES,
-        "cosine",
-        bundle.policy("teacher").steps,
-    ).eval()
+    return (
+        SrdpTeacher(
+            bundle.spec.obs_dim,
+            first[1],
+            trunk[:-1],
+            trunk[-1],
+            [first[0], *head[:-1]],
+            TIME_FEATURES,
+            "cosine",
+            bundle.policy("teacher").steps,
+        )
+        .requires_grad_(False)
+        .eval()
+    )
 
 
 def torch_eager(graph: bytes, observation: np.ndarray, noise: np.ndarray) -> Run:
@@ -92,74 +92,34 @@ def torch_eager(graph: bytes, observation: np.ndarray, noise: np.ndarray) -> Run
     return run
 
 
-class _Compilable(torch.nn.Module):
-    """The graph as a module, so that its weights are parameters, which freezing can fold and pack."""
-
-    def __init__(self, graph: bytes) -> None:
-        super().__init__()
-        self._graph = TorchGraph(graph)
-        self._names = tuple(self._graph.constants)
-        for number, value in enumerate(self._graph.constants.values()):
-            self.register_parameter(f"constant{number}", torch.nn.Parameter(value, requires_grad=False))
-
-    def forward(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
-        constants = {name: getattr(self, f"constant{number}") for number, name in enumerate(self._names)}
-        return self._graph.evaluate(constants, observation, noise)
-
-
-def torch_compiled(graph: bytes, observation: np.ndarray, noise: np.ndarray, mode: str) -> Run:
-    """``torch.compile`` in one of ``COMPILE_MODES``; compiles before it returns (needs a C++ compiler)."""
-    name, _, frozen = mode.partition(", ")
-    torch._dynamo.config.recompile_limit = 64  # every policy and mode compiles the same method once
-    with torch._inductor.config.patch(freezing=bool(frozen)), torch.no_grad():
-        compiled = torch.compile(_Compilable(graph).eval(), mode=name, fullgraph=True, dynamic=False)
-        inputs = torch.from_numpy(observation), torch.from_numpy(noise)
-        for _ in range(3):
-            compiled(*inputs)
+def torch_compiled(graph: bytes, observation: np.ndarray, noise: np.ndarray) -> Run:
+    """The exported graph under ``torch.compile``, max-autotune; compiles before it returns (needs a C++ compiler)."""
+    torch._dynamo.config.recompile_limit = 64  # every policy compiles the same method once
+    inputs = torch.from_numpy(observation), torch.from_numpy(noise)
+    compiled = torch.compile(TorchGraph(graph), mode="max-autotune", fullgraph=True, dynamic=False)
 
     def run() -> None:
-        with torch.inference_mode(), torch._inductor.config.patch(freezing=bool(frozen)):
+        with torch.inference_mode():
             compiled(*inputs)
 
+    for _ in range(3):
+        run()
     return run
 
 
-class _TeacherNetwork:
-    """The exported teacher's network alone: condition of an observation, prediction at a step."""
+def diffusers_sampler(bundle: LoadedBundle, observation: np.ndarray, noise: np.ndarray, kind: str, steps: int) -> Run:
+    """The teacher's modules under diffusers' DDIM (``ddim``) or DPM-Solver++ (``dpm``), ``steps`` evaluations.
 
-    def __init__(self, graph: bytes) -> None:
-        import onnx
-
-        model = onnx.load_from_string(graph)
-        self.alpha_bar, self.prediction = read_process(model)
-        self.steps = len(self.alpha_bar) - 1
-        loop = next(node for node in model.graph.node if node.op_type == "Loop")
-        body = next(attribute.g for attribute in loop.attribute if attribute.name == "body")
-        self._whole = TorchGraph(graph)
-        constants = dict(self._whole.constants)
-        # a step that answers with what the network predicts: clean = 0 a + 1 predicted, next = clean
-        constants[TABLE] = torch.tensor([[0.0, -1.0, 1.0, 0.0]]).repeat(self.steps, 1)
-        self._step = Step(body, constants)
-
-    def condition(self, observation: Tensor) -> Tensor:
-        """Share of the observation in the first layer (B, width)."""
-        return self._whole.until("condition", observation)
-
-    def predict(self, a: Tensor, t: int, condition: Tensor) -> Tensor:
-        """Prediction (B, A) at timestep t, 1 .. T."""
-        return self._step(self.steps - t, a, condition)
-
-
-def diffusers_sampler(graph: bytes, observation: np.ndarray, noise: np.ndarray, kind: str, steps: int) -> Run:
-    """The teacher's network with diffusers' DDIM (``ddim``) or DPM-Solver++ (``dpm``), ``steps`` evaluations."""
+    Raises:
+        EngineError: as ``torch_modules``.
+    """
     from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
-    network = _TeacherNetwork(graph)
-    betas = (1.0 - network.alpha_bar[1:] / network.alpha_bar[:-1]).tolist()
+    teacher = _network_like(bundle)
     common = {
-        "num_train_timesteps": network.steps,
-        "trained_betas": betas,
-        "prediction_type": "epsilon" if network.prediction == "epsilon" else "v_prediction",
+        "num_train_timesteps": teacher.diffusion_steps,
+        "trained_betas": (1.0 - teacher.alpha_bar[1:] / teacher.alpha_bar[:-1]).tolist(),
+        "prediction_type": "epsilon",
         "timestep_spacing": "trailing",
     }
     scheduler = (
@@ -168,13 +128,14 @@ def diffusers_sampler(graph: bytes, observation: np.ndarray, noise: np.ndarray, 
         else DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", solver_order=2, **common)
     )
     state, draw = torch.from_numpy(observation), torch.from_numpy(noise).reshape(len(noise), -1)
+    times = teacher.time_features(torch.arange(teacher.diffusion_steps + 1))
 
     def run() -> None:
         with torch.inference_mode():
             scheduler.set_timesteps(steps)
-            condition = network.condition(state)
+            context = teacher.context(state)
             a = draw
             for t in scheduler.timesteps:
-                a = scheduler.step(network.predict(a, int(t) + 1, condition), t, a).prev_sample
+                a = scheduler.step(teacher.predict(a, context, times[int(t) + 1]), t, a).prev_sample
 
     return run

@@ -33,11 +33,6 @@ class Floor:
         self._collect(model.graph, {initializer.name: initializer for initializer in model.graph.initializer})
         self._empty: list[Product] = [TINY] * len(self.products)
 
-    @property
-    def weight_bytes(self) -> int:
-        """Size of the matrices, each counted once."""
-        return sum(weight.nbytes for weight, _, _ in self._buffers.values())
-
     def _collect(self, graph: Any, constants: dict[str, Any]) -> None:
         from onnx import numpy_helper
 

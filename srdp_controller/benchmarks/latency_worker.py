@@ -21,29 +21,23 @@ import onnxruntime
 
 from srdp_controller.benchmarks.latency_floor import Floor
 from srdp_controller.engines.bundle import LoadedBundle, load_bundle
-from srdp_controller.engines.onnx_engine import session_options
+from srdp_controller.engines.onnx_engine import create_session
 from srdp_controller.engines.providers import load_engine, usable_providers
 from srdp_controller.errors import EngineError
-from srdp_controller.progress import ProgressPrinter
+from srdp_controller.progress import ProgressPrinter, Report
 
 Run = Callable[[], None]
 BLOCK_S = 0.02
-BATCHES = (1, 4, 16, 64, 256)
 CHAIN = (1, 2, 4, 8, 10, 20, 50, 100)  # evaluations, for section 7's cost model
 
 
 class Turns:
-    """Runs several things in turns and keeps the time of every call [ns]."""
+    """Times [ns] of every call of several things that ran in turns, in blocks of about ``BLOCK_S``."""
 
-    def __init__(self, runs: dict[str, Run], rounds: int) -> None:
-        self.runs = runs
-        self.rounds = rounds
+    def __init__(self, runs: dict[str, Run], rounds: int, stage: str, report: Report) -> None:
         self.times: dict[str, list[int]] = {name: [] for name in runs}
-
-    def measure(self, stage: str, report: ProgressPrinter) -> None:
-        """All rounds; a block takes about ``BLOCK_S``."""
         counts = {}
-        for name, run in self.runs.items():
+        for name, run in runs.items():
             for _ in range(3):
                 run()
             started = time.perf_counter()
@@ -53,15 +47,15 @@ class Turns:
         gc.collect()
         gc.disable()
         try:
-            for done in range(self.rounds):
-                for name, run in self.runs.items():
+            for done in range(rounds):
+                for name, run in runs.items():
                     run()  # finds the caches as the one before left them
                     times = self.times[name]
                     for _ in range(counts[name]):
                         started_ns = now()
                         run()
                         times.append(now() - started_ns)
-                report(stage, done + 1, self.rounds, f"{len(self.runs)} in turns")
+                report(stage, done + 1, rounds, f"{len(runs)} in turns")
         finally:
             gc.enable()
 
@@ -76,128 +70,101 @@ class Turns:
         return float(np.median(self.times[name])) * 1e-3
 
 
-def _of_batch_one(graph: bytes) -> bytes:
-    import onnx
-    from onnxruntime.tools.onnx_model_utils import make_dim_param_fixed
-
-    model = onnx.load_from_string(graph)
-    values = [*model.graph.input, *model.graph.output]
-    for name in {size.dim_param for value in values for size in value.type.tensor_type.shape.dim if size.dim_param}:
-        make_dim_param_fixed(model.graph, name, 1)
-    return bytes(model.SerializeToString())
-
-
-def bound(graph: bytes, observation: np.ndarray, noise: np.ndarray, run_options: Any = None, **settings: Any) -> Run:
-    """A graph on ONNX Runtime's CPU provider, bound to buffers, as ``OnnxEngine`` runs it but for ``settings``."""
-    session = onnxruntime.InferenceSession(graph, session_options(**settings), providers=["CPUExecutionProvider"])
+def bound(graph: bytes, observation: np.ndarray, noise: np.ndarray) -> Run:
+    """A graph on ONNX Runtime's CPU provider, bound to buffers, as ``OnnxEngine`` runs it."""
+    session = create_session(graph, "cpu", "benchmark")
     binding = session.io_binding()
     for name, value in (("observation", observation), ("noise", noise)):
         binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(value))
     for output in session.get_outputs():
-        shape = [len(observation) if not isinstance(size, int) else size for size in output.shape]
+        shape = [size if isinstance(size, int) else 1 for size in output.shape]
         kept = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32))
         binding.bind_ortvalue_output(output.name, kept)
-    run = session.run_with_iobinding
-    return lambda: run(binding, run_options)
+    return lambda: session.run_with_iobinding(binding)
 
 
-def _inputs(bundle: LoadedBundle, name: str, batch: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def _inputs(bundle: LoadedBundle, name: str) -> tuple[np.ndarray, np.ndarray]:
     """A nominal observation, and noise."""
-    rng = np.random.default_rng(0)
-    observation = np.repeat(bundle.spec.observation_normalisation()[0][None], batch, 0).astype(np.float32)
-    return observation, rng.standard_normal((batch, *bundle.policy(name).noise_shape)).astype(np.float32)
+    observation = bundle.spec.observation_normalisation()[0][None].astype(np.float32)
+    noise = np.random.default_rng(0).standard_normal((1, *bundle.policy(name).noise_shape))
+    return observation, noise.astype(np.float32)
 
 
-def _policies(bundle: LoadedBundle, options: dict[str, Any], report: ProgressPrinter) -> dict[str, Any]:
+def _policies(bundle: LoadedBundle, options: dict[str, Any], report: Report) -> dict[str, Any]:
     """Every policy on every provider, its floor, and the same networks elsewhere."""
     names = list(bundle.content.policies)
     runs: dict[str, Run] = {}
     failures: dict[str, str] = {}
-    providers = usable_providers()
+    loads_s: dict[str, float] = {}
     for name in names:
-        for provider in providers:
+        for provider in usable_providers():
+            began = time.perf_counter()
             try:
-                engine = load_engine(bundle, name, provider)
+                engine = load_engine(load_bundle(bundle.folder), name, provider)
             except EngineError as error:  # installed, but there is no GPU
                 failures[f"{provider}/{name}"] = str(error)
                 continue
             engine.observation[:], engine.noise[:] = _inputs(bundle, name)
             runs[f"{provider}/{name}"] = engine.run
+            loads_s[f"{provider}/{name}"] = time.perf_counter() - began
         floor = Floor(bundle.read(bundle.policy(name)))
         runs[f"floor/{name}"], runs[f"empty/{name}"] = floor.run, floor.run_empty
     if options["torch"]:
         runs |= _torch_runs(bundle, names, options["compile"], failures, report)
-    turns = Turns(runs, options["rounds"])
-    turns.measure("policies", report)
+    turns = Turns(runs, options["rounds"], "policies", report)
 
-    policies: dict[str, Any] = {}
-    for name in names:
-        floor_us = turns.p50(f"floor/{name}") - turns.p50(f"empty/{name}")
-        entry: dict[str, Any] = {"floor_us": floor_us, "evaluations": bundle.policy(name).evaluations}
-        for provider in (provider for provider in providers if f"{provider}/{name}" in runs):
-            entry[provider] = {"latency_us": turns.percentiles(f"{provider}/{name}")}
-        policies[name] = entry
+    policies: dict[str, Any] = {
+        name: {
+            "floor_us": turns.p50(f"floor/{name}") - turns.p50(f"empty/{name}"),
+            "evaluations": bundle.policy(name).evaluations,
+        }
+        for name in names
+    }
+    for key, load_s in loads_s.items():
+        provider, name = key.split("/")
+        policies[name][provider] = {"latency_us": turns.percentiles(key), "cold_start_s": load_s}
     baselines: dict[str, Any] = {}
     for key in runs:
         kind, _, rest = key.partition("/")
-        if kind in ("torch_eager", "torch_eager_folded", "diffusers"):
+        if kind in ("torch_eager", "torch_eager_folded", "torch_compile", "diffusers"):
             baselines.setdefault(kind, {})[rest] = {"latency_us": turns.percentiles(key)}
-        elif kind == "torch_compile":
-            mode, _, name = rest.partition("/")
-            modes = baselines.setdefault(kind, {}).setdefault(name, {"modes": {}})["modes"]
-            modes[mode] = turns.percentiles(key)
-    for entry in baselines.get("torch_compile", {}).values():
-        best = min(entry["modes"], key=lambda mode: entry["modes"][mode]["p50"])
-        entry |= {"mode": best, "latency_us": entry["modes"][best]}
     return {"policies": policies, "baselines": baselines, "failures": failures}
 
 
 def _torch_runs(
-    bundle: LoadedBundle, names: list[str], compiled: bool, failures: dict[str, str], report: ProgressPrinter
+    bundle: LoadedBundle, names: list[str], compiled: bool, failures: dict[str, str], report: Report
 ) -> dict[str, Run]:
     import torch
 
-    from srdp_controller.benchmarks.latency_baselines import (
-        COMPILE_MODES,
-        diffusers_sampler,
-        torch_compiled,
-        torch_eager,
-        torch_modules,
-    )
+    from srdp_controller.benchmarks import latency_baselines as baselines
 
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     runs: dict[str, Run] = {}
-    teacher = bundle.read(bundle.policy("teacher"))
-    students = [name for name in names if name != "teacher"]
-    done, total = 0, len(students) * (len(COMPILE_MODES) if compiled else 0)
-    for name in names:
-        runs[f"torch_eager_folded/{name}"] = torch_eager(bundle.read(bundle.policy(name)), *_inputs(bundle, name))
+
+    def add(key: str, make: Callable[..., Run], *arguments: Any) -> None:
         try:
-            runs[f"torch_eager/{name}"] = torch_modules(bundle, name, *_inputs(bundle, name))
-        except EngineError as error:
-            failures[f"torch_eager/{name}"] = str(error)
-    for name in students:
-        steps = bundle.policy(name).evaluations
-        for kind in ("ddim", "dpm"):
-            inputs = _inputs(bundle, "teacher")
-            try:
-                runs[f"diffusers/{kind}_k{steps}"] = diffusers_sampler(teacher, *inputs, kind, steps)
-            except ModuleNotFoundError as error:
-                failures["diffusers"] = str(error)
-        for mode in COMPILE_MODES if compiled else ():
-            try:
-                graph = bundle.read(bundle.policy(name))
-                runs[f"torch_compile/{mode}/{name}"] = torch_compiled(graph, *_inputs(bundle, name), mode)
-            except Exception as error:  # no compiler, or a mode that this build cannot do: the others still count
-                failures[f"torch_compile/{mode}/{name}"] = f"{type(error).__name__}: {str(error)[:300]}"
-            done += 1
-            report("compile", done, total, f"{name}, {mode}")
+            runs[key] = make(*arguments)
+        except Exception as error:  # another network, no diffusers, no compiler: the others still count
+            failures[key] = f"{type(error).__name__}: {str(error)[:300]}"
+
+    for done, name in enumerate(names):
+        graph, inputs = bundle.read(bundle.policy(name)), _inputs(bundle, name)
+        add(f"torch_eager/{name}", baselines.torch_modules, bundle, name, *inputs)
+        add(f"torch_eager_folded/{name}", baselines.torch_eager, graph, *inputs)
+        if name != "teacher":
+            steps = bundle.policy(name).evaluations
+            for kind in ("ddim", "dpm"):
+                of_teacher = _inputs(bundle, "teacher")
+                add(f"diffusers/{kind}_k{steps}", baselines.diffusers_sampler, bundle, *of_teacher, kind, steps)
+            if compiled:
+                add(f"torch_compile/{name}", baselines.torch_compiled, graph, *inputs)
+        report("PyTorch", done + 1, len(names), name)
     return runs
 
 
-def _chain(bundle: LoadedBundle, rounds: int, report: ProgressPrinter) -> list[dict[str, float]]:
+def _chain(bundle: LoadedBundle, rounds: int, report: Report) -> list[dict[str, float]]:
     """Section 7: time against the number of sequential evaluations, the teacher's graph with fewer steps."""
     import onnx
 
@@ -210,141 +177,8 @@ def _chain(bundle: LoadedBundle, rounds: int, report: ProgressPrinter) -> list[d
     for count in counts:
         model = skip_steps(onnx.load_from_string(graph), count)
         runs[str(count)] = bound(model.SerializeToString(), *_inputs(bundle, "teacher"))
-    turns = Turns(runs, rounds)
-    turns.measure("evaluations", report)
+    turns = Turns(runs, rounds, "evaluations", report)
     return [{"evaluations": count, **turns.percentiles(str(count))} for count in counts]
-
-
-def _throughput(bundle: LoadedBundle, rounds: int, report: ProgressPrinter) -> dict[str, list[dict[str, float]]]:
-    """Actions a second at several batch sizes, one thread."""
-    runs = {}
-    for name in bundle.content.policies:
-        graph = bundle.read(bundle.policy(name))
-        for batch in BATCHES:
-            runs[f"{name}/{batch}"] = bound(graph, *_inputs(bundle, name, batch))
-    turns = Turns(runs, max(3, rounds // 3))
-    turns.measure("throughput", report)
-    return {
-        name: [
-            {
-                "batch": batch,
-                "p50_us": turns.p50(f"{name}/{batch}"),
-                "actions_per_s": batch / turns.p50(f"{name}/{batch}") * 1e6,
-            }
-            for batch in BATCHES
-        ]
-        for name in bundle.content.policies
-    }
-
-
-def _settings(bundle: LoadedBundle, rounds: int, report: ProgressPrinter) -> dict[str, dict[str, float]]:
-    """What ONNX Runtime's settings are worth, on a student of four steps (or the bundle's last policy)."""
-    name = "student_k4" if "student_k4" in bundle.content.policies else list(bundle.content.policies)[-1]
-    graph, inputs = bundle.read(bundle.policy(name)), _inputs(bundle, name)
-    variants: dict[str, dict[str, Any]] = {
-        "as shipped": {},
-        "without memory pattern": {"memory_pattern": False},
-        "without arena": {"arena": False},
-        "two threads, not spinning": {"threads": 2},
-        "two threads, spinning": {"threads": 2, "spinning": True},
-        "basic graph optimisations": {"optimisation": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC},
-        "no graph optimisations": {"optimisation": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL},
-    }
-    runs = {label: bound(graph, *inputs, **settings) for label, settings in variants.items()}
-    session = onnxruntime.InferenceSession(graph, session_options(), providers=["CPUExecutionProvider"])
-    feed = dict(zip(("observation", "noise"), inputs, strict=True))
-    runs["without I/O binding"] = lambda: session.run(None, feed)
-    runs["with run options, which cancelling needs"] = bound(graph, *inputs, run_options=onnxruntime.RunOptions())
-    runs["a graph of batch one"] = bound(_of_batch_one(graph), *inputs)
-    turns = Turns(runs, rounds)
-    turns.measure("settings", report)
-    return {label: turns.percentiles(label) for label in runs}
-
-
-def _precisions(bundle: LoadedBundle, rounds: int, report: ProgressPrinter) -> dict[str, Any]:
-    """Half precision and 8-bit weights on this processor: time, and how far the actions move."""
-    from srdp_controller.offline.export.precision import PRECISIONS, convert
-
-    result: dict[str, Any] = {}
-    runs: dict[str, Run] = {}
-    rng = np.random.default_rng(1)
-    centre, scale = bundle.spec.observation_normalisation()
-    states = (centre + scale * rng.standard_normal((512, len(centre)))).astype(np.float32)
-    action_scale = bundle.spec.action_normalisation()[1]
-    for name in bundle.content.policies:
-        graph = bundle.read(bundle.policy(name))
-        noise = rng.standard_normal((len(states), *bundle.policy(name).noise_shape)).astype(np.float32)
-        answers = {}
-        for precision in PRECISIONS:
-            try:
-                converted = convert(graph, precision)
-            except NotImplementedError as error:
-                result.setdefault(name, {})[precision] = {"not_possible": str(error)}
-                continue
-            runs[f"{name}/{precision}"] = bound(converted, *_inputs(bundle, name))
-            session = onnxruntime.InferenceSession(converted, session_options(), providers=["CPUExecutionProvider"])
-            answers[precision] = session.run(["action"], {"observation": states, "noise": noise})[0]
-            difference = (answers[precision] - answers["fp32"]) / action_scale
-            result.setdefault(name, {})[precision] = {
-                "bytes": len(converted),
-                "action_rmse": float(np.sqrt(np.mean(difference**2))),
-                "action_largest_error": float(np.abs(difference).max()),
-            }
-    turns = Turns(runs, rounds)
-    turns.measure("precisions", report)
-    for key in runs:
-        name, precision = key.split("/")
-        result[name][precision]["latency_us"] = turns.percentiles(key)
-    return result
-
-
-def _sizes(bundle: LoadedBundle, millions: list[float], rounds: int, report: ProgressPrinter) -> list[dict[str, Any]]:
-    """Students of four steps of other sizes (random weights: time does not depend on them)."""
-    import torch
-
-    from srdp_controller.benchmarks.latency_baselines import torch_eager
-    from srdp_controller.offline.export.graphs import export_student
-    from srdp_controller.policy.student import Student, fresh_trunk
-    from srdp_controller.policy.teacher import SrdpTeacher
-
-    torch.set_num_threads(1)
-    spec = bundle.spec
-    runs: dict[str, Run] = {}
-    rows: list[dict[str, Any]] = []
-    for number, wanted in enumerate(millions):
-        width = 32
-        while True:
-            arguments = (spec.obs_dim, spec.horizon * spec.act_dim, (width, width), 64, (width, width, width), 32)
-            with torch.device("meta"):
-                size = sum(weight.numel() for weight in SrdpTeacher(*arguments, "cosine", 100).parameters())
-            if size >= wanted * 1e6:
-                break
-            width += max(16, width // 16 // 16 * 16)
-        torch.manual_seed(0)
-        teacher = SrdpTeacher(*arguments, "cosine", 100).requires_grad_(False)
-        student = Student(teacher, 4)
-        fresh_trunk(student)  # one like the teacher's would be evaluated once for both
-        graph = export_student(student.requires_grad_(False), teacher, spec)
-        observation = spec.observation_normalisation()[0][None].astype(np.float32)
-        noise = np.zeros((1, 1, spec.horizon, spec.act_dim), np.float32)
-        floor = Floor(graph)
-        key = str(wanted)
-        runs |= {
-            f"onnx/{key}": bound(graph, observation, noise),
-            f"floor/{key}": floor.run,
-            f"empty/{key}": floor.run_empty,
-            f"torch/{key}": torch_eager(graph, observation, noise),
-        }
-        rows.append({"parameters": size, "width": width, "weight_bytes": floor.weight_bytes, "key": key})
-        report("export", number + 1, len(millions), f"{size / 1e6:.1f} M parameters")
-    turns = Turns(runs, rounds)
-    turns.measure("sizes", report)
-    for row in rows:
-        key = row.pop("key")
-        row["latency_us"] = turns.percentiles(f"onnx/{key}")
-        row["floor_us"] = turns.p50(f"floor/{key}") - turns.p50(f"empty/{key}")
-        row["torch_eager_us"] = turns.percentiles(f"torch/{key}")
-    return rows
 
 
 def main(arguments: list[str]) -> None:
@@ -353,11 +187,6 @@ def main(arguments: list[str]) -> None:
     report, rounds = ProgressPrinter(), options["rounds"]
     result = _policies(bundle, options, report)
     result["evaluations"] = _chain(bundle, rounds, report)
-    result["throughput"] = _throughput(bundle, rounds, report)
-    result["settings"] = _settings(bundle, rounds, report)
-    result["precisions"] = _precisions(bundle, rounds, report)
-    if options["torch"] and options["sizes"]:
-        result["sizes"] = _sizes(bundle, options["sizes"], rounds, report)
     output.write_text(json.dumps(result))
 
 

@@ -1,6 +1,6 @@
 """``srdp bench loop``: the whole controller at a fixed rate, beside the loops that people write instead.
 
-Every loop but ``bare_alone`` runs beside the simulated robot in another process, the controllers with DDS between.
+Every loop runs beside the simulated robot in another process, the controllers with DDS between.
 The loops take turns in short rounds, so that a noisy host hits all alike, and their histograms are added up.
 """
 
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from srdp_controller.control.histogram import Histogram
 from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.errors import SrdpError
 from srdp_controller.processes import (
+    Pair,
     default_engine,
     end_process,
     node_command,
@@ -35,6 +36,7 @@ from srdp_controller.processes import (
 from srdp_controller.progress import ProgressPrinter
 from srdp_controller.report import tables
 
+Run = Callable[[float], dict[str, Any]]  # seconds to a controller.json, or what of it there is
 TIMES = ("lateness_us", "inference_us", "overhead_us")
 UNPRIVILEGED = {"thread_priority": 0, "helper_priority": 0, "lock_memory": False, "cpu_dma_latency": False}
 WARM_UP_S = 3.0  # the robot's process starts its first episode meanwhile
@@ -64,44 +66,61 @@ class Totals:
         return {**self.counts, **times, **causes}
 
 
-def _with_robot(
-    robot: dict[str, Any], controller: list[str], folder: Path, environment: dict[str, str], seconds: float
+def run_with_robot(
+    bundle: Path,
+    task: str,
+    parameters: dict[str, Any],
+    meanwhile: Callable[[Pair], None],
+    *,
+    module: str = "controller_node",
+    words: Sequence[str] = (),
+    duration_s: float = 1e6,
 ) -> dict[str, Any]:
-    robot = {**robot, "duration": float(seconds), "run_dir": str(folder / "robot")}
-    with robot_and_controller(robot, controller, environment, folder / "log.txt") as pair:
-        try:
-            pair.robot.wait(seconds + 60.0)
-        except subprocess.TimeoutExpired:
-            raise SrdpError(f"no command came within a minute: {pair.said()}") from None
-    record: dict[str, Any] = json.loads((folder / "controller.json").read_text())
-    return record
+    """Run a controller beside the simulated robot until ``meanwhile`` returns; the controller's ``controller.json``.
+
+    Args:
+        bundle: its folder
+        task: whose robot is simulated
+        parameters: of the controller
+        meanwhile: what is done while both run
+        module: of the controller's node
+        words: before its parameters on the command line
+        duration_s: after which the robot leaves by itself
+
+    Raises:
+        SrdpError: the controller ended with a status other than 0.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder, model = Path(name), str(bundle.resolve())
+        robot = {"task": task, "model_dir": model, "duration": duration_s, "run_dir": str(folder / "robot")}
+        controller = node_command(module, {**parameters, "model_dir": model, "run_dir": name}, words)
+        with robot_and_controller(robot, controller, private_environment(), folder / "log.txt") as pair:
+            meanwhile(pair)
+        record: dict[str, Any] = json.loads((folder / "controller.json").read_text())
+        return record
 
 
 @contextlib.contextmanager
-def _robot(parameters: dict[str, Any], environment: dict[str, str]) -> Iterator[None]:
+def _robot(parameters: dict[str, Any]) -> Iterator[None]:
     """The load that the controller's machine bears anyway: the simulated robot, which nobody commands."""
     robot = subprocess.Popen(
-        node_command("robot_node", parameters), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        node_command("robot_node", parameters),
+        env=private_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         time.sleep(WARM_UP_S)
         if robot.poll() is not None:
-            raise SrdpError(f"the simulated robot ended with status {robot.returncode}; srdp doctor tells more")
+            raise SrdpError(f"the simulated robot ended with status {robot.returncode}")
         yield
     finally:
         end_process(robot)
 
 
 def _bare(rate: float, seconds: float, busy_s: float = 0.0, *engine: str) -> dict[str, Any]:
-    command = [
-        sys.executable,
-        "-m",
-        "srdp_controller.benchmarks.bare_loop",
-        str(rate),
-        str(seconds),
-        str(busy_s),
-        *engine,
-    ]
+    words = [str(word) for word in (rate, seconds, busy_s, *engine)]
+    command = [sys.executable, "-m", "srdp_controller.benchmarks.bare_loop", *words]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30.0, check=True)
     record: dict[str, Any] = json.loads(answer.stdout)
     return record
@@ -148,7 +167,7 @@ def bench_loop(
     duration: float = 60.0,
     rounds: int = 3,
     hogs: bool = False,
-    loops: str = "",
+    loops: tuple[str, ...] = (),
     task: str = "",
 ) -> dict[str, Any]:
     """The controller's timing beside other loops, each beside the simulated robot.
@@ -160,76 +179,66 @@ def bench_loop(
         duration: seconds for each loop
         rounds: turns in which the loops share that time
         hogs: with a process on every core that never rests
-        loops: only these, separated by commas
+        loops: only these
         task: whose robot is simulated; default: the bundle's
 
     Raises:
         SrdpError: a loop did not run, or ``loops`` names one that is not there.
     """
-    report, only = ProgressPrinter(), [name for name in loops.split(",") if name]
-    loaded = load_bundle(bundle)
+    report, loaded = ProgressPrinter(), load_bundle(bundle)
     engine = engine or default_engine(loaded)
-    environment = private_environment()
-    robot = {"task": task or loaded.content.task, "model_dir": str(bundle.resolve())}
-    common: dict[str, Any] = {
-        "engine": engine,
-        "update_rate": float(rate),
-        "model_dir": str(bundle.resolve()),
-        "statistics.warm_up": WARM_UP_S,
-    }
+    task = task or loaded.content.task
+    common = {"engine": engine, "update_rate": float(rate), "statistics.warm_up": WARM_UP_S}
 
-    def node(module: str, extra: dict[str, Any], words: list[str]) -> Callable[[float], dict[str, Any]]:
+    def node(parameters: dict[str, Any], module: str = "controller_node", *words: str) -> Run:
         def run(seconds: float) -> dict[str, Any]:
-            with tempfile.TemporaryDirectory() as name:
-                command = node_command(module, {**common, **extra, "run_dir": name}, words)
-                return _with_robot(robot, command, Path(name), environment, seconds + WARM_UP_S)
+            def wait(pair: Pair) -> None:
+                try:
+                    pair.robot.wait(seconds + WARM_UP_S + 60.0)
+                except subprocess.TimeoutExpired:
+                    raise SrdpError(f"no command came within a minute: {pair.said()}") from None
+
+            chosen = {**common, **parameters}
+            duration_s = float(seconds + WARM_UP_S)
+            return run_with_robot(bundle, task, chosen, wait, module=module, words=words, duration_s=duration_s)
 
         return run
 
-    def beside_robot(run: Callable[[float], dict[str, Any]]) -> Callable[[float], dict[str, Any]]:
+    def beside_robot(run: Run) -> Run:
         def both(seconds: float) -> dict[str, Any]:
-            with _robot(robot, environment):
+            with _robot({"task": task, "model_dir": str(bundle.resolve())}):
                 return run(seconds)
 
         return both
 
-    def bare_busy(seconds: float) -> dict[str, Any]:
-        """As long a cycle as the controller's median one, with nothing else in it."""
-        return _bare(rate, seconds, median_cycle_s())
-
     def bare_work(seconds: float) -> dict[str, Any]:
         """As much work as the controller's median cycle, all of it the engine's."""
-        return _bare(rate, seconds, median_cycle_s(), str(bundle), engine)
-
-    def median_cycle_s() -> float:
         so_far = totals["dedicated"].histograms
-        return (so_far["inference_us"].quantile(0.5) + so_far["overhead_us"].quantile(0.5)) * 1e-9
+        median_ns = so_far["inference_us"].quantile(0.5) + so_far["overhead_us"].quantile(0.5)
+        return _bare(rate, seconds, median_ns * 1e-9, str(bundle), engine)
 
-    runs: dict[str, Callable[[float], dict[str, Any]]] = {
-        "bare_alone": lambda seconds: _bare(rate, seconds),
+    runs: dict[str, Run] = {
         "bare": beside_robot(lambda seconds: _bare(rate, seconds)),
-        "dedicated": node("controller_node", {}, []),
-        "bare_busy": beside_robot(bare_busy),
+        "dedicated": node({}),
         "bare_work": beside_robot(bare_work),
-        "rclpy_timer_single": node("benchmarks.timer_node", {}, ["--executor", "single"]),
-        "rclpy_timer_multi": node("benchmarks.timer_node", {}, ["--executor", "multi"]),
-        "dedicated_explained": node("controller_node", {"statistics.late_cycles": True}, []),
-        "dedicated_ordinary_helpers": node("controller_node", {"helper_priority": 0}, []),
-        "dedicated_unprivileged": node("controller_node", UNPRIVILEGED, []),
+        "rclpy_timer_single": node({}, "benchmarks.nodes", "single"),
+        "rclpy_timer_multi": node({}, "benchmarks.nodes", "multi"),
+        "dedicated_explained": node({"statistics.late_cycles": True}),
+        "dedicated_ordinary_helpers": node({"helper_priority": 0}),
+        "dedicated_unprivileged": node(UNPRIVILEGED),
     }
     if importlib.util.find_spec("torch") is None:
         report("bench loop", 0, 1, "without torch_eager: pip install 'srdp_controller[train]'")
     else:
-        runs["torch_eager"] = node("benchmarks.torch_loop_node", {}, [])
+        runs["torch_eager"] = node({}, "benchmarks.nodes", "torch")
     if shutil.which("cyclictest"):
         runs["cyclictest"] = beside_robot(lambda seconds: _cyclictest(rate, seconds))
-    unknown = [name for name in only if name not in runs]
+    unknown = [name for name in loops if name not in runs]
     if unknown:
         raise SrdpError(f"--loops: no loop {unknown[0]!r} here; there are: {', '.join(runs)}")
-    for name in ("bare_busy", "bare_work"):
-        if name in only and "dedicated" not in only:
-            raise SrdpError(f"--loops: {name} is as busy as dedicated, which is not among them")
-    runs = {name: run for name, run in runs.items() if not only or name in only}
+    if "bare_work" in loops and "dedicated" not in loops:
+        raise SrdpError("--loops: bare_work works as long as dedicated, which is not among them")
+    runs = {name: run for name, run in runs.items() if not loops or name in loops}
     totals = {name: Totals() for name in runs}
     done = 0
     for _ in range(rounds):

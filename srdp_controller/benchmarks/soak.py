@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -12,9 +10,10 @@ from typing import Any
 import numpy as np
 from tyro.conf import Positional
 
+from srdp_controller.benchmarks.loop import run_with_robot
 from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.errors import SrdpError
-from srdp_controller.processes import default_engine, node_command, private_environment, robot_and_controller
+from srdp_controller.processes import Pair, default_engine
 from srdp_controller.progress import ProgressPrinter
 
 SAMPLE_S = 5.0
@@ -61,24 +60,21 @@ def bench_soak(
     """
     if duration <= warm_up + 2.0 * SAMPLE_S:
         raise SrdpError(f"--duration {duration:g}: expected more than the warm-up of {warm_up:g} s and two samples")
-    report, loaded, model = ProgressPrinter(), load_bundle(bundle), str(bundle.resolve())
-    engine, task = engine or default_engine(loaded), task or loaded.content.task
+    report, loaded = ProgressPrinter(), load_bundle(bundle)
+    engine = engine or default_engine(loaded)
     samples: list[tuple[float, int, int, int]] = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        parameters = {"engine": engine, "update_rate": rate, "model_dir": model, "run_dir": name}
-        controller = node_command("controller_node", parameters)
-        robot = {"task": task, "model_dir": model, "duration": 1e6, "run_dir": str(folder / "robot")}
+
+    def sample(pair: Pair) -> None:
         began = time.monotonic()
-        with robot_and_controller(robot, controller, private_environment(), folder / "log.txt") as pair:
-            while (elapsed := time.monotonic() - began) < duration:
-                time.sleep(min(SAMPLE_S, duration - elapsed))
-                elapsed = time.monotonic() - began
-                if pair.robot.poll() is not None or pair.controller.poll() is not None:
-                    raise SrdpError(f"a process ended after {elapsed:.0f} s: {pair.said()}")
-                samples.append((elapsed, *process_size(pair.controller.pid)))
-                report("soak", round(elapsed), round(duration), f"{samples[-1][1] / 2**20:.1f} MiB")
-        record = json.loads((folder / "controller.json").read_text())
+        while (elapsed := time.monotonic() - began) < duration:
+            time.sleep(min(SAMPLE_S, duration - elapsed))
+            elapsed = time.monotonic() - began
+            if pair.robot.poll() is not None or pair.controller.poll() is not None:
+                raise SrdpError(f"a process ended after {elapsed:.0f} s: {pair.said()}")
+            samples.append((elapsed, *process_size(pair.controller.pid)))
+            report("soak", round(elapsed), round(duration), f"{samples[-1][1] / 2**20:.1f} MiB")
+
+    record = run_with_robot(bundle, task or loaded.content.task, {"engine": engine, "update_rate": rate}, sample)
     settled = np.array([sample for sample in samples if sample[0] >= warm_up])
     slope = np.polyfit(settled[:, 0], settled[:, 1], 1)[0] * 3600.0
     first, last = settled[0], settled[-1]

@@ -12,6 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
 
 from srdp_controller.control.abstention import latent_distance
 from srdp_controller.engines.bundle import LoadedBundle
@@ -19,6 +24,8 @@ from srdp_controller.engines.providers import load_engine
 from srdp_controller.errors import SrdpError
 from srdp_controller.messages import Extractor, MessageWriter
 from srdp_controller.observation import ObservationAssembler
+from srdp_controller.ros.inputs import LATCHED
+from srdp_controller.ros.outputs import output_fields
 from srdp_controller.simulation.world import TopicLayout
 from srdp_controller.spec import ActionGroup, PolicySpec, TopicSource
 from srdp_controller.tasks.task import TaskError, find_task
@@ -153,15 +160,6 @@ class StillRobot:
     """
 
     def __init__(self, scene: Scene) -> None:
-        import rclpy
-        from rclpy.executors import SingleThreadedExecutor
-        from rclpy.node import Node
-        from std_msgs.msg import String
-        from std_srvs.srv import Trigger
-
-        from srdp_controller.ros.inputs import LATCHED
-        from srdp_controller.ros.outputs import output_fields
-
         rclpy.init()
         self.scene = scene
         self.node = Node("srdp_bench_faults")
@@ -246,8 +244,6 @@ class StillRobot:
 
     def close(self) -> None:
         """Leave the domain."""
-        import rclpy
-
         self.executor.shutdown()
         self.node.destroy_node()
         rclpy.shutdown()

@@ -6,21 +6,26 @@ swap after the other as fast as they are prepared; then the same is run for as l
 
 from __future__ import annotations
 
-import json
-import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from std_msgs.msg import String
 from tyro.conf import Positional
 
-from srdp_controller.benchmarks.loop import WARM_UP_S, Totals
+from srdp_controller.benchmarks.loop import WARM_UP_S, Totals, run_with_robot
 from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.errors import SrdpError
-from srdp_controller.processes import join_private_domain, node_command, robot_and_controller
+from srdp_controller.processes import Pair, join_private_domain
 from srdp_controller.progress import ProgressPrinter
 from srdp_controller.report import tables
+from srdp_controller.ros.client import set_parameters
+from srdp_controller.ros.inputs import LATCHED
 
 COUNTS = ("commands", "swaps", "rollbacks", "engine_failures", "limit_violations")
 
@@ -29,13 +34,6 @@ class _Swapper:
     """Asks for the next engine as soon as the last one drives."""
 
     def __init__(self, engines: list[str]) -> None:
-        import rclpy
-        from rclpy.executors import SingleThreadedExecutor
-        from rclpy.node import Node
-        from std_msgs.msg import String
-
-        from srdp_controller.ros.inputs import LATCHED
-
         rclpy.init()
         self.engines = engines
         self.swaps = 0
@@ -63,8 +61,6 @@ class _Swapper:
         Raises:
             SrdpError: a swap did not come into force within ten seconds, or was refused.
         """
-        from srdp_controller.ros.client import set_parameters
-
         first = self.swaps
         while (done := self.swaps - first) < count:
             names = [name for name in self.engines if name != self.driving]
@@ -76,8 +72,6 @@ class _Swapper:
 
     def close(self) -> None:
         """Leave the domain."""
-        import rclpy
-
         self.executor.shutdown()
         self.node.destroy_node()
         rclpy.shutdown()
@@ -111,36 +105,37 @@ def bench_swap(
     engines = engines if len(engines) > 1 else policies
     if len(engines) < 2:
         raise SrdpError(f"{bundle}: swaps need two policies; it has {', '.join(policies)}")
-    report, environment = ProgressPrinter(), join_private_domain()
+    report = ProgressPrinter()
+    join_private_domain()
     swapping, quiet = Totals(), Totals()
-    counts = dict.fromkeys(COUNTS, 0)
-    quiet_counts = dict(counts)
+    counts, quiet_counts = Counter[str](), Counter[str]()
     swap_seconds = 0.0
     swapper = _Swapper(engines)
+
+    def turn(drive: Callable[[], object], totals: Totals, counts: Counter[str]) -> None:
+        def meanwhile(pair: Pair) -> None:
+            swapper.driving = ""
+            if not swapper.wait(60.0, lambda: bool(swapper.driving)):
+                raise SrdpError(f"no controller within a minute: {pair.said()}")
+            swapper.wait(WARM_UP_S + 0.5)  # the robot's first episode begins
+            drive()
+
+        parameters = {"engine": engines[0], "update_rate": rate, "statistics.warm_up": WARM_UP_S}
+        record = run_with_robot(bundle, task, parameters, meanwhile)
+        totals.add(record)
+        counts.update({key: record[key] for key in COUNTS})
+
+    def swap_all() -> None:
+        nonlocal swap_seconds
+        began, before = time.monotonic(), counts["swaps"]
+        swapper.swap(share, lambda done: report("bench swap", before + done, swaps, "swaps"))
+        swap_seconds += time.monotonic() - began
+
     try:
-        for turn in range(rounds):
-            share = swaps // rounds + (turn < swaps % rounds)
-            done_before = counts["swaps"]
-
-            def drive_swapping(share: int = share, done_before: int = done_before) -> float:
-                began = time.monotonic()
-                swapper.swap(share, lambda done: report("bench swap", done_before + done, swaps, "swaps"))
-                return time.monotonic() - began
-
-            record, seconds = _drive(bundle, task, rate, engines[0], environment, swapper, drive_swapping)
-            swapping.add(record)
-            swap_seconds += seconds
-            for key in COUNTS:
-                counts[key] += record[key]
-
-            def drive_quiet(seconds: float = seconds) -> float:
-                swapper.wait(seconds)
-                return seconds
-
-            record, _ = _drive(bundle, task, rate, engines[0], environment, swapper, drive_quiet)
-            quiet.add(record)
-            for key in COUNTS:
-                quiet_counts[key] += record[key]
+        for number in range(rounds):
+            share, before_s = swaps // rounds + (number < swaps % rounds), swap_seconds
+            turn(swap_all, swapping, counts)
+            turn(lambda: swapper.wait(swap_seconds - before_s), quiet, quiet_counts)  # noqa: B023  # runs here
     finally:
         swapper.close()
     with_swaps, without = swapping.result(), quiet.result()
@@ -163,27 +158,3 @@ def bench_swap(
     }
     print(tables.swap(result))
     return result
-
-
-def _drive(
-    bundle: Path,
-    task: str,
-    rate: float,
-    engine: str,
-    environment: dict[str, str],
-    swapper: _Swapper,
-    drive: Callable[[], float],
-) -> tuple[dict[str, Any], float]:
-    with tempfile.TemporaryDirectory() as name:
-        folder, model = Path(name), str(bundle.resolve())
-        parameters = {"engine": engine, "update_rate": rate, "model_dir": model, "run_dir": name}
-        controller = node_command("controller_node", {**parameters, "statistics.warm_up": WARM_UP_S})
-        robot = {"task": task, "model_dir": model, "duration": 1e6, "run_dir": str(folder / "robot")}
-        with robot_and_controller(robot, controller, environment, folder / "log.txt") as pair:
-            swapper.driving = ""
-            if not swapper.wait(60.0, lambda: bool(swapper.driving)):
-                raise SrdpError(f"no controller within a minute: {pair.said()}")
-            swapper.wait(WARM_UP_S + 0.5)  # the robot's first episode begins
-            seconds = drive()
-        record: dict[str, Any] = json.loads((folder / "controller.json").read_text())
-        return record, seconds

@@ -7,6 +7,8 @@ same weights and operations run, one torch operation after the other, under ``in
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from srdp_controller.engines.bundle import LoadedBundle
 from srdp_controller.engines.providers import DEFAULT, EngineOptions
 from srdp_controller.errors import EngineError
 
-Call = tuple[Callable[..., Tensor], tuple[str, ...], str]
+Call = tuple[Callable[..., Tensor], tuple[str, ...], str]  # function, names of its inputs, name of its output
 
 
 def _gemm(transposed: bool, alpha: float, beta: float) -> Callable[..., Tensor]:
@@ -40,14 +42,6 @@ _SIMPLE: dict[str, Callable[..., Tensor]] = {
     "Clip": torch.clamp,
     "Identity": lambda a: a,
 }
-
-
-def _reshape_to(sizes: list[int]) -> Callable[[Tensor], Tensor]:
-    return lambda a: a.reshape(sizes)
-
-
-def _gather_at(index: int) -> Callable[[Tensor], Tensor]:
-    return lambda a: a[index]
 
 
 def _calls(graph: Any, constants: dict[str, Tensor]) -> list[Call]:
@@ -72,9 +66,12 @@ def _calls(graph: Any, constants: dict[str, Tensor]) -> list[Call]:
             function = _gemm(bool(how.get("transB", 0)), how.get("alpha", 1.0), how.get("beta", 1.0))
             calls.append((function, inputs, node.output[0]))
         elif node.op_type == "Reshape":
-            calls.append((_reshape_to(constants[inputs[1]].tolist()), inputs[:1], node.output[0]))
+            calls.append((partial(torch.reshape, shape=constants[inputs[1]].tolist()), inputs[:1], node.output[0]))
         elif node.op_type == "Gather" and inputs[1] in constants:
-            calls.append((_gather_at(int(constants[inputs[1]])), inputs[:1], node.output[0]))
+            index = int(constants[inputs[1]])
+            calls.append((partial(torch.select, dim=0, index=index), inputs[:1], node.output[0]))
+        elif node.op_type == "Gather" and inputs[1] in constants:
+            calls.append((itemgetter(int(constants[inputs[1]])), inputs[:1], node.output[0]))
         elif node.op_type == "Gather":
             calls.append((lambda a, index: a[int(index)], inputs, node.output[0]))
         elif node.op_type in _SIMPLE:
@@ -84,29 +81,22 @@ def _calls(graph: Any, constants: dict[str, Tensor]) -> list[Call]:
     return calls
 
 
-class Step:
-    """The body of an exported teacher's loop: a_t, step number and condition -> a_{t-1}."""
-
-    def __init__(self, body: Any, constants: dict[str, Tensor]) -> None:
-        self._index, _, self._state = (value.name for value in body.input)
-        done, self._answer = (value.name for value in body.output)
-        self._constants = constants
-        self._calls = [call for call in _calls(body, constants) if call[2] != done]
-
-    def __call__(self, index: int, a: Tensor, condition: Tensor) -> Tensor:
-        """One step on a (B, A) with condition (B, width)."""
-        values = {**self._constants, self._index: torch.tensor(index), self._state: a, "condition": condition}
-        for function, inputs, output in self._calls:
-            values[output] = function(*[values[name] for name in inputs])
-        return values[self._answer]
+def _execute(calls: list[Call], values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Add to ``values`` what the calls compute."""
+    for function, inputs, output in calls:
+        values[output] = function(*[values[name] for name in inputs])
+    return values
 
 
 def _loop(body: Any, constants: dict[str, Tensor], trips: int) -> Callable[..., Tensor]:
-    step = Step(body, constants)
+    """An exported teacher's loop: a_T (B, A) and condition (B, width) to a_0."""
+    index, _, state = (value.name for value in body.input)
+    done, answer = (value.name for value in body.output)
+    calls = [call for call in _calls(body, constants) if call[2] != done]
 
     def run(a: Tensor, condition: Tensor) -> Tensor:
-        for index in range(trips):
-            a = step(index, a, condition)
+        for step in range(trips):
+            a = _execute(calls, {**constants, index: torch.tensor(step), state: a, "condition": condition})[answer]
         return a
 
     return run
@@ -118,29 +108,13 @@ class TorchGraph:
     def __init__(self, graph: bytes) -> None:
         import onnx
 
-        self.constants: dict[str, Tensor] = {}
-        self._calls = _calls(onnx.load_from_string(graph).graph, self.constants)
+        self._constants: dict[str, Tensor] = {}
+        self._calls = _calls(onnx.load_from_string(graph).graph, self._constants)
 
-    def __call__(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Evaluate the graph."""
-        return self.evaluate(self.constants, observation, noise)
-
-    def evaluate(self, constants: dict[str, Tensor], observation: Tensor, noise: Tensor) -> tuple[Tensor, ...]:
-        """Evaluate it with other tensors in the place of its constants."""
-        values = {**constants, "observation": observation, "noise": noise}
-        for function, inputs, output in self._calls:
-            values[output] = function(*[values[name] for name in inputs])
+        values = _execute(self._calls, {**self._constants, "observation": observation, "noise": noise})
         return values["action"], values["latent"], values["teacher_latent"]
-
-    def until(self, wanted: str, observation: Tensor) -> Tensor:
-        """A value that depends on the observation alone, without computing what comes after it."""
-        values = {**self.constants, "observation": observation}
-        for function, inputs, output in self._calls:
-            if all(name in values for name in inputs):
-                values[output] = function(*[values[name] for name in inputs])
-                if output == wanted:
-                    break
-        return values[wanted]
 
 
 class TorchEngine:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnxruntime
 
@@ -24,26 +22,14 @@ LONG_EVALUATIONS, LONG_BYTES = 16, 16 * 2**20
 onnxruntime.set_default_logger_severity(3)
 
 
-def session_options(
-    threads: int = 1,
-    spinning: bool = False,
-    memory_pattern: bool = True,
-    arena: bool = True,
-    optimisation: Any = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
-) -> onnxruntime.SessionOptions:
-    """ONNX Runtime's settings for one short evaluation at a time.
+def session_options() -> onnxruntime.SessionOptions:
+    """ONNX Runtime's settings for one short evaluation at a time, as they measured best (docs/engines.md).
 
-    The defaults are what measured best (``srdp bench latency``, "settings"): one thread that computes and
-    never spins, since these layers are too small to share.
+    One thread that computes and never spins, since these layers are too small to share.
     """
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.enable_mem_pattern = memory_pattern
-    options.enable_cpu_mem_arena = arena
-    options.graph_optimization_level = optimisation
-    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
 
 

@@ -13,34 +13,8 @@ from tyro.conf import Positional
 from srdp_controller.errors import SrdpError
 from srdp_controller.files import write_json
 from srdp_controller.provenance import describe_run
+from srdp_controller.report import tables
 from srdp_controller.tasks.task import Outcome, TaskError, find_task, summarise
-
-COPIED = (
-    "engine",
-    "provider",
-    "update_rate_hz",
-    "cycles",
-    "commands",
-    "cycles_before_ready",
-    "overruns",
-    "missed_cycles",
-    "lateness_us",
-    "period_error_us",
-    "inference_us",
-    "overhead_us",
-    "latency_us",
-    "observation_age_ms",
-    "modes",
-    "abstentions",
-    "alarms_between_episodes",
-    "teacher_plans",
-    "swaps",
-    "filter_interventions",
-    "interventions",
-    "limit_violations",
-    "rejected_messages",
-    "privileges",
-)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -93,9 +67,8 @@ def summarise_run(run_folder: Positional[Path] = Path("runs/latest")) -> dict[st
     folder = run_folder
     control = _read(folder / "controller.json")
     simulation = _read(folder / "simulation.json") if (folder / "simulation.json").exists() else {}
-    summary: dict[str, Any] = {**describe_run("srdp summary", control["seed"])}
-    summary |= {key: control[key] for key in COPIED if key in control}
-    summary |= {key: control[key] for key in ("failure", "reason") if control.get(key)}
+    summary = {key: value for key, value in control.items() if key != "histograms" and value != ""}
+    summary |= describe_run("srdp summary", control["seed"])
     summary["duration_s"] = control["cycles"] / control["update_rate_hz"]
     if simulation:
         metrics = summarise([Outcome(metrics=outcome["metrics"]) for outcome in simulation["outcomes"]])
@@ -104,47 +77,11 @@ def summarise_run(run_folder: Positional[Path] = Path("runs/latest")) -> dict[st
     problems = judge(summary)
     summary |= {"sound": not problems, "problems": problems}
     write_json(folder / "summary.json", summary)
-    print_table(summary)
+    print(tables.demo(summary))
     print(f"{folder}/{', '.join(['summary.json', *draw_run(folder, simulation)])}")
     for problem in problems:
         print(f"UNSOUND: {problem}")
     return {**summary, "failed": bool(problems)}
-
-
-def print_table(summary: dict[str, Any]) -> None:
-    """Print a run's figures."""
-
-    def group(name: str, unit: str) -> str:
-        values = summary[name]
-        labels = {"p50": "p50", "p99": "p99", "p999": "p99.9", "max": "max"}
-        return "  ".join(f"{label} {values[key]:.0f}" for key, label in labels.items()) + f" {unit}"
-
-    causes = ", ".join(f"{cause} {count}" for cause, count in summary.get("interventions", {}).items() if count)
-    rows = [
-        ("engine", f"{summary['engine']} on {summary['provider']}, {summary['update_rate_hz']:.0f} Hz"),
-        ("cycles", f"{summary['cycles']} ({summary['commands']} commands, {summary['overruns']} overruns)"),
-        ("period error", group("period_error_us", "us")),
-        ("inference", group("inference_us", "us")),
-        ("latency", group("latency_us", "us") + " (received to published)"),
-        ("overhead", group("overhead_us", "us")),
-        ("observation age", group("observation_age_ms", "ms")),
-        ("modes", ", ".join(f"{mode} {count}" for mode, count in summary["modes"].items())),
-        ("abstentions", f"{summary['abstentions']}, between episodes {summary.get('alarms_between_episodes', 0)}"),
-        ("swaps", str(summary["swaps"])),
-        (
-            "safety filter",
-            f"{summary['filter_interventions']} interventions{f' ({causes})' if causes else ''}, "
-            f"{summary['limit_violations']} violations",
-        ),
-    ]
-    if "episodes" in summary:
-        rows[1:1] = [
-            ("scenario", f"{summary['scenario']} of {summary['task']}"),
-            ("episodes", f"{summary['successes']} of {summary['episodes']} succeeded"),
-            *((name.replace("_", " "), str(value)) for name, value in summary["metrics"].items()),
-        ]
-    for name, text in rows:
-        print(f"  {name:<16} {text}")
 
 
 def draw_run(folder: Path, simulation: dict[str, Any]) -> list[str]:

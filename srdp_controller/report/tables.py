@@ -29,8 +29,6 @@ LOOPS = {
     "rclpy_timer_multi": "same cycle on an rclpy timer, MultiThreadedExecutor",
     "torch_eager": "this controller, policy in PyTorch eager",
     "bare": "the loop with an empty cycle",
-    "bare_alone": "the loop with an empty cycle, no robot beside it",
-    "bare_busy": "the loop with a cycle that spins as long",
     "bare_work": "the loop with as much inference and nothing else",
     "cyclictest": "cyclictest",
 }
@@ -38,7 +36,7 @@ LOOPS = {
 BASELINES = {
     "torch_eager": "PyTorch eager",
     "torch_eager_folded": "exported operations in eager",
-    "torch_compile": "torch.compile, best mode",
+    "torch_compile": "torch.compile, max-autotune",
     "ddim": "diffusers DDIM",
     "dpm": "DPM-Solver++",
 }
@@ -94,9 +92,9 @@ def section(*parts: str) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def four(key: str) -> str:
-    """Template of four percentiles [us]."""
-    return " / ".join(f"{{{key}[{name}]:.0f}}" for name in ("p50", "p99", "p999", "max")) + " us"
+def four(key: str, unit: str = "us") -> str:
+    """Template of four percentiles."""
+    return " / ".join(f"{{{key}[{name}]:.0f}}" for name in ("p50", "p99", "p999", "max")) + f" {unit}"
 
 
 LATENESS = f"lateness p50 / p99 / p99.9 / max: {four('lateness_us')}"
@@ -148,20 +146,31 @@ def by_settings(result: dict[str, Any]) -> tuple[Rows, Rows]:
 # --- sections -----------------------------------------------------------------------------------
 
 
+def counted(value: Any) -> str:
+    """Counts by name, or a number, as text."""
+    return ", ".join(f"{name} {count}" for name, count in value.items()) if isinstance(value, dict) else str(value)
+
+
 def demo(run: Result) -> str:
-    """A run of ``make demo``."""
+    """A run: what ``srdp summary`` prints, and the README of ``make demo``."""
     told = {
-        "engine": "{engine} at {update_rate_hz:.0f} Hz for {duration_s:.0f} s",
-        "episodes": "{successes} of {episodes} succeeded",
+        "engine": "{engine} on {provider} at {update_rate_hz:.0f} Hz for {duration_s:.0f} s",
+        "episodes": "?{successes} of {episodes} succeeded ({scenario} of {task})",
+        **{name.replace("_", " "): counted(value) for name, value in run.get("metrics", {}).items()},
         "cycles": "{cycles}, {commands} commands, {overruns} overruns",
+        "modes": counted(run["modes"]),
+        "abstentions": "{abstentions}, between episodes {alarms_between_episodes}",
+        "swaps": "{swaps}",
         "limits": "{limit_violations} violations, {filter_interventions} cycles with an intervention",
+        "interventions": counted({cause: count for cause, count in run["interventions"].items() if count}),
         "period error, p50 / p99 / p99.9 / max": four("period_error_us"),
         "inference": four("inference_us"),
         "everything else in a cycle": four("overhead_us"),
         "observation received to command published": four("latency_us"),
+        "age of the observation": four("observation_age_ms", "ms"),
     }
-    rows = [{"name": name, "text": text.format_map(run)} for name, text in told.items()]
-    return table(rows, "`make demo`: {name} | : {text}")
+    rows = [{"name": name, "text": fill(text, run)} for name, text in told.items()]
+    return table([row for row in rows if row["text"]], "a run: {name} | : {text}")
 
 
 def results(closed: Result, fidelity: Result) -> str:
@@ -207,7 +216,7 @@ def loop(result: Result) -> str:
 
 def rates(*results: Result) -> str:
     """The controller at every rate, beside what an empty cycle shows."""
-    beside = {"bare_work": "work", "bare_busy": "busy", "bare": "bare", "cyclictest": "cyclictest"}
+    beside = {"bare_work": "work", "bare": "bare", "cyclictest": "cyclictest"}
     rows = []
     for result in results:
         loops, busy = result["loops"], ", a busy process on every core" if result["hogs"] else ""
@@ -286,41 +295,11 @@ def checks(result: Result) -> str:
 
 
 def costs(result: Result) -> str:
-    """The cost model, a cold start, memory, throughput."""
-    said = (
+    """The cost model."""
+    return (
         "Section 7's cost model on the teacher's graph with n steps: {fixed_us:.1f} + {each_us:.2f} n us, largest "
         "error {largest_relative_error:.1%}."
     ).format_map(result["cost_model"])
-    speeds = " | ".join(
-        f"{title}: {{speeds[{place}][actions_per_s]:.0f}}"
-        for place, title in enumerate(("actions/s, batch 1", "4", "16", "64", "256"))
-    )
-    lines = table(
-        named(result["policies"]),
-        "policy: {label} | load, verify, warm up: {cpu[cold_start_s]:.2f} s | imports before: {cpu[import_s]:.2f} s | "
-        f"memory: {{mib:.1f}} MiB | {speeds}",
-        speeds=lambda row: result["throughput"][row["policy"]],
-        mib=lambda row: row["cpu"]["memory_bytes"] / 2**20,
-    )
-    return section(said, lines)
-
-
-def choices(result: Result) -> str:
-    """Settings of ONNX Runtime, precisions, sizes."""
-    settings = "ONNX Runtime, student of four steps: {label} | p50: {p50:.1f} us | p99: {p99:.1f} us"
-    precisions = "policy: {label} | fp32: {fp32[latency_us][p50]:.1f} us" + "".join(
-        f" | {kind}: ?{{{kind}[latency_us][p50]:.1f}} us | error of an action: ?{{{kind}[action_rmse]:.1e}}"
-        for kind in ("fp16", "int8")
-    )
-    sizes = table(
-        result.get("sizes", []),
-        "teacher's parameters (K = 4): {parameters:,} | weights: {mb:.1f} MB | floor: {floor_us:.0f} us | "
-        "here, p50: {latency_us[p50]:.0f} us | over the floor: {over:.2f} | PyTorch, p50: {torch_eager_us[p50]:.0f} us",
-        mb=lambda row: row["weight_bytes"] / 1e6,
-        over=lambda row: row["latency_us"]["p50"] / row["floor_us"],
-    )
-    parts = table(named(result["settings"]), settings), table(named(result["precisions"]), precisions), sizes
-    return section(*parts)
 
 
 def closed_loop(result: Result) -> str:
@@ -422,7 +401,7 @@ SECTIONS: dict[str, dict[Callable[..., str], tuple[str, ...]]] = {
         faults: ("results/bench/faults.json",),
         deployment: (DEPLOYMENT,),
     },
-    "docs/engines.md": dict.fromkeys((policies, checks, costs, choices), (LATENCY,)),
+    "docs/engines.md": dict.fromkeys((policies, checks, costs), (LATENCY,)),
     "docs/distillation.md": {
         ablations: ("results/experiment/ablations.json",),
         fidelity: FIDELITY,

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-pytest.importorskip("matplotlib", reason="needs the simulation's packages: make setup")
+pytest.importorskip("onnx", reason="needs the simulation's packages: make setup")
 
 from srdp_controller.benchmarks.latency import bench_latency, checks, cost_model
 from srdp_controller.benchmarks.latency_floor import Floor
@@ -63,8 +63,7 @@ def test_turns_measure_every_run_in_every_round():
         calls[name] += 1
         sum(range(2000))
 
-    turns = Turns({name: (lambda name=name: call(name)) for name in calls}, rounds=3)
-    turns.measure("test", lambda *arguments: None)
+    turns = Turns({name: (lambda name=name: call(name)) for name in calls}, 3, "test", lambda *arguments: None)
     for name, count in calls.items():
         assert 3 * 3 <= len(turns.times[name]) < count
         assert 0.0 < turns.percentiles(name)["p50"] <= turns.percentiles(name)["max"]
@@ -88,25 +87,19 @@ def test_half_precision_stays_near_and_keeps_its_interface(bundle, name):
     assert 0.0 < error < 0.1
 
 
-def test_eight_bits_shrink_a_student_and_say_no_to_a_loop(bundle):
-    graph = bundle.read(bundle.policy("student_k4"))
-    assert len(convert(graph, "int8")) < 0.4 * len(graph)
-    with pytest.raises(NotImplementedError, match="loop"):
-        convert(bundle.read(bundle.policy("teacher")), "int8")
+def test_an_unknown_precision_is_refused(bundle):
     with pytest.raises(EngineError, match=", ".join(PRECISIONS)):
-        convert(graph, "fp8")
+        convert(bundle.read(bundle.policy("student_k4")), "fp8")
 
 
-def test_the_benchmark_measures_every_policy_and_draws(model_dir, tmp_path, monkeypatch):
+def test_the_benchmark_measures_every_policy(model_dir, monkeypatch):
     from srdp_controller.benchmarks import latency as module
 
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)  # without PyTorch's columns
-    picture = tmp_path / "latency.png"
-    result = bench_latency(model_dir, rounds=1, no_compile=True, sizes="", starts=1, picture=picture)
+    result = bench_latency(model_dir, rounds=1, no_compile=True)
     json.dumps(result)
     assert set(result["policies"]) == {"teacher", "student_k1", "student_k2", "student_k4", "student_k8"}
     for entry in result["policies"].values():
         assert 0.0 < entry["floor_us"] < entry["cpu"]["latency_us"]["p50"]
-        assert 0.0 < entry["cpu"]["cold_start_s"] < 30.0 and entry["cpu"]["memory_bytes"] > 0
-    assert picture.stat().st_size > 10_000
-    assert {row["batch"] for row in result["throughput"]["student_k1"]} == {1, 4, 16, 64, 256}
+        assert 0.0 < entry["cpu"]["cold_start_s"] < 30.0
+    assert [row["evaluations"] for row in result["evaluations"]] == [1, 2, 4, 8, 10, 20, 50, 100]

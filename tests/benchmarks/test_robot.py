@@ -28,9 +28,7 @@ def test_the_loop_benchmark_compares_the_loops(model_dir, monkeypatch):
     loops = bench_loop(model_dir, rate=100.0, engine="student_k1", duration=1.5, rounds=1)["loops"]
     assert set(loops) >= {
         "dedicated",
-        "bare_alone",
         "bare",
-        "bare_busy",
         "bare_work",
         "dedicated_explained",
         "rclpy_timer_single",

@@ -175,15 +175,13 @@ def test_every_scenario_of_the_task_but_the_faulty_ones_is_in_the_table():
 
 def test_the_deployment_benchmark_drives_every_setting(model_dir, short, tmp_path):
     pytest.importorskip("matplotlib")
-    picture = tmp_path / "picture.png"
     result = deployment.deployment(
-        Path(model_dir), scenario=short, rates=(20.0, 50.0), slower=(1.0,), episodes=1, processes=1, picture=picture
+        Path(model_dir), scenario=short, rates=(20.0, 50.0), slower=(1.0,), episodes=1, processes=1
     )
     labels = {row["label"] for row in result["table"]}
     assert {"teacher, in the loop", "teacher, real-time chunking", "student_k1, in the loop"} <= labels
     assert len(result["table"]) == 6 * 2 + 2 + 5 * 2
     assert all(row["age_ms"]["p50"] > 10 and row["command_jerk"] > 0.0 for row in result["table"])
-    assert picture.stat().st_size > 10_000
 
 
 def test_jerk_is_the_same_at_every_rate_of_a_smooth_command():

@@ -1,14 +1,18 @@
-"""The same controller on an rclpy timer, as most people write it: the baseline of ``srdp bench loop``.
+"""Controller nodes that only the benchmarks start: ``python -m srdp_controller.benchmarks.nodes KIND ...``.
 
-The very same cycle, bundle and privileges, but called by an executor, with ordinary subscriptions.
+``single`` and ``multi`` are the very same cycle, bundle and privileges on an rclpy timer with ordinary subscriptions,
+as most people write it, under one of rclpy's executors; ``torch`` runs the policy in PyTorch eager; ``clock FILE``
+reads a system clock that a fault can step.
 """
 
 from __future__ import annotations
 
+import mmap
 import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
@@ -19,7 +23,7 @@ from rclpy.qos import QoSProfile
 from srdp_controller.control.cycle import Cycle
 from srdp_controller.control.loop import absolute
 from srdp_controller.control.privileges import use_affinity, use_fifo
-from srdp_controller.ros.controller_node import ControllerNode, run_node
+from srdp_controller.ros.controller_node import ControllerNode, light_executor, run_node
 from srdp_controller.ros.inputs import LATEST
 from srdp_controller.ros.loop_thread import LoopThread, Publish
 
@@ -113,14 +117,34 @@ class TimerControllerNode(ControllerNode):
         return TimerLoop(self, run, cycle, publish, stopping_s)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run with ``--executor single`` or ``multi`` before ``--ros-args``."""
-    words = list(sys.argv if arguments is None else arguments)
-    kind = words.pop(words.index("--executor") + 1)
-    words.remove("--executor")
-    executor: type[Executor] = SingleThreadedExecutor if kind == "single" else MultiThreadedExecutor
-    return run_node(TimerControllerNode, executor, words)
+def read_stepped_clock(file: Path) -> None:
+    """Let this process's system clock be ahead by the nanoseconds in ``file``; the monotonic one stays."""
+    with file.open("rb") as source:
+        offset = mmap.mmap(source.fileno(), 8, access=mmap.ACCESS_READ)
+    real_ns = time.time_ns
+
+    def stepped_ns() -> int:
+        return real_ns() + int.from_bytes(offset[:8], sys.byteorder, signed=True)
+
+    time.time_ns = stepped_ns
+    time.time = lambda: stepped_ns() * 1e-9
+
+
+def main(kind: str, words: list[str]) -> int:
+    """Run the node of a kind, given the words of a ROS command line; its exit status."""
+    if kind in ("single", "multi"):
+        executor: type[Executor] = SingleThreadedExecutor if kind == "single" else MultiThreadedExecutor
+        return run_node(TimerControllerNode, executor, words)
+    if kind == "clock":
+        read_stepped_clock(Path(words.pop(0)))
+        return run_node(ControllerNode, light_executor, words)
+    from srdp_controller.benchmarks.torch_engine import load_torch_engine
+
+    class TorchControllerNode(ControllerNode):
+        load = staticmethod(load_torch_engine)
+
+    return run_node(TorchControllerNode, light_executor, words)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1], sys.argv[2:]))
