@@ -29,7 +29,6 @@ MANIFEST = "bundle.json"
 UNIDENTIFIED = ("provenance", "content_sha256")
 MAX_MANIFEST_BYTES = 4 * 2**20
 MAX_FILE_BYTES = 256 * 2**20
-POLICY_NAMES = ("teacher", "student_k1", "student_k2", "student_k4", "student_k8")
 
 
 class FileEntry(Strict):
@@ -181,6 +180,15 @@ class LoadedBundle:
                 "copy the bundle again or rebuild it with `make bundle`"
             )
         return data
+
+    def read_all(self) -> dict[str, bytes]:
+        """Bytes of every file by name, each verified as ``read`` does."""
+        return {entry.file: self.read(entry) for entry in [*self.content.policies.values(), self.content.calibration]}
+
+    def read_all(self) -> dict[str, bytes]:
+        """Every file of the bundle, the manifest too, by name and verified; errors as in ``read``."""
+        entries = [*self.content.policies.values(), self.content.calibration]
+        return {entry.file: self.read(entry) for entry in entries} | {MANIFEST: self.raw}
 
     def calibration(self) -> Calibration:
         """The verified calibration."""
