@@ -157,6 +157,17 @@ class LoadedBundle:
             raise BundleError(f"{self.folder}: no policy {name!r}; the bundle has: {known}")
         return entry
 
+    def shapes(self, name: str) -> dict[str, tuple[int, ...]]:
+        """Shapes of a policy's inputs (``observation``, ``noise``) and outputs at batch one, in the graph's order."""
+        entry, spec = self.policy(name), self.spec
+        return {
+            "observation": (1, spec.obs_dim),
+            "noise": (1, *entry.noise_shape),
+            "action": (1, spec.horizon, spec.act_dim),
+            "latent": (1, entry.latent_dim),
+            "teacher_latent": (1, entry.latent_dim),
+        }
+
     def read(self, entry: FileEntry) -> bytes:
         """Bytes of a file, verified against its hash before anything parses them.
 
@@ -180,10 +191,6 @@ class LoadedBundle:
                 "copy the bundle again or rebuild it with `make bundle`"
             )
         return data
-
-    def read_all(self) -> dict[str, bytes]:
-        """Bytes of every file by name, each verified as ``read`` does."""
-        return {entry.file: self.read(entry) for entry in [*self.content.policies.values(), self.content.calibration]}
 
     def read_all(self) -> dict[str, bytes]:
         """Every file of the bundle, the manifest too, by name and verified; errors as in ``read``."""
