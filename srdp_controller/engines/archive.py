@@ -12,6 +12,7 @@ import re
 import shutil
 import stat
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from srdp_controller.engines.bundle import MANIFEST, MAX_FILE_BYTES, LoadedBundle, load_bundle

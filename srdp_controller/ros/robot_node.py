@@ -36,7 +36,7 @@ from srdp_controller.provenance import describe_run
 from srdp_controller.ros.inputs import BEGIN, END, EPISODE_TOPIC, LATCHED, DirectSubscription
 from srdp_controller.ros.outputs import output_fields, output_type
 from srdp_controller.ros.parameters import declare, load_schema
-from srdp_controller.spec import TRAJECTORY, ActionGroup, PolicySpec
+from srdp_controller.spec import TRAJECTORY, PolicySpec
 from srdp_controller.tasks.task import TopicLayout, find_task
 
 FRAMES_PER_S = 12.0
