@@ -149,10 +149,8 @@ class Recording:
         except OSError as error:
             self._ring.unlink()
             raise SrdpError(f"record: {path}: {error.strerror}; choose another run_dir") from None
-        command = [sys.executable, "-m", "srdp_controller.ros.recorder", str(self._ring.path), str(path)]
-        command += ["--columns", json.dumps(telemetry.columns), "--outputs", json.dumps(outputs_of(spec))]
-        command += ["--limit-bytes", str(round(values["record_limit"] * 1e6)), "--parent", str(os.getpid())]
-        self._process = subprocess.Popen(command)
+        limit_bytes = round(values["record_limit"] * 1e6)
+        self._process = subprocess.Popen(recorder_command(telemetry, spec, path, limit_bytes))
 
     def complaints(self) -> dict[str, str]:
         """What is wrong with the recording, by kind; empty where nothing is."""
@@ -172,9 +170,14 @@ class Recording:
             self._process.kill()
 
 
-def outputs_of(spec: PolicySpec) -> list[dict[str, Any]]:
-    """What the recorder has to know of each action group: topic, message type, frame, and the components' names."""
-    return [
+def recorder_command(telemetry: Telemetry, spec: PolicySpec, path: Path, limit_bytes: int) -> list[str]:
+    """The command that records a shared ring into a file while this process lives.
+
+    ``outputs`` is what the recorder has to know of each action group: ``components`` names the fields of the message by
+    the telemetry's columns.
+    """
+    assert telemetry.ring is not None
+    outputs = [
         {
             "topic": group.output.topic.replace("~", "/srdp_controller", 1),
             "type": group.output.type,
@@ -183,3 +186,12 @@ def outputs_of(spec: PolicySpec) -> list[dict[str, Any]]:
         }
         for group in spec.action_groups
     ]
+    job = {
+        "ring": str(telemetry.ring.path),
+        "path": str(path),
+        "columns": telemetry.columns,
+        "outputs": outputs,
+        "limit_bytes": limit_bytes,
+        "parent": os.getpid(),
+    }
+    return [sys.executable, "-m", "srdp_controller.ros.recorder", json.dumps(job)]
