@@ -21,8 +21,7 @@ from srdp_controller.errors import SrdpError
 
 NUMBERS = ("float", "double", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 JOINT_STATE = "sensor_msgs/msg/JointState"
-JOINT_ARRAYS = ("position", "velocity", "effort")
-PLURALS = {"position": "positions", "velocity": "velocities", "effort": "efforts"}
+JOINT_ARRAYS = {"position": "positions", "velocity": "velocities", "effort": "efforts"}  # and their plurals
 TWO_TURNS_RAD = 4.0 * math.pi
 ORDERS = 8  # orders of a JointState's joints that are remembered: senders that shuffle them cost time, not memory
 STEP = re.compile(r"([A-Za-z]\w*)(?:\[([^\[\]]+)\])?")
@@ -47,20 +46,19 @@ def package_installed(type_name: str) -> bool:
     return True
 
 
-def parse_path(path: str) -> list[tuple[str, str | None]] | None:
-    """(field, what stands in its brackets) of each step; None where the path is not well formed."""
+def parse_path(path: str) -> list[tuple[str, str | None]]:
+    """(field, what stands in its brackets) of each step.
+
+    Raises:
+        ValueError: it is not well formed.
+    """
     steps = []
-    for part in _split(path):
+    for part in re.split(r"\.(?![^\[]*\])", path):  # at dots that stand in no bracket: a joint's name may hold dots
         match = STEP.fullmatch(part)
         if match is None:
-            return None
+            raise ValueError(f"field {path!r} is not of the form a.b, a[3] or a[name]")
         steps.append((match[1], match[2]))
-    return steps or None
-
-
-def _split(path: str) -> list[str]:
-    """Split at dots that stand in no bracket: a joint's name may hold dots."""
-    return re.split(r"\.(?![^\[]*\])", path)
+    return steps
 
 
 @functools.cache
@@ -69,14 +67,13 @@ def check_path(type_name: str, path: str) -> str | None:
 
     Where the message's package is not installed only the path's form is checked.
     """
-    steps = parse_path(path)
-    if steps is None:
-        return f"field {path!r} is not of the form a.b, a[3] or a[name]"
-    if not package_installed(type_name):
-        return None
+    try:
+        steps = parse_path(path)
+    except ValueError as error:
+        return str(error)
     kind = message_class(type_name)
     if kind is None:
-        return f"there is no message type {type_name}"
+        return f"there is no message type {type_name}" if package_installed(type_name) else None
     for place, (name, bracket) in enumerate(steps):
         known = kind.get_fields_and_field_types()
         if name not in known:
@@ -111,40 +108,31 @@ def check_path(type_name: str, path: str) -> str | None:
 Getter = Callable[[Any], Any]
 
 
-def _chained(getters: Sequence[Getter]) -> Getter:
+def _getter(path: str) -> tuple[Getter, list[tuple[str, Getter, int]]]:
+    """What reads a path, and every array on it: its name, what reads it, and the index that is read."""
+    getters: list[Getter] = []
+    arrays: list[tuple[str, Getter, int]] = []
+    for name, bracket in parse_path(path):
+        getters.append(operator.attrgetter(name))
+        if bracket is not None:
+            arrays.append((name, _chained(*getters), int(bracket)))
+            getters.append(operator.itemgetter(int(bracket)))
+    return _chained(*getters), arrays
+
+
+def _chained(*getters: Getter) -> Getter:
     def get(message: Any) -> Any:
         for getter in getters:
             message = getter(message)
         return message
 
-    return getters[0] if len(getters) == 1 else get
-
-
-def _steps(path: str) -> list[tuple[str, str | None]]:
-    steps = parse_path(path)
-    if steps is None:
-        raise ValueError(f"field {path!r} is not of the form a.b, a[3] or a[name]")
-    return steps
-
-
-def _getter(path: str) -> tuple[Getter, list[tuple[str, Getter, int]]]:
-    """What reads a path, and every array on it: its name, what reads it, and the index that is read."""
-    getters: list[Getter] = []
-    arrays: list[tuple[str, Getter, int]] = []
-    for name, bracket in _steps(path):
-        getters.append(operator.attrgetter(name))
-        if bracket is not None:
-            arrays.append((name, _chained(tuple(getters)), int(bracket)))
-            getters.append(operator.itemgetter(int(bracket)))
-    return _chained(tuple(getters)), arrays
+    return get
 
 
 def _joint_entry(type_name: str, path: str) -> tuple[str, str] | None:
     """(array, joint) where the path is an entry of a JointState's array; None for any other path."""
-    steps = _steps(path)
-    if type_name != JOINT_STATE or steps[0][0] not in JOINT_ARRAYS or steps[0][1] is None:
-        return None
-    return steps[0][0], steps[0][1]
+    array, joint = parse_path(path)[0]
+    return (array, joint) if type_name == JOINT_STATE and array in JOINT_ARRAYS and joint is not None else None
 
 
 def known_class(type_name: str) -> Any:
@@ -182,14 +170,13 @@ class Extractor:
         wrong = next((text for text in (check_path(type_name, path) for path in fields) if text is not None), None)
         if wrong is not None:
             raise SrdpError(f"{type_name}: {wrong}")
-        has_header = self.type.get_fields_and_field_types().get("header") == "std_msgs/Header"
         self.fields = list(fields)
         self.chain_joints = frozenset(chain_joints)
-        self.stamped = has_header
-        self._frame = frame if has_header else ""
+        self.stamped = self.type.get_fields_and_field_types().get("header") == "std_msgs/Header"
+        self._frame = frame if self.stamped else ""
         self._joints: list[tuple[int, str, str]] = []  # place among the values, array, joint
         self._others: list[tuple[int, Getter]] = []
-        self._arrays: dict[tuple[str, int], tuple[str, Getter, int]] = {}
+        self._arrays: list[tuple[str, Getter, int]] = []
         for place, path in enumerate(self.fields):
             entry = _joint_entry(type_name, path)
             if entry is not None:
@@ -197,9 +184,7 @@ class Extractor:
                 continue
             getter, arrays = _getter(path)
             self._others.append((place, getter))
-            for depth, array in enumerate(arrays):
-                self._arrays[path, depth] = array
-        self._joint_arrays = sorted({array for _, array, _ in self._joints})
+            self._arrays += arrays
         self._orders: dict[tuple[str, ...], list[int] | str] = {}
         plain = [path for path in self.fields if "[" not in path]
         self._plain = operator.attrgetter(*plain) if len(plain) == len(self.fields) > 1 else None
@@ -223,7 +208,7 @@ class Extractor:
             given = message.header.frame_id
             if given and given != self._frame:
                 return f"its frame is {given!r}, the bundle's is {self._frame!r}; publish it in that frame"
-        for name, getter, index in self._arrays.values():
+        for name, getter, index in self._arrays:
             size = len(getter(message))
             if index >= size:
                 return f"{name}[{index}] is not in the message ({name} has {size} entries)"
@@ -233,15 +218,12 @@ class Extractor:
         if isinstance(order, str):
             return order
         many = len(message.name)
-        for array in self._joint_arrays:
-            size = len(getattr(message, array))
-            if size != many:
-                return f"{size} {PLURALS[array]} for {many} joints"
         for (_, array, joint), index in zip(self._joints, order, strict=True):
-            if array == "position" and joint in self.chain_joints:
-                value = message.position[index]
-                if TWO_TURNS_RAD < abs(value) < math.inf:
-                    return f"joint {joint!r} at {value:.4g} rad is beyond two turns: are these degrees?"
+            values = getattr(message, array)
+            if len(values) != many:
+                return f"{len(values)} {JOINT_ARRAYS[array]} for {many} joints"
+            if array == "position" and joint in self.chain_joints and TWO_TURNS_RAD < abs(values[index]) < math.inf:
+                return f"joint {joint!r} at {values[index]:.4g} rad is beyond two turns: are these degrees?"
         return None
 
     def stamp_ns(self, message: Any) -> int | None:
@@ -289,34 +271,28 @@ class MessageWriter:
             self._message.name = joints
         for array in {entry[0] for entry in entries if entry is not None}:
             setattr(self._message, array, [math.nan] * len(joints))
-        self._places: list[tuple[Callable[[Any, Any, Any], None], Any, Any, type]] = []
-        for path, entry in zip(fields, entries, strict=True):
-            steps: list[tuple[str, str | None]] = _steps(path)
-            if entry is not None:
-                steps = [(entry[0], str(joints.index(entry[1])))]
-            self._places.append(self._place(steps))
+        self._places = [
+            self._place([(entry[0], str(joints.index(entry[1])))] if entry else parse_path(path))
+            for path, entry in zip(fields, entries, strict=True)
+        ]
 
     def _place(self, steps: list[tuple[str, str | None]]) -> tuple[Callable[[Any, Any, Any], None], Any, Any, type]:
         """How a number is written, into what, where in it, and as what."""
-        inside = self._message
-        for depth, (name, bracket) in enumerate(steps):
-            last = depth == len(steps) - 1
+        following = self._message
+        for name, bracket in steps:
+            write: Callable[[Any, Any, Any], None] = setattr
+            inside: Any = following
+            where: Any = name
             inner = inside.get_fields_and_field_types()[name]
             convert = float if "float" in inner or "double" in inner else int
-            if bracket is None:
-                if last:
-                    return setattr, inside, name, convert
-                inside = getattr(inside, name)
-                continue
-            index, array = int(bracket), getattr(inside, name)
-            while len(array) <= index:
-                element = re.fullmatch(r"sequence<(.+?)(?:, \d+)?>", inner)
-                assert element is not None
-                array.append(known_class(element[1].replace("/", "/msg/", 1))() if "/" in inner else convert(0))
-            if last:
-                return operator.setitem, array, index, convert
-            inside = array[index]
-        raise AssertionError("a path has at least one step")
+            following = getattr(inside, name)
+            if bracket is not None:
+                write, inside, where = operator.setitem, following, int(bracket)
+                while len(inside) <= where:
+                    kind = re.sub(r"sequence<(.+?)(, \d+)?>", r"\1", inner)
+                    inside.append(known_class(kind.replace("/", "/msg/", 1))() if "/" in kind else convert(0))
+                following = inside[where]
+        return write, inside, where, convert
 
     def message(self, values: Sequence[float], stamp_ns: int) -> Any:
         """The one message, with ``values`` at the fields and the stamp [ns] in its header, if it has one."""

@@ -8,15 +8,14 @@ each with a kind, limits, an output topic and what it does when the policy may n
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator, model_validator
 
 from srdp_controller.errors import SpecError, all_problems
 from srdp_controller.kinematics import KinematicChain
@@ -160,16 +159,20 @@ class ObservationComponent(Strict):
     unit: str
     index: int = Field(default=-1, ge=-1, description="its place; may be left out")
     source: Source
-    lower: float = Field(description="a value below is a fault of the sensor, not a state")
-    upper: float
-    centre: float = Field(default=0.0, description="subtracted before the network")
-    scale: float = Field(default=1.0, gt=0.0, description="divided by before the network")
+    lower: FiniteFloat = Field(description="a value below is a fault of the sensor, not a state")
+    upper: FiniteFloat
+    centre: FiniteFloat = Field(default=0.0, description="subtracted before the network")
+    scale: FiniteFloat = Field(default=1.0, gt=0.0, description="divided by before the network")
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _a_topic_unless_said(cls, source: Any) -> Any:
+        return {"kind": "topic", **source} if isinstance(source, Mapping) else source
 
 
 # --- actions ------------------------------------------------------------------------------------
 
 Kind = Literal["twist", "joint_velocity", "joint_position", "joint_effort", "gripper", "generic"]
-VELOCITY_KINDS = ("twist", "joint_velocity")
 TWIST, ARRAY = "geometry_msgs/msg/TwistStamped", "std_msgs/msg/Float64MultiArray"
 TRAJECTORY, JOG = "trajectory_msgs/msg/JointTrajectory", "control_msgs/msg/JointJog"
 # output type -> how a component's field reads in it
@@ -179,14 +182,23 @@ OUTPUT_FIELDS = {
     TRAJECTORY: r"positions\[[^\]]+\]",
     JOG: r"(velocities|displacements)\[[^\]]+\]",
 }
-# kind -> what limits how fast a component's command may change, beside lower and upper
-RATE_LIMITS: dict[str, tuple[str, ...]] = {
-    "twist": (),
-    "joint_velocity": ("max_acceleration", "max_jerk"),
-    "joint_position": ("max_velocity", "max_acceleration", "max_jerk"),
-    "joint_effort": ("max_rate",),
-    "gripper": ("max_rate",),
-    "generic": ("max_rate",),
+
+
+class KindFacts(NamedTuple):
+    """What follows from a group's kind."""
+
+    units: tuple[str, ...]  # of its components; empty: any
+    outputs: tuple[str, ...]  # message types that it may go out as
+    rate_limits: tuple[str, ...] = ("max_rate",)  # of a component, beside lower and upper
+
+
+KINDS: dict[str, KindFacts] = {
+    "twist": KindFacts(("m/s", "rad/s"), (TWIST, ARRAY), ()),
+    "joint_velocity": KindFacts(("rad/s", "m/s"), (ARRAY, JOG), ("max_acceleration", "max_jerk")),
+    "joint_position": KindFacts(("rad", "m"), (ARRAY, TRAJECTORY), ("max_velocity", "max_acceleration", "max_jerk")),
+    "joint_effort": KindFacts(("N m", "N"), (ARRAY,)),
+    "gripper": KindFacts(("m", "rad", "N", "1"), (ARRAY,)),
+    "generic": KindFacts((), (ARRAY,)),
 }
 
 
@@ -201,10 +213,10 @@ class ActionComponent(Strict):
     unit: str
     index: int = Field(default=-1, ge=-1, description="its place in the action vector; may be left out")
     field: str
-    lower: float
-    upper: float
-    centre: float = 0.0
-    scale: float = Field(default=1.0, gt=0.0)
+    lower: FiniteFloat
+    upper: FiniteFloat
+    centre: FiniteFloat = 0.0
+    scale: FiniteFloat = Field(default=1.0, gt=0.0)
     max_velocity: float | None = Field(default=None, gt=0.0, description="joint_position: unit/s")
     max_acceleration: float | None = Field(default=None, gt=0.0, description="joints: rad/s^2 or m/s^2")
     max_jerk: float | None = Field(default=None, gt=0.0, description="joints: rad/s^3 or m/s^3")
@@ -286,17 +298,6 @@ FIELD_UNITS = (
     (r"twist\.linear\.[xyz]$", ("m/s",)),
     (r"twist\.angular\.[xyz]$", ("rad/s",)),
 )
-KIND_UNITS = {
-    "joint_velocity": ("rad/s", "m/s"),
-    "joint_position": ("rad", "m"),
-    "joint_effort": ("N m", "N"),
-    "gripper": ("m", "rad", "N", "1"),
-}
-KIND_OUTPUTS = {
-    "twist": (TWIST, ARRAY),
-    "joint_velocity": (ARRAY, JOG),
-    "joint_position": (ARRAY, TRAJECTORY),
-}
 
 
 def _units_of(source: Any) -> tuple[str, ...] | None:
@@ -312,16 +313,15 @@ def _units_of(source: Any) -> tuple[str, ...] | None:
 
 
 def _numbered(components: Any, first: int) -> Any:
+    """The components with the indices that were left out, counted from ``first``."""
     if not isinstance(components, list | tuple):
         return components
     numbered = []
     for place, one in enumerate(components, first):
-        if isinstance(one, Mapping | ObservationComponent | ActionComponent):
+        if isinstance(one, Mapping | BaseModel):
             one = dict(one)
-            if one.get("index", -1) < 0:
+            if one.get("index", -1) == -1:
                 one["index"] = place
-            if isinstance(one.get("source"), Mapping):
-                one["source"] = {"kind": "topic", **one["source"]}
         numbered.append(one)
     return numbered
 
@@ -340,34 +340,26 @@ class PolicySpec(Strict):
     @model_validator(mode="before")
     @classmethod
     def _number(cls, content: Any) -> Any:
-        """Fill in what may be left out: indices, and a source's kind where it is a topic."""
+        """Fill in the indices that were left out."""
         if not isinstance(content, Mapping):
             return content
         content = dict(content)
         content["observation"] = _numbered(content.get("observation"), 0)
         groups, first = [], 0
         for group in content.get("action_groups") or ():
-            if isinstance(group, Mapping | ActionGroup):
-                plain = dict(group)
-                plain["components"] = _numbered(plain.get("components"), first)
-                first += len(plain["components"] or ())
-                groups.append(plain)
-            else:
-                groups.append(group)
+            if isinstance(group, Mapping | BaseModel):
+                group = dict(group)
+                group["components"] = _numbered(group.get("components"), first)
+                first += len(group["components"] or ())
+            groups.append(group)
         content["action_groups"] = groups
         return content
 
     @model_validator(mode="after")
     def _consistent(self) -> PolicySpec:
         """Every contradiction at once: a spec is not mended one error at a time."""
-        problems = [
-            *self._names(),
-            *self._sources(),
-            *self._groups(),
-            *self._outputs(),
-            *self._workspace(),
-            *self._prefix(),
-        ]
+        checks = (self._names, self._sources, self._groups, self._outputs, self._workspace, self._prefix)
+        problems = [problem for check in checks for problem in check()]
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -382,10 +374,7 @@ class PolicySpec(Strict):
             if twice:
                 problems.append(f"{kind} names must differ: {', '.join(twice)} stands twice")
             for component in components:
-                numbers = (component.lower, component.upper, component.centre, component.scale)
-                if not all(math.isfinite(number) for number in numbers):
-                    problems.append(f"{kind} {component.name}: limits, centre and scale must be finite")
-                elif not component.lower < component.upper:
+                if not component.lower < component.upper:
                     problems.append(f"{kind} {component.name}: lower must be below upper")
         groups = [group.name for group in self.action_groups]
         if len(set(groups)) != len(groups):
@@ -435,11 +424,11 @@ class PolicySpec(Strict):
         measured = {component.name: component for component in self.observation}
         for group in self.action_groups:
             where = f"action group {group.name}"
-            allowed = KIND_OUTPUTS.get(group.kind, (ARRAY,))
-            if group.output.type not in allowed:
-                problems.append(f"{where}: kind {group.kind} goes out as {' or '.join(allowed)}")
+            outputs = KINDS[group.kind].outputs
+            if group.output.type not in outputs:
+                problems.append(f"{where}: kind {group.kind} goes out as {' or '.join(outputs)}")
             hold = group.hold_values()
-            if group.kind in VELOCITY_KINDS and group.on_hold != "zero":
+            if group.kind in ("twist", "joint_velocity") and group.on_hold != "zero":
                 problems.append(f"{where}: on_hold {group.on_hold!r} would keep a {group.kind} moving; expected zero")
             if hold is not None and len(hold) != len(group.components):
                 problems.append(f"{where}: on_hold has {len(hold)} values for {len(group.components)} components")
@@ -454,10 +443,10 @@ class PolicySpec(Strict):
         self, group: ActionGroup, action: ActionComponent, hold: float | None, measured: dict[str, ObservationComponent]
     ) -> list[str]:
         problems, where = [], f"action {action.name}"
-        units = KIND_UNITS.get(group.kind)
+        units, _, rate_limits = KINDS[group.kind]
         if group.kind == "twist":
             units = ("rad/s",) if ".angular." in action.field else ("m/s",)
-        if units is not None and action.unit not in units:
+        if units and action.unit not in units:
             problems.append(f"{where}: unit {action.unit!r}; a {group.kind} is in {' or '.join(units)}")
         if hold is not None and not action.lower <= hold <= action.upper:
             problems.append(
@@ -465,8 +454,8 @@ class PolicySpec(Strict):
                 "the robot could not be stopped"
             )
         for limit in ("max_velocity", "max_acceleration", "max_jerk", "max_rate"):
-            if getattr(action, limit) is not None and limit not in RATE_LIMITS[group.kind]:
-                has = ", ".join(RATE_LIMITS[group.kind]) or "limits of the whole group"
+            if getattr(action, limit) is not None and limit not in rate_limits:
+                has = ", ".join(rate_limits) or "limits of the whole group"
                 problems.append(f"{where}: {limit} is no limit of a {group.kind}, which has {has}")
         if action.measured_by is not None and action.measured_by not in measured:
             problems.append(f"{where}: measured_by: no observation named {action.measured_by!r}")
@@ -568,10 +557,8 @@ class PolicySpec(Strict):
     @property
     def prefix_length_index(self) -> int | None:
         """Observation index of the number of committed actions, or None."""
-        for component in self.observation:
-            if isinstance(component.source, ActionPrefixLengthSource):
-                return component.index
-        return None
+        found = (one.index for one in self.observation if isinstance(one.source, ActionPrefixLengthSource))
+        return next(found, None)
 
     @property
     def prefix_steps(self) -> int:
@@ -647,24 +634,19 @@ class PolicySpec(Strict):
 
     def observation_normalisation(self) -> tuple[np.ndarray, np.ndarray]:
         """Centre and scale, each (obs_dim,) float32."""
-        return (
-            np.array([component.centre for component in self.observation], dtype=np.float32),
-            np.array([component.scale for component in self.observation], dtype=np.float32),
-        )
+        return _column(self.observation, "centre"), _column(self.observation, "scale")
 
     def action_normalisation(self) -> tuple[np.ndarray, np.ndarray]:
         """Centre and scale, each (act_dim,) float32."""
-        return (
-            np.array([component.centre for component in self.action], dtype=np.float32),
-            np.array([component.scale for component in self.action], dtype=np.float32),
-        )
+        return _column(self.action, "centre"), _column(self.action, "scale")
 
     def action_limits(self) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper limit, each (act_dim,) float64."""
-        return (
-            np.array([component.lower for component in self.action], dtype=np.float64),
-            np.array([component.upper for component in self.action], dtype=np.float64),
-        )
+        return _column(self.action, "lower", np.float64), _column(self.action, "upper", np.float64)
+
+
+def _column(components: tuple[Any, ...], name: str, dtype: type = np.float32) -> np.ndarray:
+    return np.array([getattr(component, name) for component in components], dtype=dtype)
 
 
 def from_schema_1(content: Mapping[str, Any]) -> dict[str, Any]:

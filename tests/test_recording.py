@@ -1,7 +1,5 @@
 """The recorder: another process, a real file, read back with the MCAP reader."""
 
-import json
-import os
 import signal
 import subprocess
 import sys
@@ -16,7 +14,7 @@ pytest.importorskip("mcap_ros2", reason="needs the MCAP packages: make setup")
 from mcap_ros2.reader import read_ros2_messages
 
 from srdp_controller.control.telemetry import CLOSED, FAILED, FINISHED, RECORDED, STATUS, SharedRing, Telemetry
-from srdp_controller.ros.run_files import outputs_of
+from srdp_controller.ros.run_files import recorder_command
 from srdp_controller.spec import PolicySpec
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,11 +63,12 @@ def record(telemetry, index):
     telemetry.record(row, [0.001 * index, -0.1, 0.04], np.array([0.1, index]))
 
 
-def start(telemetry, path, parent=None, limit=10**9):
-    command = [sys.executable, "-m", "srdp_controller.ros.recorder", str(telemetry.ring.path), str(path)]
-    command += ["--columns", json.dumps(telemetry.columns), "--outputs", json.dumps(outputs_of(SPEC))]
-    command += ["--limit-bytes", str(limit), "--parent", str(parent or os.getpid())]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+def start(telemetry, path, limit=10**9):
+    command = recorder_command(telemetry, SPEC, Path(path), limit)
+    recorder = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not Path(path).exists():  # it takes seconds to start on a busy machine
+        time.sleep(0.01)
+    return recorder
 
 
 def messages(path, topic):
@@ -111,13 +110,15 @@ import os, sys, time
 sys.path.insert(0, {root!r})
 from srdp_controller.control.telemetry import Telemetry
 from srdp_controller.engines.bundle import load_bundle
-import subprocess, json, numpy
+from srdp_controller.ros.run_files import recorder_command
+from pathlib import Path
+import subprocess, numpy
 spec = load_bundle({root!r} + "/models/pushing").spec
 telemetry = Telemetry(500, spec, shared=True)
-command = [sys.executable, "-m", "srdp_controller.ros.recorder", str(telemetry.ring.path), sys.argv[1]]
-command += ["--columns", json.dumps(telemetry.columns), "--limit-bytes", "1000000", "--parent", str(os.getpid())]
-recorder = subprocess.Popen(command, cwd={root!r})
+recorder = subprocess.Popen(recorder_command(telemetry, spec, Path(sys.argv[1]), 10**6), cwd={root!r})
 print(recorder.pid, telemetry.ring.path, flush=True)
+while not Path(sys.argv[1]).exists():  # it takes seconds to start on a busy machine
+    time.sleep(0.01)
 for index in range(10**6):
     telemetry.record((0.01 * index, 0, 1.0, 1.0, 1.0, 1.0), [0.0, 0.0], numpy.zeros(spec.obs_dim))
     print(index, flush=True)
@@ -131,9 +132,9 @@ def test_when_the_controller_is_killed_the_recording_still_ends_whole(tmp_path):
         [sys.executable, "-c", WRITER.format(root=str(ROOT)), str(path)], stdout=subprocess.PIPE, text=True
     )
     _, ring = writer.stdout.readline().split()
-    lines = []
+    lines = [writer.stdout.readline()]
     until = time.monotonic() + 2.0
-    while time.monotonic() < until or not path.exists():
+    while time.monotonic() < until:
         lines.append(writer.stdout.readline())
     writer.send_signal(signal.SIGKILL)
     lines += writer.stdout.read().splitlines()

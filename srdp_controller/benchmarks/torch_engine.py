@@ -122,14 +122,11 @@ class TorchEngine:
 
     def __init__(self, bundle: LoadedBundle, name: str) -> None:
         entry = bundle.policy(name)
-        spec = bundle.spec
         self.name, self.provider, self.evaluations = name, "torch_eager", entry.evaluations
         self._graph = TorchGraph(bundle.read(entry))
-        self.observation = np.zeros((1, spec.obs_dim), np.float32)
-        self.noise = np.zeros((1, *entry.noise_shape), np.float32)
-        self.action = np.zeros((1, spec.horizon, spec.act_dim), np.float32)
-        self.latent = np.zeros((1, entry.latent_dim), np.float32)
-        self.teacher_latent = np.zeros((1, entry.latent_dim), np.float32)
+        self.observation, self.noise, self.action, self.latent, self.teacher_latent = (
+            np.zeros(shape, np.float32) for shape in bundle.shapes(name).values()
+        )
         # views of the buffers: what the caller writes is what the graph reads
         self._inputs = torch.from_numpy(self.observation), torch.from_numpy(self.noise)
         self._outputs = [torch.from_numpy(buffer) for buffer in (self.action, self.latent, self.teacher_latent)]

@@ -29,7 +29,6 @@ MANIFEST = "bundle.json"
 UNIDENTIFIED = ("provenance", "content_sha256")
 MAX_MANIFEST_BYTES = 4 * 2**20
 MAX_FILE_BYTES = 256 * 2**20
-POLICY_NAMES = ("teacher", "student_k1", "student_k2", "student_k4", "student_k8")
 
 
 class FileEntry(Strict):
@@ -158,6 +157,17 @@ class LoadedBundle:
             raise BundleError(f"{self.folder}: no policy {name!r}; the bundle has: {known}")
         return entry
 
+    def shapes(self, name: str) -> dict[str, tuple[int, ...]]:
+        """Shapes of a policy's inputs (``observation``, ``noise``) and outputs at batch one, in the graph's order."""
+        entry, spec = self.policy(name), self.spec
+        return {
+            "observation": (1, spec.obs_dim),
+            "noise": (1, *entry.noise_shape),
+            "action": (1, spec.horizon, spec.act_dim),
+            "latent": (1, entry.latent_dim),
+            "teacher_latent": (1, entry.latent_dim),
+        }
+
     def read(self, entry: FileEntry) -> bytes:
         """Bytes of a file, verified against its hash before anything parses them.
 
@@ -181,6 +191,11 @@ class LoadedBundle:
                 "copy the bundle again or rebuild it with `make bundle`"
             )
         return data
+
+    def read_all(self) -> dict[str, bytes]:
+        """Every file of the bundle, the manifest too, by name and verified; errors as in ``read``."""
+        entries = [*self.content.policies.values(), self.content.calibration]
+        return {entry.file: self.read(entry) for entry in entries} | {MANIFEST: self.raw}
 
     def calibration(self) -> Calibration:
         """The verified calibration."""

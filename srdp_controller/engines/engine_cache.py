@@ -7,7 +7,6 @@ the machine that runs it or brought there by someone trusted, and its hash is ch
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -89,8 +88,7 @@ def delete_outdated(folder: Path, bundle: LoadedBundle) -> list[Path]:
     gone = []
     for path in sorted(folder.glob("*.engine")) if folder.is_dir() else []:
         if not any(f"-{graph}-" in path.name for graph in known):
-            for part in (path, path.with_suffix(".json")):
-                if part.exists():
-                    os.unlink(part)
+            path.unlink()
+            path.with_suffix(".json").unlink(missing_ok=True)
             gone.append(path)
     return gone

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime
 
-from srdp_controller.engines.bundle import LoadedBundle, PolicyEntry
+from srdp_controller.engines.bundle import LoadedBundle
 from srdp_controller.errors import EngineError
 
 PROVIDERS = {
@@ -69,65 +69,44 @@ class OnnxEngine:
     """
 
     def __init__(self, bundle: LoadedBundle, name: str, provider: str = "cpu", cuda_graph: bool = True) -> None:
-        entry = bundle.policy(name)
-        where = str(bundle.folder / entry.file)
-        graph = bundle.read(entry)
-        cuda_graph = cuda_graph and provider in CUDA_GRAPH and not _is_long(entry, graph)
-        session = create_session(graph, provider, where, cuda_graph)
-        self.captured = cuda_graph
-        self.name = name
-        self.provider = provider
-        self.evaluations = entry.evaluations
-        spec = bundle.spec
-        n_noise, horizon, act_dim = entry.noise_shape
-        expected = {
-            "observation": (1, spec.obs_dim),
-            "noise": (1, n_noise, horizon, act_dim),
-            "action": (1, spec.horizon, spec.act_dim),
-            "latent": (1, entry.latent_dim),
-            "teacher_latent": (1, entry.latent_dim),
-        }
-        for argument in [*session.get_inputs(), *session.get_outputs()]:
-            shape = expected.get(argument.name)
-            if (
-                shape is None
-                or len(argument.shape) != len(shape)
-                or any(
-                    isinstance(size, int) and size != wanted for size, wanted in zip(argument.shape, shape, strict=True)
-                )
-            ):
-                raise EngineError(f"{where}: {argument.name} is {argument.shape}, the bundle's spec says {shape}")
-        missing = set(expected) - {argument.name for argument in [*session.get_inputs(), *session.get_outputs()]}
-        if missing:
-            raise EngineError(f"{where}: the graph lacks {', '.join(sorted(missing))}")
+        entry, shapes = bundle.policy(name), bundle.shapes(name)
+        graph, where = bundle.read(entry), str(bundle.folder / entry.file)
+        # a run worth cancelling between two nodes, for which ONNX Runtime takes 25 us more (measured)
+        is_long = entry.evaluations > LONG_EVALUATIONS or len(graph) > LONG_BYTES
+        self.captured = cuda_graph and provider in CUDA_GRAPH and not is_long
+        self.name, self.provider, self.evaluations = name, provider, entry.evaluations
+        self._session = session = create_session(graph, provider, where, self.captured)
+        found = {argument.name: argument.shape for argument in [*session.get_inputs(), *session.get_outputs()]}
+        for key, shape in shapes.items():
+            if key not in found:
+                raise EngineError(f"{where}: the graph lacks {key}; it has {', '.join(found)}")
+            # a size that is not fixed, such as the batch's, has a name
+            fixed = {place: size for place, size in enumerate(found[key]) if isinstance(size, int)}
+            if len(found[key]) != len(shape) or any(shape[place] != size for place, size in fixed.items()):
+                raise EngineError(f"{where}: {key} is {found[key]}, the bundle's spec says {shape}")
+        if len(found) > len(shapes):
+            raise EngineError(f"{where}: the graph has {', '.join(found)}; expected {', '.join(shapes)}")
         self.observation, self.noise, self.action, self.latent, self.teacher_latent = (
-            np.zeros(shape, dtype=np.float32) for shape in expected.values()
+            np.zeros(shape, dtype=np.float32) for shape in shapes.values()
         )
-        self._session = session
-        self._options = onnxruntime.RunOptions() if _is_long(entry, graph) else None
+        self._options = onnxruntime.RunOptions() if is_long else None
         self._cancelled = False
         self._binding = session.io_binding()
         self._values: dict[str, onnxruntime.OrtValue] = {}
-        for key in expected:
-            array = getattr(self, key)
-            # a CUDA graph reads and writes the device's memory, always in the same place
-            where_to = (DEVICE, 0) if self.captured else ()
-            self._values[key] = value = onnxruntime.OrtValue.ortvalue_from_numpy(array, *where_to)
-            if key in INPUTS:
-                self._binding.bind_ortvalue_input(key, value)
-            else:
-                self._binding.bind_ortvalue_output(key, value)
+        # a CUDA graph reads and writes the device's memory, always in the same place
+        place = (DEVICE, 0) if self.captured else ()
+        for key in shapes:
+            self._values[key] = value = onnxruntime.OrtValue.ortvalue_from_numpy(getattr(self, key), *place)
+            bind = self._binding.bind_ortvalue_input if key in INPUTS else self._binding.bind_ortvalue_output
+            bind(key, value)
 
     def run(self) -> None:
         """Evaluate the policy once on the buffers."""
-        options = self._options
         try:
             if self.captured:
                 self._replay()
-            elif options is None:
-                self._session.run_with_iobinding(self._binding)
             else:
-                self._session.run_with_iobinding(self._binding, options)
+                self._session.run_with_iobinding(self._binding, self._options)
         except Exception as error:  # ONNX Runtime raises its own unexported exception types
             reason = "cancelled" if self._cancelled else str(error).splitlines()[0]
             self._forget_cancel()
@@ -155,11 +134,6 @@ class OnnxEngine:
         self._cancelled = False
         if self._options is not None:
             self._options.terminate = False
-
-
-def _is_long(entry: PolicyEntry, graph: bytes) -> bool:
-    """Whether a run is worth cancelling between two nodes, for which ONNX Runtime takes 25 us more (measured)."""
-    return entry.evaluations > LONG_EVALUATIONS or len(graph) > LONG_BYTES
 
 
 class BatchedPolicy:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 import onnxruntime
@@ -31,16 +31,8 @@ DEFAULT = EngineOptions()
 
 def usable_providers() -> list[str]:
     """Providers that are installed here; whether there is a GPU shows when an engine is loaded."""
-    available = _onnx_providers()
-    return [name for name, full in PROVIDERS.items() if full in available or (name in NATIVE and _installed(name))]
-
-
-def _installed(flavour: str) -> bool:
-    return importlib.util.find_spec(flavour) is not None
-
-
-def _onnx_providers() -> list[str]:
-    return list(onnxruntime.get_available_providers())
+    available = onnxruntime.get_available_providers()
+    return [name for name, full in PROVIDERS.items() if full in available or (name in NATIVE and find_spec(name))]
 
 
 def create_engine(bundle: LoadedBundle, name: str, provider: str, options: EngineOptions = DEFAULT) -> Engine:
@@ -50,7 +42,8 @@ def create_engine(bundle: LoadedBundle, name: str, provider: str, options: Engin
         BundleError, EngineError: with the reason; never another provider unless ``options.fall_back``.
     """
     try:
-        if provider in NATIVE and (_installed(provider) or PROVIDERS[provider] not in _onnx_providers()):
+        here = onnxruntime.get_available_providers()
+        if provider in NATIVE and (find_spec(provider) or PROVIDERS[provider] not in here):
             from srdp_controller.engines.tensorrt_engine import TensorRtEngine
 
             return TensorRtEngine(bundle, name, provider, options.precision, options.cache)
@@ -66,9 +59,8 @@ def create_engine(bundle: LoadedBundle, name: str, provider: str, options: Engin
 def _captured_where_possible(bundle: LoadedBundle, name: str, provider: str) -> OnnxEngine:
     """An engine that replays a CUDA graph; whether one can be captured shows in the first run at the latest."""
     if provider in CUDA_GRAPH:
-        with contextlib.suppress(
-            Exception
-        ):  # the device's memory, the session and the capture raise types of their own
+        # the device's memory, the session and the capture raise types of their own
+        with contextlib.suppress(Exception):
             engine = OnnxEngine(bundle, name, provider)
             if engine.captured:
                 engine.run()

@@ -7,7 +7,6 @@ file. A controller whose ``trusted_keys`` are set loads only bundles that one of
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import os
 from pathlib import Path
@@ -54,13 +53,12 @@ def sign_bundle(folder: Path, key_path: Path) -> str:
         SrdpError: the key is not readable, or the bundle is damaged.
     """
     bundle = load_bundle(folder)
-    for entry in [*bundle.content.policies.values(), bundle.content.calibration]:
-        bundle.read(entry)
+    bundle.read_all()
     try:
         key = _ed25519().Ed25519PrivateKey.from_private_bytes(base64.b64decode(key_path.read_bytes(), validate=False))
     except OSError as error:
         raise SrdpError(f"{key_path}: {error.strerror}") from None
-    except (ValueError, binascii.Error):
+    except ValueError:
         raise SrdpError(f"{key_path}: not a key of `srdp keygen`") from None
     public = base64.b64encode(key.public_key().public_bytes_raw()).decode()
     signature = base64.b64encode(key.sign(bundle.raw)).decode()

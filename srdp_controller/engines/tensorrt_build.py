@@ -16,9 +16,8 @@ from srdp_controller.engines.bundle import LoadedBundle
 from srdp_controller.engines.engine_cache import EngineKey
 from srdp_controller.errors import EngineError
 
-FLAVOURS = ("tensorrt", "tensorrt_rtx")
 WORKSPACE_BYTES = 256 * 2**20
-SOURCES = {
+SOURCES = {  # flavour -> where it comes from
     "tensorrt": "it comes with JetPack, or from NVIDIA's own packages",
     "tensorrt_rtx": "pip install 'srdp_controller[gpu]'",
 }
@@ -30,8 +29,8 @@ def import_flavour(flavour: str) -> ModuleType:
     Raises:
         EngineError: unknown, or not installed; the message says where it comes from.
     """
-    if flavour not in FLAVOURS:
-        raise EngineError(f"flavour {flavour!r} is unknown; choose one of: {', '.join(FLAVOURS)}")
+    if flavour not in SOURCES:
+        raise EngineError(f"flavour {flavour!r} is unknown; choose one of: {', '.join(SOURCES)}")
     try:
         return importlib.import_module(flavour)
     except ImportError as error:
@@ -82,7 +81,9 @@ def build(graph: bytes, flavour: str, compute_capability: str, where: str) -> Bu
     builder = module.Builder(messages.logger)
     if builder is None:
         raise EngineError(f"{where}: {flavour}: {messages.last()}")
-    network = builder.create_network(_strongly_typed(module))
+    # TensorRT 10 has to be told; later every network is strongly typed
+    strongly_typed = getattr(module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    network = builder.create_network(0 if strongly_typed is None else 1 << int(strongly_typed))
     parser = module.OnnxParser(network, messages.logger)
     if not parser.parse(graph):
         errors = [parser.get_error(number).desc() for number in range(parser.num_errors)]
@@ -100,12 +101,6 @@ def build(graph: bytes, flavour: str, compute_capability: str, where: str) -> Bu
     if plan is None:
         raise EngineError(f"{where}: {flavour} cannot build it: {messages.last()}")
     return BuiltEngine(bytes(plan), time.monotonic() - started)
-
-
-def _strongly_typed(module: Any) -> int:
-    """The creation flag where it still exists (TensorRT 10); later every network is strongly typed."""
-    flag = getattr(module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    return 0 if flag is None else 1 << int(flag)
 
 
 def _target(module: Any, config: Any, flavour: str, compute_capability: str) -> None:

@@ -44,9 +44,7 @@ class TensorRtEngine:
     """
 
     def __init__(self, bundle: LoadedBundle, name: str, flavour: str, precision: str = "fp32", cache: str = "") -> None:
-        entry = bundle.policy(name)
-        spec = bundle.spec
-        self.name, self.provider, self.evaluations = name, flavour, entry.evaluations
+        self.name, self.provider, self.evaluations = name, flavour, bundle.policy(name).evaluations
         self._cancelled = False
         module: Any = import_flavour(flavour)
         self._cuda = cuda = Cuda()
@@ -60,22 +58,15 @@ class TensorRtEngine:
             self._context = self._engine.create_execution_context()
             if self._context is None:
                 raise EngineError(f"engine {name}: {flavour} cannot run it: {messages.last()}")
-            shapes = {
-                "observation": (1, spec.obs_dim),
-                "noise": (1, *entry.noise_shape),
-                "action": (1, spec.horizon, spec.act_dim),
-                "latent": (1, entry.latent_dim),
-                "teacher_latent": (1, entry.latent_dim),
-            }
-            self._buffers: list[tuple[str, np.ndarray, int]] = []
-            for key, shape in shapes.items():
+            self._buffers: list[tuple[np.ndarray, int]] = []  # on the host and on the device; two inputs, three outputs
+            for key, shape in bundle.shapes(name).items():
                 self._require_shape(name, key, shape)
                 array = cuda.host_array(shape, np.float32)
                 device = cuda.device_buffer(array.nbytes)
                 self._context.set_tensor_address(key, device)
-                self._buffers.append((key, array, device))
+                self._buffers.append((array, device))
             self.observation, self.noise, self.action, self.latent, self.teacher_latent = (
-                array for _, array, _ in self._buffers
+                array for array, _ in self._buffers
             )
             self._queue()  # once before it is recorded: first use may allocate
             cuda.synchronise()
@@ -94,11 +85,11 @@ class TensorRtEngine:
 
     def _queue(self) -> None:
         cuda = self._cuda
-        for _, array, device in self._buffers[:2]:
+        for array, device in self._buffers[:2]:
             cuda.upload(device, array)
         if not self._context.execute_async_v3(int(cuda.stream)):
             raise EngineError(f"engine {self.name}: {self.provider} could not run it")
-        for _, array, device in self._buffers[2:]:
+        for array, device in self._buffers[2:]:
             cuda.download(array, device)
 
     def _capture(self) -> bool:

@@ -62,7 +62,12 @@ class ControllerNode(LifecycleNode):
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(Trigger, "~/dump_telemetry", self._on_dump)
         if self.reports_in_a_thread:
-            self._reporting = threading.Thread(target=self._report_for_ever, name="report", daemon=True)
+
+            def report_for_ever() -> None:
+                while not self._ended.wait(REPORT_EVERY_S):
+                    self.report()
+
+            self._reporting = threading.Thread(target=report_for_ever, name="report", daemon=True)
             self._reporting.start()
         else:
             self.create_timer(REPORT_EVERY_S, self.report)
@@ -153,15 +158,12 @@ class ControllerNode(LifecycleNode):
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         session = self.session
-        response.success = session is not None and not session.loop.failure
-        if session is None:
-            response.message = "the controller is not configured"
-        elif session.loop.failure:
-            response.message = session.loop.failure
-        else:
-            supervisor = session.cycle.supervisor
-            response.message = f"mode was {supervisor.mode.value}: {supervisor.reason}"
-            supervisor.request_reset()
+        if session is None or session.loop.failure:
+            response.message = session.loop.failure if session else "the controller is not configured"
+            return response
+        supervisor = session.cycle.supervisor
+        response.success, response.message = True, f"mode was {supervisor.mode.value}: {supervisor.reason}"
+        supervisor.request_reset()
         return response
 
     def _on_dump(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -173,11 +175,6 @@ class ControllerNode(LifecycleNode):
         except Exception as error:
             response.message = cause_of(error)
         return response
-
-    def _report_for_ever(self) -> None:
-        """What the reporting thread does."""
-        while not self._ended.wait(REPORT_EVERY_S):
-            self.report()
 
     def report(self) -> None:
         """Say what is new, let the parameters say what drives, and leave the active state when the loop has failed."""

@@ -100,11 +100,10 @@ ROWS = (
 )
 
 
-def table(mode: str, values: dict[str, str], history: list[float]) -> str:
+def table(mode: str, values: dict[str, str]) -> str:
     """What ``srdp top`` shows: mode, counters, and the last second's times."""
     if not values:
         return "waiting for /diagnostics of /srdp_controller: is it running, on this ROS_DOMAIN_ID?"
-    late = float(values["recent_lateness_p99_us"])
     lines = [
         f"{mode:<8} {values['engine']} at {float(values['update_rate_hz']):.0f} Hz",
         f"cycles {values['cycles']}   overruns {values['overruns']}   missed {values['missed_cycles']}   "
@@ -119,11 +118,6 @@ def table(mode: str, values: dict[str, str], history: list[float]) -> str:
     for key, label, unit in ROWS:
         figures = [float(values[f"recent_{key}_{name}_us"]) * unit for name in ("p50", "p99", "max")]
         lines.append(f"{label:<28} " + " ".join(f"{figure:>9.1f}" for figure in figures))
-    history.append(late)
-    del history[:-60]
-    top = max(*history, 1e-9)
-    bars = "".join(" ▁▂▃▄▅▆▇█"[min(8, round(8 * value / top))] for value in history)
-    lines += ["", f"lateness p99 of the last minute, up to {top:.0f} us: {bars}"]
     return "\n".join(lines)
 
 
@@ -133,13 +127,12 @@ def top(*, duration: float | None = None) -> dict[str, Any]:
     Args:
         duration: seconds; default: until Ctrl-C
     """
-    history: list[float] = []
     with Monitor() as monitor:
         end = None if duration is None else time.monotonic() + duration
         try:
             while end is None or time.monotonic() < end:
                 monitor.wait(1.0)
-                text = table(monitor.mode, monitor.values, history)
+                text = table(monitor.mode, monitor.values)
                 print(f"\033[2J\033[H{text}" if sys.stdout.isatty() else text, flush=True)
         except KeyboardInterrupt:
             pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from rclpy.impl.rcutils_logger import RcutilsLogger
@@ -24,7 +25,7 @@ from srdp_controller.engines.engine_cache import cache_folder
 from srdp_controller.engines.providers import NATIVE, EngineOptions
 from srdp_controller.engines.signature import require_signature
 from srdp_controller.errors import SrdpError
-from srdp_controller.messages import check_path, message_class
+from srdp_controller.messages import message_class
 from srdp_controller.observation import ObservationAssembler
 from srdp_controller.ros.parameters import bundle_folder
 from srdp_controller.ros.run_files import require_mcap
@@ -77,10 +78,7 @@ class Preparation:
             require_fit(name, run_time, self._period_ns)
         threshold = alarm_threshold(bundle, name, values)
         last = self._latest
-        if last is not None and (last.request.model_dir, last.request.provider) == (
-            request.model_dir,
-            request.provider,
-        ):
+        if last is not None and replace(last.request, engine=name) == request:
             teacher = last.teacher
         else:
             teacher = self._engine(bundle, "teacher", request.provider)
@@ -125,12 +123,10 @@ def problems(bundle: LoadedBundle, request: DeploymentRequest, values: Mapping[s
 
 
 def message_problems(spec: PolicySpec) -> Iterator[str]:
-    """What the installed message packages say of the topics; a machine without them could not check it before."""
-    used = [(plan.topic, plan.type, plan.fields) for plan in ObservationAssembler(spec).plans.values()]
-    used += [(group.output.topic, group.output.type, []) for group in spec.action_groups]
-    for topic, kind, fields in used:
+    """Topics whose message packages are not installed here; the paths in the others were checked with the spec."""
+    used = {plan.topic: plan.type for plan in ObservationAssembler(spec).plans.values()}
+    used |= {group.output.topic: group.output.type for group in spec.action_groups}
+    for topic, kind in used.items():
         if message_class(kind) is None:
-            package = kind.split("/")[0]
-            yield f"{topic}: message type {kind} is not here; install ros-$ROS_DISTRO-{package.replace('_', '-')}"
-        else:
-            yield from (f"{topic}: {text}" for path in fields if (text := check_path(kind, path)))
+            package = kind.partition("/")[0].replace("_", "-")
+            yield f"{topic}: message type {kind} is not here; install ros-$ROS_DISTRO-{package}"

@@ -9,7 +9,6 @@ killed.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from srdp_controller.control.telemetry import (
-    CAPACITY,
     CLOSED,
     EPOCH_NS,
     FAILED,
@@ -62,17 +60,17 @@ class GroupWriter:
         self.topic = output["topic"]
         self.type = TWIST if output["type"] == TWIST else ARRAY
         self._frame = output["frame"]
-        self._fields = list(output["components"].values())
-        self._places = [columns.index(name) for name in output["components"]]
-        self._labels = [{"label": name, "size": 1, "stride": 1} for name in output["components"]]
+        self._components: dict[str, str] = output["components"]
+        self._places = [columns.index(name) for name in self._components]
 
     def message(self, row: list[float], stamp: dict[str, int]) -> dict[str, Any]:
         """The message, for the MCAP writer."""
         values = [row[place] for place in self._places]
         if self.type == ARRAY:
-            return {"layout": {"dim": self._labels, "data_offset": 0}, "data": values}
+            labels = [{"label": name, "size": 1, "stride": 1} for name in self._components]
+            return {"layout": {"dim": labels, "data_offset": 0}, "data": values}
         twist = {part: dict.fromkeys("xyz", 0.0) for part in ("linear", "angular")}
-        for field, value in zip(self._fields, values, strict=True):
+        for field, value in zip(self._components.values(), values, strict=True):
             _, part, axis = field.split(".")
             twist[part][axis] = value
         return {"header": {"stamp": stamp, "frame_id": self._frame}, "twist": twist}
@@ -132,49 +130,38 @@ class McapFile:
 
 def record(ring: SharedRing, file: McapFile, path: Path, limit_bytes: int, parent: int) -> None:
     """Follow the ring until the controller closes it or is gone; returns when the file is whole."""
-    header = ring.header
-    done, lost, full = 0, 0, False
-    while True:
+    header, capacity = ring.header, len(ring.rows)
+    done, lost, full, over = 0, 0, False, False
+    while not over:
         over = bool(header[CLOSED]) or os.getppid() != parent
         newest = int(header[NEXT])
-        capacity = int(header[CAPACITY])
-        if newest - done > capacity:
-            lost += newest - done - capacity
-            done = newest - capacity
-        if newest > done and not full:
-            epoch = int(header[EPOCH_NS])
-            for index in range(done, newest):
-                file.write(ring.rows[index % capacity].tolist(), epoch)
+        overwritten = max(0, newest - capacity - done)
+        lost += overwritten
+        if not full:
+            for index in range(done + overwritten, newest):
+                file.write(ring.rows[index % capacity].tolist(), int(header[EPOCH_NS]))
+            full = file.flush() > limit_bytes
+            if full:
+                print(f"recorder: {path} reached its limit of {limit_bytes} bytes; recording ends", file=sys.stderr)
         done = newest
         header[RECORDED], header[LOST] = done, lost
-        if not full and file.flush() > limit_bytes:
-            full = True
-            print(f"recorder: {path} reached its limit of {limit_bytes} bytes; recording ends", file=sys.stderr)
-        if over:
-            break
-        time.sleep(POLL_S)
+        if not over:
+            time.sleep(POLL_S)
     file.close(cycles=str(done), lost=str(lost), ended="limit" if full else "end of run")
 
 
 def main() -> int:
-    """Entry point of the recorder's process."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("ring", type=Path)
-    parser.add_argument("path", type=Path)
-    parser.add_argument("--columns", required=True, help="JSON list")
-    parser.add_argument("--outputs", default="[]", help="JSON list: topic, type, frame, components (column -> field)")
-    parser.add_argument("--limit-bytes", type=int, required=True)
-    parser.add_argument("--parent", type=int, required=True)
-    arguments = parser.parse_args()
+    """Entry point of the recorder's process; its one argument is what ``run_files.recorder_command`` says, as JSON."""
+    job = json.loads(sys.argv[1])
+    path = Path(job["path"])
     with contextlib.suppress(OSError):  # it may lead a group already
         os.setsid()  # a signal to the controller's group must not end the recording before its last row
-    ring = SharedRing(arguments.ring)
+    ring = SharedRing(Path(job["ring"]))
     try:
-        file = McapFile(arguments.path, json.loads(arguments.columns), json.loads(arguments.outputs))
-        record(ring, file, arguments.path, arguments.limit_bytes, arguments.parent)
+        record(ring, McapFile(path, job["columns"], job["outputs"]), path, job["limit_bytes"], job["parent"])
         ring.header[STATUS] = FINISHED
     except OSError as error:
-        print(f"recorder: {arguments.path}: {error.strerror or error}; the recording ends here", file=sys.stderr)
+        print(f"recorder: {path}: {error.strerror or error}; the recording ends here", file=sys.stderr)
         ring.header[STATUS] = FAILED
         return 1
     finally:

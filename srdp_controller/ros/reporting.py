@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -13,12 +13,15 @@ from std_msgs.msg import String
 from srdp_controller.control.deployment import Deployment
 from srdp_controller.control.histogram import Window
 from srdp_controller.control.privileges import Privilege
-from srdp_controller.control.supervisor import Mode
+from srdp_controller.control.supervisor import Mode, Supervisor
 from srdp_controller.ros.inputs import LATCHED
-from srdp_controller.ros.run_files import counters
+from srdp_controller.ros.run_files import counters, times_of
 from srdp_controller.ros.session import Session
 
 REPORT_EVERY_S = 0.05
+
+
+WINDOWS = ("lateness", "execution", "inference", "latency", "observation_age")
 
 
 class Reporter:
@@ -29,22 +32,26 @@ class Reporter:
         self._mode = node.create_publisher(String, "~/mode", LATCHED)
         self._engine = node.create_publisher(String, "~/engine", LATCHED)
         self._diagnostics = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._session: Session | None = None
         self._failure = ""
-        self._status: Diagnostics | None = None
         self._said: dict[str, str] = {}
-        self._refused_said = 0
         self._refused_at = self._hold_said = 0.0
+        self._privileges_said: list[Privilege] = []
+        self._follow(None)
+        self._steps = self._forever()
+
+    def _follow(self, session: Session | None) -> None:
+        """Begin to report on a session."""
+        self._session = session
+        self._refused_said = self._overruns = self._cycles = 0
         self._mode_sent: Mode | None = None
         self._deployment_sent: Deployment | None = None
-        self._privileges_said: list[Privilege] = []
-        self._steps = self._forever()
+        times = times_of(session) if session is not None else {}
+        self._windows = {name: Window(times[name]) for name in WINDOWS if name in times}
 
     def step(self, session: Session | None, failure: str) -> None:
         """Say what is new; once a second, in steps, diagnostics too."""
         if session is not self._session:
-            self._session, self._status, self._refused_said = session, None, 0
-            self._mode_sent = self._deployment_sent = None
+            self._follow(session)
         self._failure = failure
         next(self._steps)
 
@@ -84,75 +91,45 @@ class Reporter:
         for kind, text in (session.recording.complaints() if session.recording else {}).items():
             self.warn(kind, text)
         self.warn("episodes", session.episodes.refused)
-        self._report_engine(session)
-        self._report_mode(session)
-        self._report_refused(session)
-
-    def _report_engine(self, session: Session) -> None:
-        slot = session.cycle.slot
+        slot, inputs = session.cycle.slot, session.inputs
         slot.sweep()
         if slot.current is not self._deployment_sent:
             self._deployment_sent = slot.current
             self._engine.publish(String(data=slot.current.name))
             self.inform("engine", f"engine {slot.current.request} drives")
-
-    def _report_mode(self, session: Session) -> None:
-        supervisor = session.cycle.supervisor
-        mode = supervisor.mode
-        reason = "" if mode is Mode.STUDENT else f": {supervisor.reason}"
-        if mode is not self._mode_sent:
-            self._mode_sent = mode
-            self._mode.publish(String(data=mode.value))
-            self.inform("mode", f"mode {mode.value}{reason}")
-        elif mode is Mode.HOLD and time.monotonic() - self._hold_said >= 1.0:
-            self.inform("mode", f"mode {mode.value}{reason}")
-            self._hold_said = time.monotonic()
-
-    def _report_refused(self, session: Session) -> None:
-        inputs = session.inputs
+        self._report_mode(session.cycle.supervisor)
         new = inputs.refused - self._refused_said
         if new and time.monotonic() - self._refused_at >= 1.0:
             self._node.get_logger().warning(f"{new} messages refused, last {inputs.refused_reason}")
             self._refused_said, self._refused_at = inputs.refused, time.monotonic()
 
+    def _report_mode(self, supervisor: Supervisor) -> None:
+        mode = supervisor.mode
+        if mode is not self._mode_sent:
+            self._mode_sent = mode
+            self._mode.publish(String(data=mode.value))
+        elif mode is not Mode.HOLD or time.monotonic() - self._hold_said < 1.0:
+            return
+        else:  # its reason may be another one by now
+            self._hold_said = time.monotonic()
+        self.inform("mode", f"mode {described(supervisor)}")
+
     def _diagnose(self) -> Iterator[None]:
-        session = self._session
-        if session is None:
-            status = DiagnosticStatus(name="srdp_controller: control loop", hardware_id="srdp_controller")
+        status = DiagnosticStatus(name="srdp_controller: control loop", hardware_id="srdp_controller")
+        if self._session is None:
             status.level = DiagnosticStatus.ERROR if self._failure else DiagnosticStatus.STALE
             status.message = self._failure or "not configured"
         else:
-            if self._status is None:
-                self._status = Diagnostics(session)
-            status = yield from self._status.status(self._failure)
+            yield from self._fill(status, self._session)
         yield
         array = DiagnosticArray(status=[status])
         array.header.stamp = self._node.get_clock().now().to_msg()
         yield
         self._diagnostics.publish(array)
 
-
-class Diagnostics:
-    """Makes the status: rolling figures since the last one, and those of the whole run."""
-
-    def __init__(self, session: Session) -> None:
-        self._session, self._values = session, session.loop.values
-        statistics, loop = session.cycle.statistics, session.loop.state
-        self._windows = {
-            "lateness": Window(loop.lateness),
-            "execution": Window(loop.execution),
-            "inference": Window(statistics.inference),
-            "latency": Window(statistics.latency),
-            "observation_age": Window(statistics.observation_age),
-        }
-        self._overruns = self._cycles = 0
-
-    def status(self, failure: str) -> Generator[None, None, DiagnosticStatus]:
-        """The status, made in steps: WARN off the student or when cycles came late, ERROR when stopped or very late.
-
-        With cold caches the whole would hold the interpreter for longer than a fast loop has to spare.
-        """
-        cycle, loop, values = self._session.cycle, self._session.loop.state, self._values
+    def _fill(self, status: DiagnosticStatus, session: Session) -> Iterator[None]:
+        """Fill the status, in steps: WARN off the student or when cycles came late, ERROR when stopped or very late."""
+        cycle, loop, values = session.cycle, session.loop.state, session.loop.values
         recent = {name: window.advance() for name, window in self._windows.items()}
         if loop.cycles < self._cycles:  # the statistics began anew
             self._overruns = self._cycles = 0
@@ -165,21 +142,20 @@ class Diagnostics:
                 rolling[f"recent_{name}_{label}_us"] = round(histogram.quantile(share) * 1e-3, 1)
             rolling[f"recent_{name}_max_us"] = round(histogram.largest * 1e-3, 1)
         yield
-        whole = whole_run(self._session)
+        whole = whole_run(session)
         yield
         mode = cycle.supervisor.mode
-        status = DiagnosticStatus(name="srdp_controller: control loop", hardware_id="srdp_controller")
         late = rolling["recent_lateness_p99_us"] * 1e-6
         old = rolling["recent_observation_age_p99_us"] * 1e-6 > values["diagnostics.age_warn"]
-        status.level, status.message = DiagnosticStatus.OK, mode.value
         overrunning = overruns > max(1, values["diagnostics.overruns_warn"] * cycles)
-        if mode in (Mode.TEACHER, Mode.HOLD) or late > values["diagnostics.lateness_warn"] or overrunning or old:
-            status.level = DiagnosticStatus.WARN
         swamped = overruns > max(1, values["diagnostics.overruns_error"] * cycles)
-        if mode is Mode.STOP or late > values["diagnostics.lateness_error"] or swamped or failure:
+        if mode is Mode.STOP or late > values["diagnostics.lateness_error"] or swamped or self._failure:
             status.level = DiagnosticStatus.ERROR
-        if mode is not Mode.STUDENT:
-            status.message = f"{mode.value}: {cycle.supervisor.reason}"
+        elif mode is not Mode.STUDENT or late > values["diagnostics.lateness_warn"] or overrunning or old:
+            status.level = DiagnosticStatus.WARN
+        else:
+            status.level = DiagnosticStatus.OK
+        status.message = described(cycle.supervisor)
         if overrunning:
             status.message += (
                 f"; {overruns} overruns of {cycles} cycles: wanted {whole['update_rate_hz']:.0f} Hz, a cycle took "
@@ -187,26 +163,29 @@ class Diagnostics:
             )
         if old:
             status.message += f"; observations are older than {values['diagnostics.age_warn'] * 1e3:.0f} ms (p99)"
-        if failure:
-            status.message = failure
+        status.message = self._failure or status.message
         in_modes = {f"cycles_{kind.value}": count for kind, count in cycle.statistics.modes.items()}
-        entries = whole | rolling | in_modes
         yield
-        status.values = [KeyValue(key=key, value=str(value)) for key, value in entries.items()]
-        return status
+        status.values = [KeyValue(key=key, value=str(value)) for key, value in (whole | rolling | in_modes).items()]
+
+
+def described(supervisor: Supervisor) -> str:
+    """The mode, and why it is not the student that drives."""
+    mode = supervisor.mode
+    return mode.value if mode is Mode.STUDENT else f"{mode.value}: {supervisor.reason}"
 
 
 def whole_run(session: Session) -> dict[str, Any]:
     """Counters and percentiles since the loop began."""
-    cycle, loop, statistics = session.cycle, session.loop.state, session.cycle.statistics
+    times, cycle = times_of(session), session.cycle
     return {
         **counters(session),
-        "lateness_p99_us": round(loop.lateness.quantile(0.99) * 1e-3, 1),
-        "execution_p99_us": round(loop.execution.quantile(0.99) * 1e-3, 1),
-        "inference_p50_us": round(statistics.inference.quantile(0.5) * 1e-3, 1),
-        "latency_p50_us": round(statistics.latency.quantile(0.5) * 1e-3, 1),
-        "observation_age_p50_ms": round(statistics.observation_age.quantile(0.5) * 1e-6, 2),
-        "latent_distance": f"{statistics.score:.4g}",
+        "lateness_p99_us": round(times["lateness"].quantile(0.99) * 1e-3, 1),
+        "execution_p99_us": round(times["execution"].quantile(0.99) * 1e-3, 1),
+        "inference_p50_us": round(times["inference"].quantile(0.5) * 1e-3, 1),
+        "latency_p50_us": round(times["latency"].quantile(0.5) * 1e-3, 1),
+        "observation_age_p50_ms": round(times["observation_age"].quantile(0.5) * 1e-6, 2),
+        "latent_distance": f"{cycle.statistics.score:.4g}",
         "threshold": f"{cycle.slot.current.threshold:.4g}",
         **{f"interventions_{name}": count for name, count in cycle.safety.interventions_by_cause.items()},
     }

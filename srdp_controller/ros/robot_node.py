@@ -36,7 +36,7 @@ from srdp_controller.provenance import describe_run
 from srdp_controller.ros.inputs import BEGIN, END, EPISODE_TOPIC, LATCHED, DirectSubscription
 from srdp_controller.ros.outputs import output_fields, output_type
 from srdp_controller.ros.parameters import declare, load_schema
-from srdp_controller.spec import TRAJECTORY, ActionGroup, PolicySpec
+from srdp_controller.spec import TRAJECTORY, PolicySpec
 from srdp_controller.tasks.task import TopicLayout, find_task
 
 FRAMES_PER_S = 12.0
@@ -81,61 +81,62 @@ class Driver:
         self._limits = [(component.lower - TOLERANCE, component.upper + TOLERANCE) for component in spec.action]
         self._command = [math.nan] * spec.act_dim
         self._silent = {place.start for _, place in spec.group_slices()}
-        self._groups = [(self._listen(node, group, as_array), place) for group, place in spec.group_slices()]
-        places = {place.start for group, place in spec.group_slices() if group.output.type == TRAJECTORY}
-        self._tracks = {start: Track() for start in places}
-
-    @staticmethod
-    def _listen(node: Node, group: ActionGroup, as_array: bool) -> tuple[DirectSubscription, Extractor]:
-        extractor = Extractor(output_type(group, as_array), output_fields(group, as_array), group.output.frame)
-        topic = group.output.topic.replace("~", "/srdp_controller", 1)
-        return DirectSubscription(node, extractor.type, topic), extractor
+        self._groups: list[tuple[DirectSubscription, Extractor, slice]] = []
+        self._tracks: dict[int, tuple[Track, slice]] = {}
+        for group, place in spec.group_slices():
+            extractor = Extractor(output_type(group, as_array), output_fields(group, as_array), group.output.frame)
+            topic = group.output.topic.replace("~", "/srdp_controller", 1)
+            self._groups.append((DirectSubscription(node, extractor.type, topic), extractor, place))
+            if group.output.type == TRAJECTORY:
+                self._tracks[place.start] = Track(), place
 
     def take(self) -> list[float] | None:
         """The newest command within limits (act_dim,); None where nothing is new, or not every group has been heard."""
         new = False
-        for (subscription, extractor), place in self._groups:
+        for subscription, extractor, place in self._groups:
             taken = subscription.take()
             if taken is None:
                 continue
             new = True
-            wrong = extractor.check(taken[0])
-            size = place.stop - place.start
-            self._command[place] = [math.nan] * size if wrong else extractor.values(taken[0])
+            if extractor.check(taken[0]):
+                self._command[place] = [math.nan] * (place.stop - place.start)
+                continue
+            self._command[place] = extractor.values(taken[0])
             self._silent.discard(place.start)
-            if place.start in self._tracks and not wrong:
-                self._follow(self._tracks[place.start], taken[0])
+            if place.start in self._tracks:
+                follow(self._tracks[place.start][0], taken[0])
         if self._silent or not (new or self._tracks):
             return None
-        for _, place in self._groups:
-            if place.start in self._tracks:
-                self._command[place] = self._tracks[place.start].at(time.time())
+        for track, place in self._tracks.values():
+            self._command[place] = track.at(time.time())
         self.commands += new
         if all(low <= value <= high for value, (low, high) in zip(self._command, self._limits, strict=True)):
             return list(self._command)
         self.bad += new
         return None
 
-    @staticmethod
-    def _follow(track: Track, message: Any) -> None:
-        def seconds(one: Any) -> float:
-            return float(one.sec) + 1e-9 * float(one.nanosec)
-
-        now_s = time.time()
-        begun_s = seconds(message.header.stamp) or now_s
-        due = [begun_s + seconds(point.time_from_start) for point in message.points]
-        track.follow(now_s, due, [point.positions for point in message.points])
-
     def restart(self) -> None:
         """The robot stands elsewhere (an episode began): what was commanded before does not count."""
-        for start in self._tracks:
-            self._tracks[start] = Track()
+        for start, (_, place) in self._tracks.items():
+            self._tracks[start] = Track(), place
             self._silent.add(start)
 
     def close(self) -> None:
         """Leave the topics."""
-        for (subscription, _), _ in self._groups:
+        for subscription, _, _ in self._groups:
             subscription.close()
+
+
+def follow(track: Track, message: Any) -> None:
+    """Let a track follow a JointTrajectory; stamp 0: from now on."""
+
+    def seconds(one: Any) -> float:
+        return float(one.sec) + 1e-9 * float(one.nanosec)
+
+    now_s = time.time()
+    begun_s = seconds(message.header.stamp) or now_s
+    due = [begun_s + seconds(point.time_from_start) for point in message.points]
+    track.follow(now_s, due, [point.positions for point in message.points])
 
 
 def message_of(layout: TopicLayout, writer: MessageWriter, values: Sequence[float], stamp_ns: int) -> Any:
@@ -227,12 +228,8 @@ class SimulationNode(Node):
             self._rest_until = world.time_s + REST_S
             self._announce(END, time.time_ns())
             if outcome.finished:
-                record = {
-                    "episode": self._episode,
-                    "success": outcome.success,
-                    "duration_s": round(outcome.duration_s, 3),
-                    **outcome.metrics,
-                }
+                facts = {"episode": self._episode, "success": outcome.success}
+                record = {**facts, "duration_s": round(outcome.duration_s, 3), **outcome.metrics}
                 self._outcomes.publish(String(data=json.dumps(record)))
                 rest = {"judged": outcome.judged, "metrics": dict(outcome.metrics), "details": outcome.details}
                 self.outcomes.append({**record, **rest})
@@ -286,12 +283,8 @@ def main(arguments: list[str] | None = None) -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     timing = LoopTiming(round(node.world.tick_s * 1e9), sleep_until, manage_overruns=False)
-    thread = threading.Thread(
-        target=run_loop,
-        args=(timing, node.loop_state, node.cycle, lambda: not stop.is_set() and not node.done),
-        name="physics",
-        daemon=True,
-    )
+    loop = (timing, node.loop_state, node.cycle, lambda: not stop.is_set() and not node.done)
+    thread = threading.Thread(target=run_loop, args=loop, name="physics", daemon=True)
     thread.start()
     while thread.is_alive():
         executor.spin_once(timeout_sec=0.1)

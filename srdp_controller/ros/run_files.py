@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from srdp_controller.control.histogram import Histogram
 from srdp_controller.control.telemetry import CLOSED, FAILED, LOST, STATUS, Telemetry
 from srdp_controller.errors import SrdpError
 from srdp_controller.files import write_file, write_json
@@ -37,10 +38,10 @@ def write_telemetry(session: Session, folder: Path) -> Path:
 def write_run(session: Session, folder: Path, failure: str) -> None:
     """Write ``controller.json``, and the telemetry of the run where it was recorded."""
     values, loop = session.loop.values, session.loop
-    record = run_record(session, failure)
+    record = describe_run("controller_node", values["seed"]) | run_record(session, failure)
     if loop.late_cycles is not None:
         record["late_cycles"] = loop.late_cycles.record()
-    write_json(folder / "controller.json", {**describe_run("controller_node", values["seed"]), **record})
+    write_json(folder / "controller.json", record)
     if values["record"]:
         write_telemetry(session, folder)
 
@@ -70,45 +71,47 @@ def counters(session: Session) -> dict[str, Any]:
     }
 
 
+def times_of(session: Session) -> dict[str, Histogram]:
+    """The whole run's histograms [ns] by name."""
+    loop, statistics = session.loop.state, session.cycle.statistics
+    return {
+        "lateness": loop.lateness,
+        "period_error": loop.period_error,
+        "execution": loop.execution,
+        "inference": statistics.inference,
+        "overhead": statistics.overhead,
+        "latency": statistics.latency,
+        "observation_age": statistics.observation_age,
+    }
+
+
+def percentiles(times: Mapping[str, Histogram]) -> dict[str, dict[str, float]]:
+    """Percentiles as ``NAME_us``; the observation's age is in milliseconds."""
+    in_ms = {f"{name}_ms": times[name].percentiles(1e6) for name in times if name == "observation_age"}
+    return {f"{name}_us": times[name].percentiles() for name in times if name != "observation_age"} | in_ms
+
+
 def run_record(session: Session, failure: str) -> dict[str, Any]:
     """Counters and percentiles of a whole run, for ``controller.json``."""
-    cycle, loop = session.cycle, session.loop.state
-    statistics, slot = cycle.statistics, cycle.slot
-    by_mode = {
-        mode.value: {
-            "overruns": one.overruns,
-            "lateness_us": one.lateness.percentiles(),
-            "execution_us": one.execution.percentiles(),
-            "inference_us": one.inference.percentiles(),
-            "latency_us": one.latency.percentiles(),
-            "observation_age_ms": one.age.percentiles(1e6),
-        }
-        for mode, one in statistics.by_mode.items()
-        if statistics.modes[mode]
-    }
-    kept = (
-        ("lateness_us", loop.lateness),
-        ("inference_us", statistics.inference),
-        ("overhead_us", statistics.overhead),
-    )
+    statistics, slot, times = session.cycle.statistics, session.cycle.slot, times_of(session)
+    by_mode = {}
+    for mode, one in statistics.by_mode.items():
+        if statistics.modes[mode]:
+            names = ("lateness", "execution", "inference", "latency")
+            of_mode = {name: getattr(one, name) for name in names} | {"observation_age": one.age}
+            by_mode[mode.value] = {"overruns": one.overruns, **percentiles(of_mode)}
     return {
         **counters(session),
         "provider": slot.current.engine.provider,
-        "lateness_us": loop.lateness.percentiles(),
-        "period_error_us": loop.period_error.percentiles(),
-        "execution_us": loop.execution.percentiles(),
-        "inference_us": statistics.inference.percentiles(),
-        "overhead_us": statistics.overhead.percentiles(),
-        "latency_us": statistics.latency.percentiles(),
-        "observation_age_ms": statistics.observation_age.percentiles(1e6),
+        **percentiles(times),
         "modes": {mode.value: count for mode, count in statistics.modes.items()},
         "by_mode": by_mode,
-        "teacher_plans": cycle.teacher.plans,
-        "interventions": dict(cycle.safety.interventions_by_cause),
+        "teacher_plans": session.cycle.teacher.plans,
+        "interventions": dict(session.cycle.safety.interventions_by_cause),
         "engine_failures": statistics.engine_failures,
         "histograms": {
-            name: {"counts": histogram.sparse(), "largest": histogram.largest, "total": histogram.total}
-            for name, histogram in kept
+            f"{name}_us": {"counts": times[name].sparse(), "largest": times[name].largest, "total": times[name].total}
+            for name in ("lateness", "inference", "overhead")
         },
         "privileges": {item.name: item.text for item in session.loop.privileges},
         "failure": failure,
@@ -146,10 +149,8 @@ class Recording:
         except OSError as error:
             self._ring.unlink()
             raise SrdpError(f"record: {path}: {error.strerror}; choose another run_dir") from None
-        command = [sys.executable, "-m", "srdp_controller.ros.recorder", str(self._ring.path), str(path)]
-        command += ["--columns", json.dumps(telemetry.columns), "--outputs", json.dumps(outputs_of(spec))]
-        command += ["--limit-bytes", str(round(values["record_limit"] * 1e6)), "--parent", str(os.getpid())]
-        self._process = subprocess.Popen(command)
+        limit_bytes = round(values["record_limit"] * 1e6)
+        self._process = subprocess.Popen(recorder_command(telemetry, spec, path, limit_bytes))
 
     def complaints(self) -> dict[str, str]:
         """What is wrong with the recording, by kind; empty where nothing is."""
@@ -169,9 +170,14 @@ class Recording:
             self._process.kill()
 
 
-def outputs_of(spec: PolicySpec) -> list[dict[str, Any]]:
-    """What the recorder has to know of each action group: topic, message type, frame, and the components' names."""
-    return [
+def recorder_command(telemetry: Telemetry, spec: PolicySpec, path: Path, limit_bytes: int) -> list[str]:
+    """The command that records a shared ring into a file while this process lives.
+
+    ``outputs`` is what the recorder has to know of each action group: ``components`` names the fields of the message by
+    the telemetry's columns.
+    """
+    assert telemetry.ring is not None
+    outputs = [
         {
             "topic": group.output.topic.replace("~", "/srdp_controller", 1),
             "type": group.output.type,
@@ -180,3 +186,12 @@ def outputs_of(spec: PolicySpec) -> list[dict[str, Any]]:
         }
         for group in spec.action_groups
     ]
+    job = {
+        "ring": str(telemetry.ring.path),
+        "path": str(path),
+        "columns": telemetry.columns,
+        "outputs": outputs,
+        "limit_bytes": limit_bytes,
+        "parent": os.getpid(),
+    }
+    return [sys.executable, "-m", "srdp_controller.ros.recorder", json.dumps(job)]

@@ -33,57 +33,48 @@ class Session:
             SrdpError: what does not fit, all of it where that can be told at once.
         """
         with contextlib.ExitStack() as made:
-            self._make(node, values, request, made)
+            preparation = self.preparation = Preparation(values, request, node.get_logger(), node.load)
+            spec = preparation.bundle.spec
+            first = preparation.prepare(request)
+            assembler = ObservationAssembler(spec)
+            inputs = self.inputs = Inputs(
+                node, assembler, serialized=node.serialized, subscription=node.subscription_class
+            )
+            made.callback(inputs.close)
+            as_array = values["command.type"] == "float64_multi_array"
+            outputs = Outputs(node, spec, as_array=as_array, serialized=node.serialized)
+            made.callback(outputs.close)
+            episodes = self.episodes = EpisodeTopic(node)
+            made.callback(episodes.close)
+            teacher, ahead = PlanWorker(first.teacher, "teacher"), PlanWorker(first.engine, "planner")
+            made.callback(teacher.close)
+            made.callback(ahead.close)
+            self.telemetry = Telemetry(TELEMETRY_ROWS, spec, shared=values["record"])
+
+            def take(now_ns: int) -> int:
+                newest_ns = inputs.take(now_ns)
+                statistics = cycle.statistics
+                statistics.rejected_messages, statistics.rejected_reason = inputs.refused, inputs.refused_reason
+                return newest_ns
+
+            def run(now_ns: int) -> None:
+                episodes.take(now_ns, cycle)  # before the cycle, which must not mix two episodes
+                cycle(now_ns)
+
+            def publish(command: list[float], following: list[list[float]], measured_ns: int) -> None:
+                self.loop.publish(command, following, measured_ns)
+
+            cycle = self.cycle = build_cycle(
+                values, assembler, first, preparation.prepare, teacher, ahead, self.telemetry, take, publish
+            )
+            self.recording = Recording(self.telemetry, spec, values) if values["record"] else None
+            if self.recording is not None:
+                made.callback(self.recording.close)
+            self.loop = node.make_loop(run, cycle, outputs.publish, stopping_time_s(spec, values))
+            made.callback(self.loop.stop)
             self.close = made.pop_all().close
-
-    def _make(
-        self,
-        node: ControllerNode,
-        values: Mapping[str, Any],
-        request: DeploymentRequest,
-        made: contextlib.ExitStack,
-    ) -> None:
-        self.preparation = Preparation(values, request, node.get_logger(), node.load)
-        spec = self.preparation.bundle.spec
-        first = self.preparation.prepare(request)
-        assembler = ObservationAssembler(spec)
-        inputs = self.inputs = Inputs(node, assembler, serialized=node.serialized, subscription=node.subscription_class)
-        made.callback(inputs.close)
-        outputs = Outputs(
-            node, spec, as_array=values["command.type"] == "float64_multi_array", serialized=node.serialized
-        )
-        made.callback(outputs.close)
-        episodes = self.episodes = EpisodeTopic(node)
-        made.callback(episodes.close)
-        teacher, ahead = PlanWorker(first.teacher, "teacher"), PlanWorker(first.engine, "planner")
-        made.callback(teacher.close)
-        made.callback(ahead.close)
-        self.telemetry = Telemetry(TELEMETRY_ROWS, spec, shared=values["record"])
-
-        def take(now_ns: int) -> int:
-            newest_ns = inputs.take(now_ns)
-            statistics = cycle.statistics
-            statistics.rejected_messages, statistics.rejected_reason = inputs.refused, inputs.refused_reason
-            return newest_ns
-
-        def run(now_ns: int) -> None:
-            episodes.take(now_ns, cycle)  # before the cycle, which must not mix two episodes
-            cycle(now_ns)
-
-        def publish(command: list[float], following: list[list[float]], measured_ns: int) -> None:
-            self.loop.publish(command, following, measured_ns)
-
-        cycle = self.cycle = build_cycle(
-            values, assembler, first, self.preparation.prepare, teacher, ahead, self.telemetry, take, publish
-        )
-        self.recording = Recording(self.telemetry, spec, values) if values["record"] else None
-        if self.recording is not None:
-            made.callback(self.recording.close)
-        self.loop = node.make_loop(run, cycle, outputs.publish, stopping_time_s(spec, values))
-        made.callback(self.loop.stop)
-        period_us = self.loop.period_ns * 1e-3
         node.get_logger().info(
-            f"bundle {self.preparation.bundle.folder}: engine {first.name} on {first.engine.provider}, "
-            f"run time {first.run_time_ns * 1e-3:.0f} us in a period of {period_us:.0f} us"
+            f"bundle {preparation.bundle.folder}: engine {first.name} on {first.engine.provider}, "
+            f"run time {first.run_time_ns * 1e-3:.0f} us in a period of {self.loop.period_ns * 1e-3:.0f} us"
             f"{' (planning ahead)' if first.ahead else ''}, abstention threshold {first.threshold:.3g}"
         )

@@ -161,8 +161,7 @@ def _attempt(folder: Path, source: dict[str, bytes], packed: bytes, rng: random.
         (place / name).write_bytes(data)
     try:
         bundle = load_bundle(place)
-        for entry in [*bundle.content.policies.values(), bundle.content.calibration]:
-            bundle.read(entry)
+        bundle.read_all()
         bundle.calibration()
     except SrdpError as error:
         return corrupt.__name__, str(error)
@@ -172,8 +171,7 @@ def _attempt(folder: Path, source: dict[str, bytes], packed: bytes, rng: random.
 def fuzz(bundle: Path, folder: Path, count: int, rng: random.Random, report: Report) -> dict[str, Any]:
     """Try ``count`` corruptions below ``folder``; counts of what happened."""
     loaded = load_bundle(bundle)
-    entries = [*loaded.content.policies.values(), loaded.content.calibration]
-    source = {entry.file: loaded.read(entry) for entry in entries} | {MANIFEST: loaded.raw}
+    source = loaded.read_all() | {MANIFEST: loaded.raw}
     inside = folder / "in" / "side"
     inside.mkdir(parents=True)
     packed = pack_bundle(bundle, inside / "good.zip").read_bytes()
