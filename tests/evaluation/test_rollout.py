@@ -161,16 +161,6 @@ def test_noise_is_drawn_as_often_as_it_is_held(spec, short):
     assert 4 <= draws(0.2) <= 6
 
 
-def test_steps_are_kept_where_asked_for(spec, short):
-    driver = Driver(Scripted(spec).policy())
-    (episode,) = rollout(TASK, short, driver, [0], spec=spec, keep_steps=True)
-    assert len(episode.steps) == episode.cycles
-    assert [step.now_ns for step in episode.steps[:3]] == sorted(step.now_ns for step in episode.steps[:3])
-    assert {step.mode for step in episode.steps} == {"STUDENT"}
-    assert episode.steps[-1].observation.shape == (spec.obs_dim,)
-    assert episode.steps[-1].command == pytest.approx([0.1, 0.0], abs=1e-3)
-
-
 def test_a_robot_of_another_task_is_driven_by_the_same_code():
     task = find_task("gymnasium:Pendulum-v1")
     spec = task.spec()
