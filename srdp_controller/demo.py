@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+from srdp_controller.control.build import default_values
 from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.errors import SrdpError
 from srdp_controller.processes import default_engine, join_private_domain, node_command, robot_and_controller
@@ -28,7 +29,6 @@ def demo(
     swap: bool = False,
     run_folder: Path = Path("runs/latest"),
     seed: int = 0,
-    alpha: float = 0.01,
     gui: bool = False,
 ) -> dict[str, Any]:
     """Run the simulated robot and the controller over DDS; the summary of the run.
@@ -45,7 +45,6 @@ def demo(
         swap: swap the engine at half time
         run_folder: where records and pictures go; what is there is deleted
         seed: of the episodes and the policy's noise
-        alpha: share of nominal trajectories that may raise an alarm; the bundle's smallest where that is larger
         gui: open the simulator's window, where it has one
 
     Raises:
@@ -74,7 +73,8 @@ def demo(
         "gui": gui,
     }
     control = {**common, "engine": engine, "provider": provider, "update_rate": float(update_rate), "record": True}
-    control["abstain.alpha"] = bundle.calibration().smallest_alpha(alpha)
+    # a bundle of few trajectories has no threshold for the node's alpha: then that for its smallest
+    control["abstain.alpha"] = bundle.calibration().smallest_alpha(default_values()["abstain.alpha"])
     controller = node_command("controller_node", {**control, "planning.mode": planning})
     environment = join_private_domain()
     print(

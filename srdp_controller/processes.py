@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def end_process(process: subprocess.Popen[bytes], patience_s: float = 10.0) -> i
         return process.wait()
 
 
+@dataclass(frozen=True)
 class Pair:
     """The simulated robot and a controller, as two processes.
 
@@ -63,10 +65,9 @@ class Pair:
         log: file of what both say; None: they say it on this terminal.
     """
 
-    def __init__(self, robot: subprocess.Popen[bytes], controller: subprocess.Popen[bytes], log: Path | None) -> None:
-        self.robot = robot
-        self.controller = controller
-        self.log = log
+    robot: subprocess.Popen[bytes]
+    controller: subprocess.Popen[bytes]
+    log: Path | None
 
     def said(self) -> str:
         """The end of what both said."""

@@ -24,49 +24,39 @@ PACKAGES = (
 )
 
 
-def _commit() -> str:
-    folder = Path(__file__).resolve().parent
+def _answer_of(*words: str) -> str:
+    """What a program prints; nothing where it is missing or fails."""
     try:
-        answer = subprocess.run(
-            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return answer.stdout.strip() or "unknown"
+        answer = subprocess.run(words, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return answer.stdout.strip()
+
+
+def _commit() -> str:
+    folder = str(Path(__file__).resolve().parent)
+    return _answer_of("git", "-C", folder, "describe", "--always", "--dirty", "--abbrev=12") or "unknown"
+
+
+def _value_in(path: Path, name: str) -> str:
+    """The first value of ``name`` in a file of ``name : value`` lines; nothing where there is none."""
+    try:
+        lines = [line.partition(":") for line in path.read_text().splitlines()]
+    except OSError:
+        return ""
+    return next((value.strip() for key, _, value in lines if key.strip() == name), "")
 
 
 def _cpu() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown"
+    return _value_in(Path("/proc/cpuinfo"), "model name") or platform.processor() or "unknown"
 
 
 def _gpu() -> str | None:
     """Model of the first GPU that NVIDIA's driver reports; None where there is no driver or no GPU."""
-    try:
-        for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
-            for line in path.read_text().splitlines():
-                if line.startswith("Model:"):
-                    return line.split(":", 1)[1].strip()
-        answer = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    names = answer.stdout.split("\n") if answer.returncode == 0 else []
-    return names[0].strip() or None if names else None
+    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        if model := _value_in(path, "Model"):
+            return model
+    return _answer_of("nvidia-smi", "--query-gpu=name", "--format=csv,noheader").partition("\n")[0] or None
 
 
 def versions() -> dict[str, str]:

@@ -19,7 +19,7 @@ import onnxruntime
 
 from srdp_controller.certify.sample_distances import directions, sliced_wasserstein
 from srdp_controller.engines.bundle import LoadedBundle
-from srdp_controller.errors import SrdpError
+from srdp_controller.errors import SrdpError, missing_extra
 from srdp_controller.evaluation.policies import Policy, bundled, without_latent
 from srdp_controller.evaluation.states import visited_states
 from srdp_controller.files import write_json
@@ -33,18 +33,10 @@ CALIBRATION_EPISODES, CALIBRATION_STATES, SAMPLES, PROJECTIONS = 20, 64, 64, 64
 EARLIEST = 0.6  # of the teacher's levels: where the search ends
 
 
-def _onnx() -> Any:
-    try:
-        import onnx
-    except ImportError:
-        raise SrdpError("ddim_kN and dpm_kN need the onnx package: pip install 'srdp_controller[sim]'") from None
-    return onnx
-
-
-def _session(graph: bytes) -> onnxruntime.InferenceSession:
+def _session(graph: Any) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _run(session: onnxruntime.InferenceSession, observation: np.ndarray, noise: np.ndarray) -> np.ndarray:
@@ -56,11 +48,12 @@ def _run(session: onnxruntime.InferenceSession, observation: np.ndarray, noise: 
 
 def ddim(bundle: LoadedBundle, steps: int, first_level: int) -> Policy:
     """The teacher with ``steps`` deterministic steps from level ``first_level`` (Song et al., 2021)."""
-    onnx = _onnx()
+    import onnx
+
     from srdp_controller.offline.export.teacher_graph import skip_steps
 
     entry = bundle.policy("teacher")
-    session = _session(skip_steps(onnx.load_from_string(bundle.read(entry)), steps, first_level).SerializeToString())
+    session = _session(skip_steps(onnx.load_from_string(bundle.read(entry)), steps, first_level))
     return Policy(f"ddim_k{steps}", entry.noise_shape, without_latent(lambda o, n: _run(session, o, n)))
 
 
@@ -69,12 +62,13 @@ def dpm(bundle: LoadedBundle, steps: int, first_level: int) -> Policy:
 
     Clean estimates are clipped as in plain DDIM, without which one step from pure noise blows up.
     """
-    onnx = _onnx()
+    import onnx
+
     try:
         import torch
         from diffusers import DPMSolverMultistepScheduler
-    except ImportError:
-        raise SrdpError("dpm_kN needs diffusers and torch: pip install 'srdp_controller[train]'") from None
+    except ModuleNotFoundError as error:
+        raise missing_extra("train", error) from None
     from srdp_controller.offline.export.teacher_graph import clean_estimate, levels, read_process
 
     entry = bundle.policy("teacher")
@@ -89,7 +83,7 @@ def dpm(bundle: LoadedBundle, steps: int, first_level: int) -> Policy:
         lower_order_final=True,
     )
     timesteps = [level - 1 for level in levels(steps, first_level)]  # diffusers counts from 0
-    estimates = [_session(clean_estimate(onnx.load_from_string(graph), t + 1).SerializeToString()) for t in timesteps]
+    estimates = [_session(clean_estimate(onnx.load_from_string(graph), t + 1)) for t in timesteps]
     centre, scale = bundle.spec.action_normalisation()
 
     def actions(observation: np.ndarray, noise: np.ndarray) -> np.ndarray:

@@ -15,18 +15,17 @@ import tyro
 from srdp_controller.certify.intervals import success_interval
 from srdp_controller.control.abstention import alarm_threshold
 from srdp_controller.control.build import default_values
-from srdp_controller.engines.bundle import LoadedBundle, load_bundle
+from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.errors import SrdpError
 from srdp_controller.evaluation.baselines import load_policy, with_level
 from srdp_controller.evaluation.latency import measure_inference, percentiles
 from srdp_controller.evaluation.policies import bundled
 from srdp_controller.evaluation.rollout import Driver, Episode, rollout
-from srdp_controller.progress import ProgressPrinter, Report
+from srdp_controller.progress import ProgressPrinter
 from srdp_controller.tasks.task import find_task, summarise
 
 RESULTS = Path("results/eval")
 BLOCK = 20  # episodes that a process takes at a time
-Latency = float | Literal["measured"]
 
 
 def closed_loop(
@@ -37,12 +36,13 @@ def closed_loop(
     episodes: int = 200,
     seed: int = 0,
     update_rate: float = 100.0,
-    latency: Latency = 0.0,
+    latency: float | Literal["measured"] = 0.0,
     planning: Literal["every_cycle", "ahead", "auto"] = "every_cycle",
     noise_hold: float = 0.2,
     abstain: bool = True,
     task: str | None = None,
     processes: int = 2,
+    results: Path = RESULTS,
 ) -> dict[str, Any]:
     """Success rate in simulation.
 
@@ -61,101 +61,64 @@ def closed_loop(
         abstain: hand over to the teacher where the bundle's test fires, as the node does
         task: the bundle's, where not given
         processes: that share the episodes; the result does not depend on it
-    """
-    values = {
-        "update_rate": update_rate,
-        "noise.hold_time": noise_hold,
-        "planning.mode": planning,
-        "abstain.enabled": abstain,
-    }
-    result = evaluate(
-        load_bundle(bundle),
-        policy,
-        scenario,
-        episodes,
-        seed=seed,
-        values=values,
-        latency=latency,
-        task=task,
-        processes=processes,
-        report=ProgressPrinter(),
-    )
-    print(describe(result))
-    return result
-
-
-def describe(result: Mapping[str, Any]) -> str:
-    """A result in a few words."""
-    low, high = result["success_interval"]
-    metrics = ", ".join(f"{name} {value}" for name, value in result["metrics"].items())
-    causes = ", ".join(f"{cause} {count}" for cause, count in result["interventions_by_cause"].items() if count)
-    return (
-        f"{result['policy']} in {result['scenario']} at {result['update_rate_hz']:.0f} Hz: "
-        f"{result['successes']} of {result['episodes']} ({result['success_rate']:.1%}, 95 % {low:.1%} to {high:.1%}), "
-        f"{result['mean_episode_s']:.1f} s an episode; {metrics}\n"
-        f"{result['abstentions']} abstentions; the safety filter intervened in "
-        f"{result['interventions'] / max(1, result['cycles']):.1%} of the cycles{f' ({causes})' if causes else ''}"
-    )
-
-
-def evaluate(
-    bundle: LoadedBundle,
-    policy: str,
-    scenario: str,
-    episodes: int,
-    *,
-    seed: int = 0,
-    values: Mapping[str, Any] | None = None,
-    latency: Latency = 0.0,
-    task: str | None = None,
-    processes: int = 2,
-    results: Path = RESULTS,
-    report: Report | None = None,
-) -> dict[str, Any]:
-    """Run ``episodes`` episodes; the result has the JSON contract's keys. ``values`` are the node's parameters.
+        results: folder that keeps the best starting levels, TASK/starting_levels.json
 
     Raises:
         SrdpError: something is wrong with the arguments, or the task lacks a world.
     """
     if episodes < 1:
         raise SrdpError(f"--episodes {episodes}: expected at least 1")
-    tell = report or (lambda *_: None)
-    found = find_task(task or bundle.content.task)
-    full = with_level(bundle, found, policy, results, lambda *now: tell("starting level", *now))
+    loaded, report = load_bundle(bundle), ProgressPrinter()
+    found = find_task(task or loaded.content.task)
+    full = with_level(loaded, found, policy, results, lambda *now: report("starting level", *now))
     latencies_s: Sequence[float] = ()
     teacher_s: Sequence[float] = ()
     if latency == "measured":
-        measured = measure_inference(bundle, list(dict.fromkeys([full, "teacher"])))
+        measured = measure_inference(loaded, list(dict.fromkeys([full, "teacher"])))
         latencies_s, teacher_s = measured[full], measured["teacher"]
     elif latency:
-        latencies_s = [float(latency) * 1e-3]
-    known = {**default_values(), **(values or {})}
-    # a bundle of few trajectories has no threshold for the node's alpha: then that for its smallest
-    known["abstain.alpha"] = bundle.calibration().smallest_alpha(known["abstain.alpha"])
-    threshold = alarm_threshold(bundle, full, known)
-    job = Job(bundle.folder, full, found.name, scenario, dict(values or {}), latencies_s, teacher_s, threshold)
+        latencies_s = [latency * 1e-3]
+    values = {
+        "update_rate": update_rate,
+        "noise.hold_time": noise_hold,
+        "planning.mode": planning,
+        "abstain.enabled": abstain,
+        # a bundle of few trajectories has no threshold for the node's alpha: then that for its smallest
+        "abstain.alpha": loaded.calibration().smallest_alpha(default_values()["abstain.alpha"]),
+    }
+    job = Job(bundle, full, found.name, scenario, values, latencies_s, teacher_s, alarm_threshold(loaded, full, values))
     driven: list[Episode] = []
     for _, block in run_jobs([job], [1_000_000 * (seed + 1) + index for index in range(episodes)], processes):
         driven += block
         good = sum(episode.outcome.success for episode in driven)
-        tell("closed loop", len(driven), episodes, f"{policy} {scenario}: {good} of {len(driven)}")
+        report("closed loop", len(driven), episodes, f"{policy} {scenario}: {good} of {len(driven)}")
     waiting = percentiles(latencies_s, 1e-3)
-    return {
+    result = {
         "seed": seed,
-        "bundle": str(bundle.folder),
+        "bundle": str(bundle),
         "task": found.name,
         "policy": policy,
         "starting_level": int(full.partition("@")[2]) if "@" in full else None,
         "scenario": scenario,
         "episodes": episodes,
         **tally(driven),
-        "update_rate_hz": known["update_rate"],
-        "planning": known["planning.mode"],
+        "update_rate_hz": update_rate,
+        "planning": planning,
         "latency_ms": waiting["p50"],
         "latency_p99_ms": waiting["p99"],
-        "noise_hold_s": known["noise.hold_time"],
-        "abstain": known["abstain.enabled"],
+        "noise_hold_s": noise_hold,
+        "abstain": abstain,
     }
+    low, high = result["success_interval"]
+    metrics = ", ".join(f"{name} {value}" for name, value in result["metrics"].items())
+    causes = ", ".join(f"{cause} {count}" for cause, count in result["interventions_by_cause"].items() if count)
+    print(
+        f"{policy} in {scenario} at {update_rate:.0f} Hz: {result['successes']} of {episodes} "
+        f"({result['success_rate']:.1%}, 95 % {low:.1%} to {high:.1%}), {result['mean_episode_s']:.1f} s an episode; "
+        f"{metrics}\n{result['abstentions']} abstentions; the safety filter intervened in "
+        f"{result['interventions'] / max(1, result['cycles']):.1%} of the cycles{f' ({causes})' if causes else ''}"
+    )
+    return result
 
 
 def tally(episodes: Sequence[Episode]) -> dict[str, Any]:
@@ -203,32 +166,23 @@ class Job:
     teacher_latencies_s: Sequence[float] = ()
     threshold: float = math.inf
 
-    def __call__(self, seeds: Sequence[int]) -> list[Episode]:
-        """One episode for each seed."""
+    def __call__(self, number: int, seeds: Sequence[int]) -> tuple[int, list[Episode]]:
+        """The job's number, and one episode for each seed."""
         bundle = load_bundle(self.bundle)
         teacher = None if math.isinf(self.threshold) else bundled(bundle, "teacher")
         policy = load_policy(bundle, self.policy)
         driver = Driver(policy, self.latencies_s, teacher, self.teacher_latencies_s, self.threshold)
         task = find_task(self.task)
-        return rollout(task, self.scenario, driver, seeds, spec=bundle.spec, values=self.values, robots=BLOCK)
+        return number, rollout(task, self.scenario, driver, seeds, spec=bundle.spec, values=self.values, robots=BLOCK)
 
 
 def run_jobs(jobs: Sequence[Job], seeds: Sequence[int], processes: int) -> Iterator[tuple[int, list[Episode]]]:
-    """The episodes of every job, in blocks as ``processes`` processes finish them, each with the job's number.
+    """The episodes of every job, in blocks as ``processes`` processes finish them, each with the job's number."""
+    import joblib
 
-    Raises:
-        SrdpError: joblib is missing.
-    """
-    try:
-        import joblib
-    except ImportError:
-        raise SrdpError("closed loops need joblib: pip install 'srdp_controller[sim]'") from None
     blocks = [
-        (number, seeds[start : start + BLOCK]) for number in range(len(jobs)) for start in range(0, len(seeds), BLOCK)
+        joblib.delayed(job)(number, seeds[start : start + BLOCK])
+        for number, job in enumerate(jobs)
+        for start in range(0, len(seeds), BLOCK)
     ]
-    pool = joblib.Parallel(n_jobs=min(processes, len(blocks)), return_as="generator_unordered")
-    yield from pool(joblib.delayed(_run)(number, jobs[number], block) for number, block in blocks)
-
-
-def _run(number: int, job: Job, seeds: Sequence[int]) -> tuple[int, list[Episode]]:
-    return number, job(seeds)
+    yield from joblib.Parallel(n_jobs=min(processes, len(blocks)), return_as="generator_unordered")(blocks)

@@ -29,7 +29,7 @@ from srdp_controller.evaluation.baselines import SAMPLERS, load_policy, with_lev
 from srdp_controller.evaluation.closed_loop import RESULTS
 from srdp_controller.evaluation.policies import Policy, bundled
 from srdp_controller.evaluation.states import BIMODAL_CANDIDATES, bimodal_states, draw_states
-from srdp_controller.progress import ProgressPrinter, Report
+from srdp_controller.progress import ProgressPrinter
 from srdp_controller.tasks.task import find_task
 
 # normalised actions (S, n, A) for noise (S, n, n_noise, horizon, act_dim) at the evaluation's states
@@ -94,7 +94,6 @@ def compare(
         "mmd": float(discrepancies.mean()),
         "mmd_interval": mean_interval(discrepancies, rng),
         "tv_lower": tv,
-        "tv_lower_95": tv_low,
         "tv_lower_interval": [tv_low, tv_high],
         "mode_coverage": float(coverage.mean()) if len(coverage) else None,
         "mode_coverage_interval": mean_interval(coverage, rng) if len(coverage) else None,
@@ -138,8 +137,9 @@ def fidelity(
     direct: tuple[Path, ...] = (),
     seed: int = 0,
     task: str | None = None,
+    results: Path = RESULTS,
 ) -> dict[str, Any]:
-    """Distance of each student's actions from its teacher's.
+    """Distance of each student's actions, and of every baseline's with as many steps, from the teacher's as shipped.
 
     Args:
         bundle: folder, e.g. models/pushing
@@ -150,67 +150,34 @@ def fidelity(
         direct: bundles of few-step diffusions that were trained without a teacher
         seed: of states and noise
         task: the bundle's, where not given
-    """
-    result = evaluate_fidelity(
-        load_bundle(bundle), states, count, samples, seed=seed, direct=direct, task=task, report=ProgressPrinter()
-    )
-
-    def cell(value: float | None, digits: int) -> str:
-        return "-" if value is None else f"{value:.{digits}f}"
-
-    print(f"{'policy':<12} {'SW / floor':>10} {'SW / DDIM':>10} {'MMD^2':>9} {'TV >=':>6} {'modes':>6} {'RMSE':>6}")
-    for name, entry in {**result["policies"], **result["baselines"]}.items():
-        print(
-            f"{name:<12} {cell(entry['ratio_to_floor'], 2):>10} {cell(entry['ratio_to_ddim'], 3):>10} "
-            f"{cell(entry['mmd'], 5):>9} {cell(entry['tv_lower'], 2):>6} {cell(entry['mode_coverage'], 2):>6} "
-            f"{cell(entry['matched_noise_rmse'], 3):>6}"
-        )
-    if result["floor"]["mode_coverage"] is not None:
-        print(f"the teacher's own second sample keeps {result['floor']['mode_coverage']:.2f} of its modes")
-    return result
-
-
-def evaluate_fidelity(
-    bundle: LoadedBundle,
-    kind: str,
-    count: int,
-    samples: int,
-    *,
-    seed: int = 0,
-    direct: tuple[Path, ...] = (),
-    task: str | None = None,
-    results: Path = RESULTS,
-    report: Report,
-) -> dict[str, Any]:
-    """Compare every student, and every baseline of the same step counts, with the teacher as shipped.
-
-    Returns the JSON contract's keys.
+        results: folder that keeps the best starting levels, TASK/starting_levels.json
 
     Raises:
         SrdpError: something is wrong with the arguments, or the task lacks what the states need.
     """
     if count < 4 or samples < 8:
         raise SrdpError(f"--count {count} --samples {samples}: expected at least 4 states and 8 samples")
-    spec, found = bundle.spec, find_task(task or bundle.content.task)
-    teacher = bundled(bundle, "teacher")
-    bimodal = kind == "bimodal"
-    drawn = draw_states(found, spec, kind, count * (BIMODAL_CANDIDATES if bimodal else 1), seed, teacher)
+    loaded, report = load_bundle(bundle), ProgressPrinter()
+    spec, found = loaded.spec, find_task(task or loaded.content.task)
+    teacher = bundled(loaded, "teacher")
+    bimodal = states == "bimodal"
+    drawn = draw_states(found, spec, states, count * (BIMODAL_CANDIDATES if bimodal else 1), seed, teacher)
     if bimodal:
         drawn = bimodal_states(teacher, drawn, seed, lambda *now: report("bimodal states", *now))[:count]
     centre, scale = spec.observation_normalisation()
     normalised = (drawn - centre) / scale
-    reference = make_reference(normalised, samples, teacher.noise_shape, sampler(bundle, teacher, drawn), seed)
+    reference = make_reference(normalised, samples, teacher.noise_shape, sampler(loaded, teacher, drawn), seed)
     separation = SEPARATION_BIMODAL if bimodal else SEPARATION
-    students = [name for name in bundle.content.policies if name != "teacher"]
-    steps = sorted({bundle.policy(name).steps for name in students})
-    compared = [(name, bundle, name) for name in students]
+    students = [name for name in loaded.content.policies if name != "teacher"]
+    steps = sorted({loaded.policy(name).steps for name in students})
+    compared = [(name, loaded, name) for name in students]
     for solver in SAMPLERS:
         if solver == "dpm" and not (find_spec("diffusers") and find_spec("torch")):
             report("fidelity", 0, 1, "without DPM-Solver++: pip install 'srdp_controller[train]'")
             continue
         for k in steps:
-            full = with_level(bundle, found, f"{solver}_k{k}", results, lambda *now: report("starting level", *now))
-            compared.append((f"{solver}_k{k}", bundle, full))
+            full = with_level(loaded, found, f"{solver}_k{k}", results, lambda *now: report("starting level", *now))
+            compared.append((f"{solver}_k{k}", loaded, full))
     for folder in direct:
         other = load_bundle(folder)
         compared.append((f"direct_k{other.policy('teacher').steps}", other, "teacher"))
@@ -222,7 +189,7 @@ def evaluate_fidelity(
             shape = (*noise.shape[:2], extra, *noise.shape[3:])
             fresh = np.random.default_rng([seed, 82]).standard_normal(shape).astype(np.float32)
             noise = np.concatenate([noise, fresh], axis=2)
-        matched = not extra and source is bundle
+        matched = not extra and source is loaded
         entries[name] = compare(reference, sampler(source, policy, drawn)(noise), seed, matched, separation)
         if "@" in full:
             entries[name]["starting_level"] = int(full.partition("@")[2])
@@ -230,18 +197,31 @@ def evaluate_fidelity(
     for name, entry in entries.items():
         plain = entries.get(f"ddim_k{name.rsplit('k', 1)[1]}", {}).get("sliced_wasserstein")
         entry["ratio_to_ddim"] = entry["sliced_wasserstein"] / plain if plain else None
+    own = coverage_of_teacher(reference, separation)
+    _print(entries, own)
     return {
         "seed": seed,
-        "bundle": str(bundle.folder),
+        "bundle": str(bundle),
         "task": found.name,
-        "states": kind,
+        "states": states,
         "count": len(drawn),
         "samples": samples,
         "floor": {
             "sliced_wasserstein": float(reference.floor.mean()),
             "interval": mean_interval(reference.floor, np.random.default_rng([seed, 83])),
-            "mode_coverage": coverage_of_teacher(reference, separation),
+            "mode_coverage": own,
         },
         "policies": {name: entries[name] for name in students},
         "baselines": {name: entry for name, entry in entries.items() if name not in students},
     }
+
+
+def _print(entries: dict[str, dict[str, Any]], own_coverage: float | None) -> None:
+    columns = {"ratio_to_floor": 2, "ratio_to_ddim": 3, "mmd": 5, "tv_lower": 2, "mode_coverage": 2}
+    columns["matched_noise_rmse"] = 3
+    print(f"{'policy':<12} {'SW / floor':>10} {'SW / DDIM':>10} {'MMD^2':>10} {'TV >=':>10} {'modes':>10} {'RMSE':>10}")
+    for name, entry in entries.items():
+        cells = ["-" if entry[key] is None else f"{entry[key]:.{digits}f}" for key, digits in columns.items()]
+        print(f"{name:<12} " + " ".join(f"{cell:>10}" for cell in cells))
+    if own_coverage is not None:
+        print(f"the teacher's own second sample keeps {own_coverage:.2f} of its modes")

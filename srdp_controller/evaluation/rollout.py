@@ -45,16 +45,6 @@ class Driver:
     threshold: float = math.inf
 
 
-@dataclass(frozen=True)
-class Step:
-    """One cycle of an episode: its time [ns], what was observed (obs_dim,), the mode, the command (act_dim,)."""
-
-    now_ns: int
-    observation: np.ndarray
-    mode: str
-    command: list[float]
-
-
 @dataclass
 class Episode:
     """One episode.
@@ -68,7 +58,6 @@ class Episode:
         interventions: cycles in which the safety filter changed the command noticeably; and by cause.
         commands: (ticks, act_dim) in force while the world ticked.
         ages_s: (ticks,) age of the observation behind them [s].
-        steps: every cycle, where asked for.
     """
 
     seed: int
@@ -81,7 +70,6 @@ class Episode:
     interventions_by_cause: dict[str, int] = field(default_factory=dict)
     commands: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     ages_s: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
-    steps: list[Step] = field(default_factory=list)
 
 
 def drawn(latencies_s: Sequence[float], rng: np.random.Generator) -> Callable[[], int]:
@@ -109,7 +97,7 @@ class _Robot:
         slowest_ns = 1e9 * max(driver.latencies_s, default=0.0)
         self._ahead = mode == "ahead" or (mode == "auto" and not fits(slowest_ns, round(1e9 / self._rate)))
 
-    def start(self, seed: int, keep_steps: bool) -> None:
+    def start(self, seed: int) -> None:
         """Reset the world, and build the cycle as the node does."""
         observed, driver, values = self.observed, self._driver, self._values
         observed.reset(np.random.default_rng([seed, 0]))
@@ -136,7 +124,6 @@ class _Robot:
         self._measured_ns = 0
         self._commands: list[list[float]] = []
         self._ages_s: list[float] = []
-        self._keep_steps = keep_steps
         self.episode = Episode(seed, self.world.outcome)
         self._cycle.begin_episode(0)
 
@@ -180,10 +167,6 @@ class _Robot:
         episode.cycles += 1
         episode.missed_cycles += following - self._number - 1
         self._number = following
-        if self._keep_steps:
-            vector = self.observed.assembler.vector.copy()
-            mode = self._cycle.supervisor.mode.value
-            episode.steps.append(Step(self._now_ns, vector, mode, list(self._cycle.safety.command)))
 
     def _end(self) -> None:
         self._cycle.end_episode()
@@ -206,8 +189,6 @@ def rollout(
     spec: PolicySpec,
     values: Mapping[str, Any] | None = None,
     robots: int = 16,
-    keep_steps: bool = False,
-    finished: Callable[[Episode], None] | None = None,
 ) -> list[Episode]:
     """One episode for each seed, in the order of ``seeds``; the result does not depend on ``robots``.
 
@@ -219,38 +200,34 @@ def rollout(
         spec: of the driver's policies.
         values: of the controller's parameters, where not at their defaults.
         robots: how many are stepped together.
-        keep_steps: whether ``Episode.steps`` is filled.
-        finished: called with every episode that ended.
 
     Raises:
         SrdpError: no such scenario or parameter, or the task has no world, or one that does not publish what the spec
             observes.
     """
-    known = default_values()
-    for name in values or {}:
+    known, changed = default_values(), values or {}
+    for name in changed:
         if name not in known:
             raise SrdpError(f"parameter {name!r} is unknown; the controller's are: {', '.join(known)}")
     later: list[VirtualPlanner] = []
     waiting = list(reversed(seeds))
     conditions = task.scenario(scenario)
     active = [
-        _Robot(ObservedWorld(task.make_world(conditions), spec), driver, {**known, **(values or {})}, later)
+        _Robot(ObservedWorld(task.make_world(conditions), spec), driver, {**known, **changed}, later)
         for _ in range(min(robots, len(seeds)))
     ]
     for robot in active:
-        robot.start(waiting.pop(), keep_steps)
+        robot.start(waiting.pop())
     episodes: dict[int, Episode] = {}
     while active:
         due = []
         for robot in active:
             while not robot.advance():
                 episodes[robot.episode.seed] = robot.episode
-                if finished is not None:
-                    finished(robot.episode)
                 if not waiting:
                     robot.world.close()
                     break
-                robot.start(waiting.pop(), keep_steps)
+                robot.start(waiting.pop())
             else:
                 due.append(robot)
         run_together([engine for robot in due if (engine := robot.begin()) is not None])

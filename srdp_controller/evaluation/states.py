@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from srdp_controller.certify.sample_distances import two_modes
@@ -28,13 +30,18 @@ def visited_states(
         SrdpError: the task has no world, or neither an expert nor a teacher is there.
     """
     if task.expert(np.random.default_rng(seed)) is None and teacher is not None:
+        evaluate, seen = teacher.evaluate, list[np.ndarray]()
+
+        def remembering(observation: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            seen.append(observation)
+            return evaluate(observation, noise)
+
         seeds = [1_000 * seed + episode for episode in range(episodes)]
-        values = {"update_rate": 1.0 / spec.step_s, "abstain.enabled": False}
-        driven = rollout(task, scenario, Driver(teacher), seeds, spec=spec, values=values, keep_steps=True)
-        return np.stack([step.observation for episode in driven for step in episode.steps])
+        values = {"update_rate": 1.0 / spec.step_s}
+        rollout(task, scenario, Driver(replace(teacher, evaluate=remembering)), seeds, spec=spec, values=values)
+        return np.concatenate(seen)
     observed = ObservedWorld(task.make_world(task.scenario(scenario)), spec)
     world = observed.world
-    ticks = max(1, round(spec.step_s / world.tick_s))
     states: list[np.ndarray] = []
     for episode in range(episodes):
         observed.reset(np.random.default_rng([seed, 77, episode]))
@@ -42,9 +49,7 @@ def visited_states(
         expert.reset()
         while not world.outcome.finished:
             states.append(observed.observation)
-            observed.send([float(value) for value in expert.act(world.truth)])
-            for _ in range(ticks):
-                observed.tick()
+            observed.step([float(value) for value in expert.act(world.truth)])
     world.close()
     return np.stack(states)
 

@@ -10,9 +10,8 @@ import tyro
 
 from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.errors import SrdpError
-from srdp_controller.evaluation.closed_loop import RESULTS, describe, evaluate
+from srdp_controller.evaluation.closed_loop import RESULTS, closed_loop
 from srdp_controller.files import write_json
-from srdp_controller.progress import ProgressPrinter
 from srdp_controller.provenance import describe_run
 from srdp_controller.resources import find_resource
 from srdp_controller.simulation.scenario import slug
@@ -58,27 +57,25 @@ def table(
     students = [name for name in loaded.content.policies if name != "teacher"]
     chosen = policies or ("teacher", *students, *(f"ddim_k{loaded.policy(name).steps}" for name in students))
     path = results / slug(task.name) / "closed_loop.json"
-    origin = {**describe_run(f"srdp eval table {bundle} --episodes {episodes} --seed {seed}", seed)}
+    origin = describe_run(f"srdp eval table {bundle} --episodes {episodes} --seed {seed}", seed)
     origin |= {"task": task.name, "bundle": loaded.identity, "episodes": episodes}
-    same = {"commit": origin["commit"], "bundle": origin["bundle"], "seed": seed, "episodes": episodes}
-    old = json.loads(path.read_text()) if path.exists() else {}
-    rows = {(row["policy"], row["scenario"]): row for row in old.get("rows", [])}
+    same = {key: origin[key] for key in ("commit", "bundle", "seed", "episodes")}
+    old = json.loads(path.read_text())["rows"] if path.exists() else []
+    rows = {(row["policy"], row["scenario"]): row for row in old}
     for scenario in scenarios or scenarios_of(task):
         for policy in chosen:
-            if {key: rows.get((policy, scenario), {}).get(key) for key in same} == same:
+            if rows.get((policy, scenario), {}).items() >= same.items():
                 continue
-            row = evaluate(
-                loaded,
-                policy,
-                scenario,
-                episodes,
+            row = closed_loop(
+                bundle,
+                policy=policy,
+                scenario=scenario,
+                episodes=episodes,
                 seed=seed,
                 processes=processes,
                 results=results,
-                report=ProgressPrinter(),
             )
-            print(describe(row))
-            rows[policy, scenario] = {**row, **same}
+            rows[policy, scenario] = row | same
             write_json(path, {**origin, "rows": list(rows.values())})
     print(path)
     return {**origin, "rows": list(rows.values())}

@@ -73,10 +73,9 @@ class VirtualPlanner:
             return True
         try:
             self.engine.run()
+            self.complete()
         except SrdpError as error:
             self.error = str(error)
-            return True
-        self.complete()
         return True
 
     def complete(self) -> None:

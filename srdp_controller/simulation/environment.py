@@ -24,7 +24,6 @@ class WorldEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def __init__(self, world: World, spec: PolicySpec) -> None:
         self.observed = ObservedWorld(world, spec)
-        self._ticks = max(1, round(spec.step_s / world.tick_s))
         self._sensors = spec.sensor_indices()
         sensors = [spec.observation[index] for index in self._sensors]
         self.observation_space = _box([sensor.lower for sensor in sensors], [sensor.upper for sensor in sensors])
@@ -50,9 +49,7 @@ class WorldEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Send the command and run one control period."""
-        self.observed.send(np.asarray(action, dtype=np.float64).tolist())
-        for _ in range(self._ticks):
-            self.observed.tick()
+        self.observed.step(np.asarray(action, dtype=np.float64).tolist())
         outcome, before = self.world.outcome, self._return
         terminated = outcome.success or outcome.failed
         self._return = self._reward_so_far()

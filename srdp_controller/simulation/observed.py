@@ -57,6 +57,12 @@ class ObservedWorld:
         while self.assembler.missing() and not self.world.outcome.finished:
             self.tick()
 
+    def step(self, command: Sequence[float]) -> None:
+        """Send a command (act_dim,) and let one control step of the spec pass."""
+        self.send(command)
+        for _ in range(max(1, round(self.assembler.spec.step_s / self.world.tick_s))):
+            self.tick()
+
     def tick(self) -> None:
         """One tick of the world, then take what its sensors published."""
         self.world.tick()

@@ -79,29 +79,16 @@ class GymnasiumTask(Task):
 
     def spec(self) -> PolicySpec:
         """What the spaces say."""
-        observation = []
+        observation, components = [], []
         for topic, box in self._boxes.items():
-            for place, (low, high) in enumerate(zip(box.low.ravel(), box.high.ravel(), strict=True)):
-                lower, upper, scales = _limits(float(low), float(high))
-                margin = MARGIN * (upper - lower) if lower > -UNBOUNDED else 0.0
-                observation.append(
-                    {
-                        "name": f"{topic[1:]}_{place}",
-                        "unit": "1",
-                        "source": {"kind": "topic", "topic": topic, "type": ARRAY, "field": f"data[{place}]"},
-                        "lower": lower - margin,
-                        "upper": upper + margin,
-                        **scales,
-                    }
-                )
-        components, hold = [], []
-        for place, (low, high) in enumerate(zip(self._action.low.ravel(), self._action.high.ravel(), strict=True)):
-            lower, upper, scales = _limits(float(low), float(high))
-            field = f"data[{place}]"
-            components.append(
-                {"name": f"action_{place}", "unit": "1", "field": field, "lower": lower, "upper": upper, **scales}
-            )
-            hold.append(min(max(0.0, lower), upper))
+            for place, entry in enumerate(_entries(box)):
+                margin = MARGIN * (entry["upper"] - entry["lower"]) if entry["lower"] > -UNBOUNDED else 0.0
+                entry |= {"lower": entry["lower"] - margin, "upper": entry["upper"] + margin}
+                source = {"kind": "topic", "topic": topic, "type": ARRAY, "field": f"data[{place}]"}
+                observation.append({"name": f"{topic[1:]}_{place}", "unit": "1", "source": source, **entry})
+        for place, entry in enumerate(_entries(self._action)):
+            components.append({"name": f"action_{place}", "unit": "1", "field": f"data[{place}]", **entry})
+        hold = [min(max(0.0, entry["lower"]), entry["upper"]) for entry in _entries(self._action)]
         group = {
             "name": "action",
             "kind": "generic",
@@ -160,12 +147,15 @@ def _boxes(name: str, space: Any) -> dict[str, Box]:
     return found
 
 
-def _limits(low: float, high: float) -> tuple[float, float, dict[str, float]]:
-    """Lower and upper limit, centre and scale of one entry of a Box."""
-    lower, upper = max(low, -UNBOUNDED), min(high, UNBOUNDED)
-    if lower == -UNBOUNDED or upper == UNBOUNDED or not lower < upper:
-        return -UNBOUNDED, UNBOUNDED, {"centre": 0.0, "scale": 1.0}
-    return lower, upper, {"centre": (lower + upper) / 2, "scale": (upper - lower) / 2}
+def _entries(box: Box) -> list[dict[str, float]]:
+    """Limits, centre and scale of each entry of a Box."""
+    found = []
+    for low, high in zip(box.low.ravel().tolist(), box.high.ravel().tolist(), strict=True):
+        if -UNBOUNDED < low < high < UNBOUNDED:
+            found.append({"lower": low, "upper": high, "centre": (low + high) / 2, "scale": (high - low) / 2})
+        else:
+            found.append({"lower": -UNBOUNDED, "upper": UNBOUNDED, "centre": 0.0, "scale": 1.0})
+    return found
 
 
 class GymnasiumWorld(SimulatedWorld):

@@ -12,7 +12,7 @@ pytest.importorskip("onnx", reason="baselines are made of the teacher's graph")
 from srdp_controller.benchmarks import deployment
 from srdp_controller.errors import SrdpError
 from srdp_controller.evaluation import baselines, closed_loop, states, table
-from srdp_controller.evaluation.fidelity import evaluate_fidelity
+from srdp_controller.evaluation.fidelity import fidelity
 from srdp_controller.evaluation.latency import measure_inference
 from srdp_controller.evaluation.policies import Policy, without_latent
 from srdp_controller.tasks.pushing.task import PushingTask
@@ -41,9 +41,13 @@ def results(tmp_path, monkeypatch):
     return tmp_path / "eval"
 
 
-def test_the_closed_loop_has_the_contracts_keys_whatever_the_number_of_processes(bundle, short, monkeypatch):
+def drive(model_dir, policy="student_k1", scenario="nominal", episodes=1, **options):
+    return closed_loop.closed_loop(model_dir, policy=policy, scenario=scenario, episodes=episodes, **options)
+
+
+def test_the_closed_loop_has_the_contracts_keys_whatever_the_number_of_processes(model_dir, short, monkeypatch, capsys):
     monkeypatch.setattr(closed_loop, "BLOCK", 2)
-    one, two = (closed_loop.evaluate(bundle, "student_k1", short, 4, processes=n) for n in (1, 2))
+    one, two = (drive(model_dir, scenario=short, episodes=4, processes=n) for n in (1, 2))
     assert one == two
     wanted = "task policy scenario episodes successes success_rate success_interval update_rate_hz latency_ms "
     wanted += "mean_episode_s metrics abstentions interventions modes"
@@ -53,22 +57,22 @@ def test_the_closed_loop_has_the_contracts_keys_whatever_the_number_of_processes
     assert sum(one["modes"].values()) == one["cycles"]
     low, high = one["success_interval"]
     assert low <= one["success_rate"] <= high
-    assert "4" in closed_loop.describe(one)
+    assert f"{one['successes']} of 4" in capsys.readouterr().out
 
 
-def test_closed_loop_refuses_what_makes_no_sense(bundle):
+def test_closed_loop_refuses_what_makes_no_sense(model_dir):
     with pytest.raises(SrdpError, match="--episodes 0"):
-        closed_loop.evaluate(bundle, "student_k1", "nominal", 0)
+        drive(model_dir, episodes=0)
     with pytest.raises(SrdpError, match="student_k3"):
-        closed_loop.evaluate(bundle, "student_k3", "nominal", 1, processes=1)
+        drive(model_dir, policy="student_k3", processes=1)
     with pytest.raises(SrdpError, match="no task 'juggling'"):
-        closed_loop.evaluate(bundle, "student_k1", "nominal", 1, task="juggling")
+        drive(model_dir, task="juggling")
 
 
-def test_measured_latencies_come_from_this_machine(bundle):
+def test_measured_latencies_come_from_this_machine(bundle, model_dir):
     measured = measure_inference(bundle, ["student_k1", "ddim_k2@95"], rounds=2)
     assert all(len(times) >= 50 and 1e-6 < times[0] <= times[-1] < 0.1 for times in measured.values())
-    result = closed_loop.evaluate(bundle, "student_k1", "nominal", 1, latency="measured", processes=1)
+    result = drive(model_dir, latency="measured", processes=1)
     assert 0.0 < result["latency_ms"] <= result["latency_p99_ms"] < 100.0
 
 
@@ -106,10 +110,10 @@ def test_samplers_that_cannot_be_are_refused(bundle, name):
         baselines.load_policy(bundle, name)
 
 
-def test_fidelity_compares_students_and_baselines_with_the_teacher(bundle, results, monkeypatch):
+def test_fidelity_compares_students_and_baselines_with_the_teacher(model_dir, results, monkeypatch):
     monkeypatch.setattr(baselines, "EARLIEST", 0.98)
     pytest.importorskip("diffusers")
-    result = evaluate_fidelity(bundle, "test", 8, 16, results=results, report=silent)
+    result = fidelity(model_dir, states="test", count=8, samples=16, results=results)
     assert set(result["policies"]) == {"student_k1", "student_k2", "student_k4", "student_k8"}
     assert {"ddim_k1", "ddim_k8", "dpm_k4"} <= set(result["baselines"])
     wanted = "sliced_wasserstein sliced_wasserstein_interval ratio_to_floor mmd tv_lower mode_coverage "
@@ -149,14 +153,13 @@ def test_states_of_a_task_without_an_expert_are_visited_by_the_teacher(bundle, m
 def test_a_table_goes_on_where_it_was_interrupted(model_dir, results, monkeypatch):
     calls = []
 
-    def evaluate(bundle, policy, scenario, episodes, **rest):
+    def drive(bundle, *, policy, scenario, **rest):
         calls.append((policy, scenario))
         if len(calls) == 3:
             raise KeyboardInterrupt
         return {"policy": policy, "scenario": scenario}
 
-    monkeypatch.setattr(table, "evaluate", evaluate)
-    monkeypatch.setattr(table, "describe", lambda row: row["policy"])
+    monkeypatch.setattr(table, "closed_loop", drive)
     arguments = {"policies": ("teacher", "ddim_k1"), "scenarios": ("nominal", "shifted"), "results": results}
     with pytest.raises(KeyboardInterrupt):
         table.table(model_dir, **arguments)

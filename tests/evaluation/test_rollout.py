@@ -1,13 +1,21 @@
 """The controller's cycle in virtual time: what an episode depends on, what late policies cost, who drives when."""
 
+import math
+
 import numpy as np
 import pytest
 
 pytest.importorskip("pybullet", reason="needs the simulation: make setup")
 
+from srdp_controller.control.build import build_cycle, default_values
+from srdp_controller.control.deployment import Deployment, DeploymentRequest
+from srdp_controller.control.telemetry import Telemetry
+from srdp_controller.engines.providers import load_engine
 from srdp_controller.errors import SrdpError
 from srdp_controller.evaluation.policies import Policy, bundled, without_latent
 from srdp_controller.evaluation.rollout import Driver, rollout
+from srdp_controller.evaluation.virtual_planner import VirtualPlanner
+from srdp_controller.simulation.observed import ObservedWorld
 from srdp_controller.spec import PolicySpec
 from srdp_controller.tasks.pushing.task import PushingTask
 from srdp_controller.tasks.task import Task, find_task
@@ -52,6 +60,39 @@ def test_an_episode_depends_on_its_seed_alone(bundle):
     for seed, (duration, commands) in one.items():
         assert duration == many[seed][0]
         np.testing.assert_array_equal(commands, many[seed][1])
+
+
+def test_the_rollout_commands_what_a_loop_written_by_hand_does(bundle, short):
+    """The same cycle with the node's own engine, called once a period: the commands are the same to the last bit."""
+    seed, rate = 3, 100.0
+    (episode,) = rollout(TASK, short, Driver(bundled(bundle, "student_k2")), [seed], spec=bundle.spec)
+    observed = ObservedWorld(TASK.make_world(TASK.scenario(short)), bundle.spec)
+    world = observed.world
+    observed.reset(np.random.default_rng([seed, 0]))
+    engine, teacher = (load_engine(bundle, name, "cpu") for name in ("student_k2", "teacher"))
+    sent, in_force = [], []
+    cycle = build_cycle(
+        {**default_values(), "update_rate": rate, "seed": seed},
+        observed.assembler,
+        Deployment(DeploymentRequest("student_k2"), engine, math.inf, 0.0, teacher, False),
+        lambda request: pytest.fail("nothing is exchanged"),
+        VirtualPlanner(teacher, lambda: 0, lambda: 0),
+        VirtualPlanner(engine, lambda: 0, lambda: 0),
+        Telemetry(1, bundle.spec),
+        lambda now_ns: 0,
+        lambda command, following, measured_ns: sent.append(list(command)),
+    )
+    cycle.begin_episode(0)
+    number = math.ceil(world.time_s * rate - 1e-6)
+    while not world.outcome.finished:
+        if number / rate < world.time_s + world.tick_s - 1e-9:
+            cycle(round(number / rate * 1e9))
+            world.send(sent[-1])
+            number += 1
+        in_force += sent[-1:]
+        observed.tick()
+    assert len(sent) == episode.cycles > 90
+    np.testing.assert_array_equal(episode.commands, np.array(in_force, np.float32))
 
 
 def test_nominal_episodes_succeed_and_raise_no_alarm_at_their_beginnings(bundle):
@@ -118,16 +159,6 @@ def test_noise_is_drawn_as_often_as_it_is_held(spec, short):
 
     assert draws(0.0) >= 36
     assert 4 <= draws(0.2) <= 6
-
-
-def test_steps_are_kept_where_asked_for(spec, short):
-    driver = Driver(Scripted(spec).policy())
-    (episode,) = rollout(TASK, short, driver, [0], spec=spec, keep_steps=True)
-    assert len(episode.steps) == episode.cycles
-    assert [step.now_ns for step in episode.steps[:3]] == sorted(step.now_ns for step in episode.steps[:3])
-    assert {step.mode for step in episode.steps} == {"STUDENT"}
-    assert episode.steps[-1].observation.shape == (spec.obs_dim,)
-    assert episode.steps[-1].command == pytest.approx([0.1, 0.0], abs=1e-3)
 
 
 def test_a_robot_of_another_task_is_driven_by_the_same_code():

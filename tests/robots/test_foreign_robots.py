@@ -11,7 +11,7 @@ from rig import HOLD_TIME_S, MAX_AGE_S, RATE_HZ, play, read
 
 from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.errors import SrdpError
-from srdp_controller.evaluation.closed_loop import evaluate
+from srdp_controller.evaluation.closed_loop import closed_loop
 from srdp_controller.offline.pipeline import Pipeline
 from srdp_controller.offline.recipe import load_recipe
 from srdp_controller.ros.robot_node import Track
@@ -87,7 +87,7 @@ def test_the_policy_does_what_doing_nothing_does_not(robot, played):
     if robot.name == "pendulum":  # it has a return, and nothing says what success is
         returns = [outcome.metrics["return"] for outcome in still]
         short = str(played.folder / "short.yaml")
-        driven = evaluate(load_bundle(robot.bundle), "student_k2", short, 16, processes=1)
+        driven = closed_loop(robot.bundle, policy="student_k2", scenario=short, episodes=16, processes=1)
         assert driven["metrics"]["return"] > 0.6 * np.mean(returns)
     else:
         assert not any(outcome.success for outcome in still)

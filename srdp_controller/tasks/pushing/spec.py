@@ -10,6 +10,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from srdp_controller.spec import (
     ActionComponent,
     ActionGroup,
@@ -23,6 +25,7 @@ from srdp_controller.spec import (
 )
 from srdp_controller.tasks.pushing.arm import arm_chain
 
+AXES: tuple[Literal["x", "y"], ...] = ("x", "y")
 HORIZON = 8
 CONTROL_RATE_HZ = 20.0
 MAX_TIP_SPEED = 0.25
@@ -35,47 +38,40 @@ MARGIN_M = 0.25  # a measured position that far outside the work area is a fault
 
 def pushing_spec() -> PolicySpec:
     """Specification of the pushing task (observation (8,), action chunk (8, 2))."""
-
-    def position(topic: str, axis: str, default: float | None = None) -> Source:
-        return TopicSource(topic=topic, type=POSE, frame=FRAME, field=f"pose.position.{axis}", default=default)
-
-    sources: list[tuple[str, str, Source]] = []
-    for axis in ("x", "y"):
-        sources.append((f"tip_{axis}", axis, KinematicsSource(topic="/joint_states", chain="arm", axis=axis)))
-    for name in ("object", "goal"):
-        for axis in ("x", "y"):
-            sources.append((f"{name}_{axis}", axis, position(f"/{name}_pose", axis)))
-    for axis in ("x", "y"):
-        sources.append((f"post_{axis}", axis, position("/post_pose", axis, default=0.0)))
-    scales = {"tip_x": 0.15, "object_x": 0.12, "goal_x": 0.03, "post_x": 0.02, "goal_y": 0.05, "post_y": 0.02}
-    centres = {"goal_x": 0.15}
     observation = []
-    for index, (name, axis, source) in enumerate(sources):
-        number = "xy".index(axis)
-        observation.append(
-            ObservationComponent(
-                name=name,
-                unit="m",
-                index=index,
-                source=source,
-                lower=WORK_AREA_LOWER_M[number] - MARGIN_M,
-                upper=WORK_AREA_UPPER_M[number] + MARGIN_M,
-                centre=centres.get(name, 0.0),
-                scale=scales.get(name, 0.08),
+    for name, centre_x, scale in (
+        ("tip", 0.0, {"x": 0.15, "y": 0.08}),
+        ("object", 0.0, {"x": 0.12, "y": 0.08}),
+        ("goal", 0.15, {"x": 0.03, "y": 0.05}),
+        ("post", 0.0, {"x": 0.02, "y": 0.02}),
+    ):
+        for axis, lower, upper in zip(AXES, WORK_AREA_LOWER_M, WORK_AREA_UPPER_M, strict=True):
+            source: Source = KinematicsSource(topic="/joint_states", chain="arm", axis=axis)
+            if name != "tip":
+                default = 0.0 if name == "post" else None
+                field = f"pose.position.{axis}"
+                source = TopicSource(topic=f"/{name}_pose", type=POSE, frame=FRAME, field=field, default=default)
+            observation.append(
+                ObservationComponent(
+                    name=f"{name}_{axis}",
+                    unit="m",
+                    source=source,
+                    lower=lower - MARGIN_M,
+                    upper=upper + MARGIN_M,
+                    centre=centre_x if axis == "x" else 0.0,
+                    scale=scale[axis],
+                )
             )
-        )
     action = tuple(
         ActionComponent(
             name=f"tip_velocity_{axis}",
             unit="m/s",
-            index=index,
             field=f"twist.linear.{axis}",
             lower=-MAX_TIP_SPEED,
             upper=MAX_TIP_SPEED,
-            centre=0.0,
             scale=0.1,
         )
-        for index, axis in enumerate(("x", "y"))
+        for axis in AXES
     )
     return PolicySpec(
         task="pushing",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from srdp_controller.simulation.scenario import Scenario, load_scenario
+from srdp_controller.simulation.scenario import Scenario
 from srdp_controller.spec import PolicySpec
 from srdp_controller.tasks.pushing.expert import PushingExpert
 from srdp_controller.tasks.pushing.scenario import EpisodeLayout, PushingScenario
@@ -27,10 +26,6 @@ class PushingTask(Task):
     def spec(self) -> PolicySpec:
         """Observation (8,) [m], action chunk (8, 2) [m/s]."""
         return pushing_spec()
-
-    def scenario(self, name_or_path: str | Path) -> PushingScenario:
-        """A scenario by name, or by path of a YAML file."""
-        return load_scenario(name_or_path, PushingScenario, self.name)
 
     def make_world(self, scenario: Scenario, seed: int = 0, gui: bool = False) -> PushingWorld:
         """The simulated arm, a ``PushingWorld``; needs PyBullet."""
