@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from srdp_controller.offline.critic import TwinCritic, guidance
+from srdp_controller.offline.dataset import Samples
 from srdp_controller.offline.recipe import ObservationRecipe, TeacherRecipe
-from srdp_controller.offline.training import load_state, train
+from srdp_controller.offline.training import fit
 from srdp_controller.policy.networks import PrefixColumns
 from srdp_controller.policy.teacher import SrdpTeacher
 from srdp_controller.progress import Progress
@@ -29,110 +29,68 @@ def prefix_columns(spec: PolicySpec) -> PrefixColumns | None:
 
 def build_teacher(recipe: TeacherRecipe, spec: PolicySpec) -> SrdpTeacher:
     """An untrained teacher of the recipe's size."""
-    network = recipe.network
     return SrdpTeacher(
         spec.obs_dim,
         spec.horizon * spec.act_dim,
-        network.trunk,
-        network.latent,
-        network.head,
-        network.time_features,
-        recipe.schedule,
-        recipe.diffusion_steps,
-        recipe.prediction,
-        recipe.trunk_input,
-        prefix_columns(spec),
+        **recipe.network.model_dump(),
+        schedule=recipe.schedule,
+        diffusion_steps=recipe.diffusion_steps,
+        prediction=recipe.prediction,
+        trunk_input=recipe.trunk_input,
+        prefix=prefix_columns(spec),
     )
 
 
-def load_teacher(recipe: TeacherRecipe, spec: PolicySpec, path: Path) -> SrdpTeacher:
-    """A trained teacher, frozen."""
-    teacher = build_teacher(recipe, spec)
-    teacher.load_state_dict(load_state(path))  # type: ignore[arg-type]
-    return teacher.eval().requires_grad_(False)
+class RandomPrefix:
+    """Commits the controller, at random, to the beginning of what was really sent (training-time real-time chunking).
 
-
-class CommandInputs:
-    """Fills in, at random, what the observation carries of the controller's own commands.
-
-    Past commands are hidden from a share of the samples, because a policy that may always read its
-    past learns to copy it; the committed actions are the first d that were really sent, d uniform from
-    none to all (training-time real-time chunking).
+    The number of committed actions is uniform from none to all that the observation has room for. Where it has none,
+    observations stay as they are.
     """
 
-    def __init__(self, spec: PolicySpec, recipe: ObservationRecipe) -> None:
-        self._history = [index for index, _, _ in spec.history_columns()]
-        self._dropout = recipe.history_dropout
-        centre, scale = spec.observation_normalisation()
-        self._hidden = torch.from_numpy(-centre / scale)  # a command of zero, normalised
+    def __init__(self, spec: PolicySpec) -> None:
         self._prefix = prefix_columns(spec)
         self._steps = spec.prefix_steps
-
-    @property
-    def needed(self) -> bool:
-        """Whether there is anything to fill in."""
-        return bool(self._history) or self._prefix is not None
+        centre, scale = spec.observation_normalisation()
+        self._nothing = torch.from_numpy(-centre / scale)  # a command of zero, normalised
 
     def __call__(self, observation: Tensor, sent: Tensor, generator: torch.Generator) -> Tensor:
         """Observations (B, obs_dim) for the commands (B, A) that were sent from then on, normalised."""
-        if not self.needed:
+        if self._prefix is None:
             return observation
-        observation = observation.clone()
-        if self._history:
-            hide = torch.rand(len(observation), generator=generator) < self._dropout
-            for index in self._history:
-                observation[hide, index] = self._hidden[index]
-        if self._prefix is not None:
-            length = torch.randint(0, self._steps + 1, (len(observation),), generator=generator)
-            step = torch.arange(len(self._prefix.actions)) // self._prefix.act_dim
-            committed = torch.where(step[None, :] < length[:, None], sent[:, : len(step)], self._nothing())
-            observation[:, list(self._prefix.actions)] = committed
-            observation[:, self._prefix.length] = length.to(observation.dtype)
+        observation, columns = observation.clone(), list(self._prefix.actions)
+        length = torch.randint(0, self._steps + 1, (len(observation),), generator=generator)
+        step = torch.arange(len(columns)) // self._prefix.act_dim
+        committed = step[None, :] < length[:, None]
+        observation[:, columns] = torch.where(committed, sent[:, : len(columns)], self._nothing[columns][None, :])
+        observation[:, self._prefix.length] = length.to(observation.dtype)
         return observation
-
-    def _nothing(self) -> Tensor:
-        assert self._prefix is not None
-        return self._hidden[list(self._prefix.actions)][None, :]
 
 
 def train_teacher(
     recipe: TeacherRecipe,
     spec: PolicySpec,
-    observations: np.ndarray,
-    actions: np.ndarray,
+    data: Samples,
     seed: int,
     folder: Path,
     progress: Progress,
     *,
-    following: np.ndarray | None = None,
-    committed: np.ndarray | None = None,
-    inputs: CommandInputs | None = None,
     name: str = "teacher",
     critic: TwinCritic | None = None,
     start: SrdpTeacher | None = None,
 ) -> SrdpTeacher:
-    """Train on normalised observations (n, obs_dim) and chunks (n, A); returns the EMA teacher.
-
-    ``following`` (n, obs_dim) are the next observations, the reconstruction's target where the recipe
-    says so, ``committed`` (n, A) the commands that ``inputs`` makes prefixes of.
-    With a ``critic`` this is the guided teacher, which goes on from ``start``.
-    """
+    """Train on normalised data; returns the EMA teacher. With a ``critic`` the guided one, which goes on from ``start``."""
     torch.manual_seed(seed)
     teacher = build_teacher(recipe, spec)
     if start is not None:
         teacher.load_state_dict(start.state_dict())
-    observation, action = torch.from_numpy(observations), torch.from_numpy(actions)
-    sent = torch.from_numpy(committed) if committed is not None else None
-    next_observation = torch.from_numpy(following) if following is not None else None
-    reconstruct_next = recipe.reconstruction_target == "next_state" and next_observation is not None
+    observation, action, committed = (torch.from_numpy(x) for x in (data.observation, data.action, data.committed))
+    prefix = RandomPrefix(spec)
 
     def loss(step: int, generator: torch.Generator, average: nn.Module) -> tuple[Tensor, dict[str, float]]:
         index = torch.randint(0, len(observation), (recipe.batch,), generator=generator)
-        state, chunk = observation[index], action[index]
-        if inputs is not None:
-            state = inputs(state, chunk if sent is None else sent[index], generator)
-        target = next_observation[index] if reconstruct_next and next_observation is not None else None
-        total, parts, clean = teacher.loss(state, chunk, recipe.reconstruction_weight, generator, target)
+        state = prefix(observation[index], committed[index], generator)
+        total, parts, clean = teacher.loss(state, action[index], recipe.reconstruction_weight, generator)
         if critic is not None:
             guided = guidance(critic, state, clean)
             total = total + recipe.critic.guidance_weight * guided
