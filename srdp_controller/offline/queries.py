@@ -1,12 +1,12 @@
 """Cached teacher queries: the teacher is run once on states of mu, and every student learns from that.
 
-This is section 7's amortisation: the cost of asking the teacher is paid before training. The states are those of the
-dataset, a share of them disturbed (mu = (1 - alpha) d_D + alpha d_aug, section 4 d).
+This is section 7's amortisation: the cost q_T T of asking the teacher is paid before training.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,12 +15,11 @@ from torch import Tensor
 from srdp_controller.offline.critic import TwinCritic, best_of_coupled
 from srdp_controller.offline.dataset import Samples
 from srdp_controller.offline.recipe import QueryRecipe
-from srdp_controller.offline.train_teacher import RandomPrefix
+from srdp_controller.offline.train_teacher import CommandInputs
 from srdp_controller.offline.training import load_state, save_atomically
 from srdp_controller.policy.denoiser import DiffusionTeacher
-from srdp_controller.policy.samplers import skipped_steps
+from srdp_controller.policy.noise_schedule import skipped_steps
 from srdp_controller.progress import Progress
-from srdp_controller.spec import PolicySpec
 
 BLOCK = 4096
 GROUP = 8  # draws at one state that are matched to as many max-Q actions
@@ -43,56 +42,58 @@ class TeacherQueries:
 
     def subset(self, rows: Tensor) -> TeacherQueries:
         """Only these rows."""
-        return replace(self, observation=self.observation[rows], latent=self.latent[rows], levels=self.levels[rows])
+        return TeacherQueries(self.observation[rows], self.latent[rows], self.levels[rows], self.timesteps)
+
+
+def query_levels(teacher: DiffusionTeacher, students: Sequence[int]) -> list[int]:
+    """Timesteps of the chain that are kept, falling: those that the students' own levels need."""
+    total = teacher.diffusion_steps
+    return sorted({0, total}.union(*(skipped_steps(total, steps) for steps in students)), reverse=True)
 
 
 @torch.no_grad()
 def query_teacher(
     teacher: DiffusionTeacher,
     data: Samples,
-    spec: PolicySpec,
     recipe: QueryRecipe,
     seed: int,
     progress: Progress,
+    inputs: CommandInputs | None = None,
     critic: TwinCritic | None = None,
     candidates: int = 1,
 ) -> TeacherQueries:
-    """Run the teacher on ``recipe.queries`` states drawn from mu; its chains are kept where the students step.
+    """Run the teacher on ``recipe.queries`` states drawn from mu = (1 - alpha) d_D + alpha d_aug (section 4 d).
 
-    With a ``critic`` the answer is the max-Q action among ``candidates``, coupled to the noise by transport.
+    An augmented state is one of the dataset with Gaussian noise. With a ``critic`` the answer is the max-Q action
+    among ``candidates``, coupled to the noise by transport.
     """
     generator = torch.Generator().manual_seed(seed)
-    observations = torch.from_numpy(data.observation)
-    index = torch.randint(0, len(observations), (recipe.queries,), generator=generator)
-    state = observations[index]
+    observation, sent = torch.from_numpy(data.observation), torch.from_numpy(data.committed)
+    index = torch.randint(0, len(observation), (recipe.queries,), generator=generator)
+    state = observation[index]
     augmented = torch.rand(recipe.queries, 1, generator=generator) < recipe.augmented_share
     state = state + augmented * recipe.augmentation_noise * torch.randn(state.shape, generator=generator)
-    state = RandomPrefix(spec)(state, torch.from_numpy(data.committed)[index], generator)
+    if inputs is not None:
+        state = inputs(state, sent[index], generator)
     if critic is not None:
         levels = _guided_ends(teacher, critic, candidates, state, generator, progress)
         timesteps = [teacher.diffusion_steps, 0]
         state = state[: len(levels) // GROUP].repeat_interleave(GROUP, dim=0)
     else:
-        timesteps = query_levels(teacher, recipe)
+        timesteps = query_levels(teacher, recipe.students)
         levels = _chains(teacher, state, timesteps, generator, progress)
     latent = torch.cat([teacher.latent(part) for part in torch.split(state, BLOCK)])
     return TeacherQueries(state, latent, levels, timesteps)
 
 
-def query_levels(teacher: DiffusionTeacher, recipe: QueryRecipe) -> list[int]:
-    """Timesteps of the chain that are kept, falling: the students' own."""
-    total = teacher.diffusion_steps
-    return sorted({0, total, *(t for steps in recipe.students for t in skipped_steps(total, steps))}, reverse=True)
-
-
 def save_queries(queries: TeacherQueries, path: Path) -> None:
-    """Write queries for ``load_queries``."""
-    save_atomically(queries.__dict__, path)
+    """Write cached queries, whole or not at all."""
+    save_atomically(vars(queries), path)
 
 
 def load_queries(path: Path) -> TeacherQueries:
-    """Queries that ``save_queries`` wrote."""
-    return TeacherQueries(**load_state(path))  # type: ignore[arg-type]
+    """Cached queries, as ``save_queries`` wrote them."""
+    return TeacherQueries(**load_state(path))
 
 
 def _chains(

@@ -41,29 +41,38 @@ def build_teacher(recipe: TeacherRecipe, spec: PolicySpec) -> SrdpTeacher:
     )
 
 
-class RandomPrefix:
-    """Commits the controller, at random, to the beginning of what was really sent (training-time real-time chunking).
+class CommandInputs:
+    """Fills in, at random, what the observation carries of the controller's own commands.
 
-    The number of committed actions is uniform from none to all that the observation has room for. Where it has none,
-    observations stay as they are.
+    Past commands are hidden from a share of the samples, because a policy that may always read its
+    past learns to copy it; the committed actions are the first d that were really sent, d uniform from
+    none to all (training-time real-time chunking).
     """
 
-    def __init__(self, spec: PolicySpec) -> None:
+    def __init__(self, spec: PolicySpec, recipe: ObservationRecipe) -> None:
+        self._history = [index for index, _, _ in spec.history_columns()]
+        self._dropout = recipe.history_dropout
+        centre, scale = spec.observation_normalisation()
+        self._hidden = torch.from_numpy(-centre / scale)  # a command of zero, normalised
         self._prefix = prefix_columns(spec)
         self._steps = spec.prefix_steps
-        centre, scale = spec.observation_normalisation()
-        self._nothing = torch.from_numpy(-centre / scale)  # a command of zero, normalised
 
     def __call__(self, observation: Tensor, sent: Tensor, generator: torch.Generator) -> Tensor:
         """Observations (B, obs_dim) for the commands (B, A) that were sent from then on, normalised."""
-        if self._prefix is None:
+        if not self._history and self._prefix is None:
             return observation
-        observation, columns = observation.clone(), list(self._prefix.actions)
-        length = torch.randint(0, self._steps + 1, (len(observation),), generator=generator)
-        step = torch.arange(len(columns)) // self._prefix.act_dim
-        committed = step[None, :] < length[:, None]
-        observation[:, columns] = torch.where(committed, sent[:, : len(columns)], self._nothing[columns][None, :])
-        observation[:, self._prefix.length] = length.to(observation.dtype)
+        observation = observation.clone()
+        if self._history:
+            hide = torch.rand(len(observation), generator=generator) < self._dropout
+            for index in self._history:
+                observation[hide, index] = self._hidden[index]
+        if self._prefix is not None:
+            length = torch.randint(0, self._steps + 1, (len(observation),), generator=generator)
+            step = torch.arange(len(self._prefix.actions)) // self._prefix.act_dim
+            columns = list(self._prefix.actions)
+            committed = torch.where(step[None, :] < length[:, None], sent[:, : len(step)], self._hidden[columns])
+            observation[:, columns] = committed
+            observation[:, self._prefix.length] = length.to(observation.dtype)
         return observation
 
 
@@ -75,38 +84,41 @@ def train_teacher(
     folder: Path,
     progress: Progress,
     *,
+    inputs: CommandInputs | None = None,
     name: str = "teacher",
     critic: TwinCritic | None = None,
     start: SrdpTeacher | None = None,
 ) -> SrdpTeacher:
-    """Train on normalised data; returns the EMA teacher. With a ``critic`` the guided one, which goes on from ``start``."""
+    """Train on normalised samples, with ``inputs`` filled in; returns the EMA teacher, frozen.
+
+    With a ``critic`` this is the guided teacher, which goes on from ``start``.
+    """
     torch.manual_seed(seed)
     teacher = build_teacher(recipe, spec)
     if start is not None:
         teacher.load_state_dict(start.state_dict())
-    observation, action, committed = (torch.from_numpy(x) for x in (data.observation, data.action, data.committed))
-    prefix = RandomPrefix(spec)
+    observation, action, sent = map(torch.from_numpy, (data.observation, data.action, data.committed))
 
     def loss(step: int, generator: torch.Generator, average: nn.Module) -> tuple[Tensor, dict[str, float]]:
         index = torch.randint(0, len(observation), (recipe.batch,), generator=generator)
-        state = prefix(observation[index], committed[index], generator)
-        total, parts, clean = teacher.loss(state, action[index], recipe.reconstruction_weight, generator)
+        state, chunk = observation[index], action[index]
+        if inputs is not None:
+            state = inputs(state, sent[index], generator)
+        total, parts, clean = teacher.loss(state, chunk, recipe.reconstruction_weight, generator)
         if critic is not None:
             guided = guidance(critic, state, clean)
             total = total + recipe.critic.guidance_weight * guided
             parts["guidance"] = float(guided.detach())
         return total, parts
 
-    average = train(
+    return fit(
         teacher,
         loss,
+        folder=folder,
+        name=name,
         steps=recipe.steps if critic is None else recipe.critic.policy_steps,
         learning_rate=recipe.learning_rate if critic is None else 0.3 * recipe.learning_rate,
         ema_decay=recipe.ema_decay,
         seed=seed,
-        checkpoint=folder / f"{name}.checkpoint",
-        metrics=folder / f"{name}.jsonl",
         progress=progress,
     )
-    assert isinstance(average, SrdpTeacher)
-    return average.eval()
