@@ -21,7 +21,7 @@ help:
 	@echo 'make lint       ruff, mypy and import contracts'
 	@echo 'make bundle     rebuild models/pushing from nothing (needs torch, about 20 minutes on 2 cores)'
 	@echo 'make evaluate   closed loop and fidelity of every policy; tables of README, docs and model card'
-	@echo 'make experiments ablations, planning ahead, training cost, directly trained policies (about two hours)'
+	@echo 'make experiments ablations, directly trained policies (about two hours)'
 	@echo 'make clean      remove .venv, runs and build output'
 
 setup: $(VENV)/.installed
@@ -67,7 +67,6 @@ evaluate: setup-train
 
 experiments: setup-train
 	$(BIN)/srdp experiment ablations --json results/experiment/ablations.json
-	$(BIN)/srdp experiment training-cost --json results/experiment/training_cost.json
 	$(BIN)/srdp experiment direct-policies
 	$(BIN)/srdp report tables
 

@@ -26,12 +26,7 @@ class Command(NamedTuple):
 GROUPS: dict[str, dict[str, Command]] = {
     "offline": {
         "collect": Command("offline.pipeline:collect_command", "sim,train", "record an expert's demonstrations"),
-        "train": Command("offline.pipeline:train_command", "train", "train the SRDP teacher"),
-        "distill": Command("offline.pipeline:distill_command", "train", "distil the K-step students"),
-        "calibrate": Command("offline.pipeline:calibrate_command", "train", "calibrate the abstention thresholds"),
-        "export": Command("offline.pipeline:export_command", "train", "export and check the bundle"),
         "pipeline": Command("offline.pipeline:pipeline_command", "train", "all stages, from dataset to bundle"),
-        "sweep": Command("offline.sweep:sweep_command", "sim,train", "the pipeline over settings and seeds"),
     },
     "bundle": {
         "inspect": Command("bundle_commands:inspect", "cli", "show what a bundle holds"),
@@ -50,7 +45,6 @@ GROUPS: dict[str, dict[str, Command]] = {
             "experiments.ablations:ablations", "sim,train", "what each ingredient is worth"
         ),
         "experiment direct-policies": Command("experiments.direct_policies:direct_policies", "train", "no teacher"),
-        "experiment training-cost": Command("experiments.training_cost:training_cost", "train", "cost model"),
     },
     "measure": {
         "bench latency": Command("benchmarks.latency:bench_latency", "sim", "every policy beside its floor"),

@@ -30,13 +30,7 @@ def test_every_command_is_a_function_that_explains_itself(words, capsys):
     command = COMMANDS[words]
     module, _, function = command.target.partition(":")
     try:
-        assert getattr(importlib.import_module(f"srdp_controller.{module}"), function).__doc__ or words in (
-            "collect",
-            "train",
-            "distill",
-            "calibrate",
-            "export",
-        )
+        assert getattr(importlib.import_module(f"srdp_controller.{module}"), function).__doc__
     except ModuleNotFoundError as error:
         if error.name.startswith("srdp_controller"):
             raise
@@ -68,8 +62,6 @@ def test_the_extras_that_commands_name_exist_and_bring_the_command_line():
         (["eval", "closed-loop", "MODEL", "--policy", "student_k1", "--episodes", "0"], "at least 1"),
         (["eval", "closed-loop", "MODEL", "--policy", "ddim_k0"], "100"),
         (["pipeline", "nowhere.yaml"], "no such recipe"),
-        (["sweep", "nowhere.yaml"], "no such recipe"),
-        (["sweep", "--seeds", "a"], "whole numbers"),
         (["bench", "loop", "MODEL", "--loops", "bear"], "bare, dedicated"),
         (["bench", "faults", "MODEL", "--only", "earthquake"], "SIGKILL"),
         (["bench", "soak", "MODEL", "--duration", "2"], "expected more than the warm-up"),

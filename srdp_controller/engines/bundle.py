@@ -89,7 +89,9 @@ class Calibration(Strict):
         """
         entry = self.policies.get(policy)
         if entry is None:
-            raise BundleError(f"policy {policy} has no calibration; run `srdp calibrate` or set abstain.enabled false")
+            raise BundleError(
+                f"policy {policy} has no calibration; run `srdp pipeline --last calibrate` or set abstain.enabled false"
+            )
         usable = [float(key) for key in entry.thresholds if float(key) <= alpha + 1e-12]
         if not usable:
             possible = ", ".join(sorted(entry.thresholds, key=float))

@@ -23,9 +23,9 @@ import numpy as np
 import torch
 
 from srdp_controller.evaluation.fidelity import Reference, compare, make_reference
+from srdp_controller.evaluation.policies import Policy, without_latent
 from srdp_controller.evaluation.rollout import Driver, rollout
 from srdp_controller.evaluation.states import AUGMENTATION, draw_states
-from srdp_controller.experiments.torch_policy import torch_policy
 from srdp_controller.files import write_file, write_json
 from srdp_controller.offline.dataset import samples
 from srdp_controller.offline.distill import distill
@@ -34,12 +34,14 @@ from srdp_controller.offline.pipeline import Overrides, Pipeline, RecipePath, sh
 from srdp_controller.offline.queries import load_queries
 from srdp_controller.offline.recipe import DistillRecipe, Recipe, content_hash, load_recipe
 from srdp_controller.offline.train_teacher import train_teacher
-from srdp_controller.offline.training import load_state, save_atomically
 from srdp_controller.policy.denoiser import DiffusionTeacher
 from srdp_controller.policy.student import Student
 from srdp_controller.progress import ProgressPrinter, Report
+from srdp_controller.spec import PolicySpec
 from srdp_controller.tasks.task import find_task
 
+# normalised states (B, obs_dim), draws (B, n_noise, horizon * act_dim) -> normalised chunks (B, horizon * act_dim)
+Network = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 FAR = 0.5  # std of the far augmentation, in normalised units: beyond anything trained on
 
 
@@ -59,40 +61,13 @@ ABLATIONS = (
     Ablation("no_alignment", "(i) no latent alignment", {"latent_weight": 0.0}),
     Ablation("strong_alignment", "ten times the latent weight", {"latent_weight": 1.0}),
     Ablation("terminal_only", "(ii) terminal actions only", {"warm_share": 0.0}, only_above_one=True),
-    Ablation(
-        "with_scores", "score matching between the levels, q_K = 1", {"score_weight": 0.1, "teacher_timesteps": 16}
-    ),
-    Ablation(
-        "with_features",
-        "u_T against u_K, q_K = 1",
-        {"feature_weight": 0.1, "teacher_timesteps": 16},
-    ),
     Ablation("direct", "(iii) K-step diffusion trained on the data, no teacher", direct=True),
     Ablation("frozen_trunk", "(iv) the teacher's trunk, frozen", {"trunk": "frozen"}),
-    Ablation("fresh_trunk", "trunk from scratch", {"trunk_init": "fresh"}),
-    Ablation("fresh_no_alignment", "trunk from scratch, no alignment", {"trunk_init": "fresh", "latent_weight": 0.0}),
     Ablation("no_augmentation", "dataset states only", {"augmented_share": 0.0}),
-    Ablation(
-        "no_augmentation_no_alignment",
-        "dataset states only, no alignment",
-        {"augmented_share": 0.0, "latent_weight": 0.0},
-    ),
-    Ablation(
-        "all_augmentations",
-        "noise, dropout, latent, imagination",
-        {"augmentations": ("noise", "dropout", "latent", "imagination")},
-    ),
     Ablation(
         "wide_augmentation", "noise of 0.4 on half of the states", {"augmented_share": 0.5, "augmentation_noise": 0.4}
     ),
-    Ablation("progressive", "(a) halving stages, no terminal loss", {"method": "progressive"}),
     Ablation("consistency", "(b) consistency with anchor", {"method": "consistency"}),
-    Ablation("q_terminal", "(v) q_T = 1: the chain's end only", {"teacher_timesteps": 1, "warm_share": 0.0}),
-    Ablation(
-        "q_four",
-        "(v) q_K = 4 auxiliary evaluations",
-        {"score_weight": 0.1, "teacher_timesteps": 16, "auxiliary_evaluations": 4},
-    ),
 )
 STATE_KINDS = ("test", "shifted", "augmented", "far")
 
@@ -117,7 +92,21 @@ FULL = Budget(3, (1, 4), 2500, 256, 90_000, 5000, 64, 48, 30, tuple(entry.name f
 QUICK = Budget(2, (1,), 60, 64, 2000, 60, 12, 16, 2, ("full", "no_alignment", "direct"))
 
 
-def _as_sample(policy: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], states: np.ndarray) -> Any:
+def torch_policy(name: str, network: Network, spec: PolicySpec, draws: int = 1) -> Policy:
+    """A network on normalised values as a policy in SI units."""
+    centre, scale = spec.observation_normalisation()
+    action_centre, action_scale = spec.action_normalisation()
+
+    @torch.no_grad()
+    def actions(observation: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        state = torch.from_numpy(((observation - centre) / scale).astype(np.float32))
+        answer = network(state, torch.from_numpy(noise.reshape(len(noise), draws, -1))).numpy()
+        return answer.reshape(len(noise), spec.horizon, spec.act_dim) * action_scale + action_centre
+
+    return Policy(name, (draws, spec.horizon, spec.act_dim), without_latent(actions))
+
+
+def _as_sample(policy: Network, states: np.ndarray) -> Any:
     """A ``Sample`` of the fidelity evaluation from a torch policy on normalised states."""
 
     @torch.no_grad()
@@ -131,17 +120,15 @@ def _as_sample(policy: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], sta
     return sample
 
 
-def _student_policy(student: Student) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+def _student_policy(student: Student) -> Network:
     return lambda state, draws: student(state, draws if student.draws > 1 else draws[:, 0])[0]
 
 
-def _teacher_policy(teacher: DiffusionTeacher) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+def _teacher_policy(teacher: DiffusionTeacher) -> Network:
     return lambda state, draws: teacher.sample(state, draws[:, 0])[0].clamp(-4.0, 4.0)
 
 
-def _closed_loop(
-    policy: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], draws: int, run: Pipeline, scenario: str, n: int
-) -> int:
+def _closed_loop(policy: Network, draws: int, run: Pipeline, scenario: str, n: int) -> int:
     """Successes of ``n`` episodes at 50 Hz."""
     driven = rollout(
         find_task(run.recipe.task),
@@ -191,8 +178,6 @@ class _Task:
         queries = load_queries(self.queries)
         queries = queries.subset(torch.arange(self.seed % self.budget.seeds, len(queries), self.budget.seeds))
         student = distill(teacher, self.steps, queries, recipe, 100 + self.seed, self.place, lambda *_: None)
-        student = student.eval().requires_grad_(False)
-        save_atomically(student.state_dict(), self.place / f"student_k{self.steps}.pt")
 
         def gap(states: np.ndarray) -> float:
             with torch.no_grad():
@@ -208,18 +193,13 @@ class _Task:
             update={"diffusion_steps": self.steps, "steps": self.budget.direct_steps}
         )
         data = samples(run.split().train, run.spec)
-        path = self.place / "direct.pt"
-        policy = train_teacher(
-            recipe, run.spec, data.observation, data.action, 100 + self.seed, self.place, lambda *_: None
-        )
-        save_atomically(policy.state_dict(), path)
-        policy.load_state_dict(load_state(path))  # type: ignore[arg-type]
-        return self._measured(run, _teacher_policy(policy.eval()), 1, None)
+        policy = train_teacher(recipe, run.spec, data, 100 + self.seed, self.place, lambda *_: None)
+        return self._measured(run, _teacher_policy(policy), 1, None)
 
     def _measured(
         self,
         run: Pipeline,
-        policy: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        policy: Network,
         draws: int,
         gap: Callable[[np.ndarray], float] | None,
     ) -> dict[str, Any]:
@@ -444,7 +424,7 @@ def ablations(
             for seed in range(budget.seeds):
                 tasks.append(_Task(run.recipe, run.folder, ablation, seed, steps, budget, queries))
     rows: list[dict[str, Any]] = []
-    for row in run_parallel(tasks, processes=processes):
+    for row in run_parallel(tasks, processes):
         rows.append(row)
         ratio = row["states"]["shifted"]["ratio_to_floor"]
         report("ablations", len(rows), len(tasks), f"{row['variant']} K={row['K']}: {ratio:.2f} on shifted states")

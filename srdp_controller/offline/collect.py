@@ -11,14 +11,15 @@ import math
 import os
 import shutil
 import warnings
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from srdp_controller.errors import DatasetError
+from srdp_controller.offline.parallel import run_parallel
 from srdp_controller.offline.recipe import Recipe
 from srdp_controller.progress import Progress
 from srdp_controller.simulation.scenario import Scenario, slug
@@ -145,20 +146,12 @@ def collect(recipe: Recipe, spec: PolicySpec, folder: Path, progress: Progress) 
     shutil.rmtree(folder / slug(recipe.task), ignore_errors=True)
     outcomes: list[Outcome] = []
 
-    def finished(found: list[Outcome]) -> None:
+    work = [partial(_collect_part, recipe, spec, first, count, str(folder), part) for first, count, part in parts]
+    for found in run_parallel(work, settings.processes):
         outcomes.extend(found)
         good = sum(outcome.success for outcome in outcomes)
         text = f"expert succeeded in {good} of {len(outcomes)}" if found[0].judged else f"{len(outcomes)} episodes"
         progress(len(outcomes), settings.episodes, text)
-
-    work = [(recipe, spec, first, count, str(folder), part) for first, count, part in parts]
-    if settings.processes == 1:  # a worker of a cluster may have no children
-        for arguments in work:
-            finished(_collect_part(*arguments))
-    else:
-        with ProcessPoolExecutor(settings.processes) as pool:
-            for future in [pool.submit(_collect_part, *arguments) for arguments in work]:
-                finished(future.result())
     combined = minari.combine_datasets([minari.load_dataset(part) for _, _, part in parts], name)
     combined.storage.update_metadata({"seed": recipe.seed, "recipe": settings.model_dump_json()})
     steps = int(combined.total_steps)

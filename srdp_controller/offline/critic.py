@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from srdp_controller.offline.dataset import Samples
 from srdp_controller.offline.recipe import CriticRecipe
-from srdp_controller.offline.training import train
+from srdp_controller.offline.training import fit
 from srdp_controller.policy.denoiser import DiffusionTeacher
 from srdp_controller.policy.networks import mlp
 from srdp_controller.progress import Progress
@@ -66,19 +66,17 @@ def train_critic(
         error = (first - target).square().mean() + (second - target).square().mean()
         return error, {"critic": float(error.detach()), "value": float(target.mean())}
 
-    average = train(
+    return fit(
         critic,
         loss,
+        folder=folder,
+        name="critic",
         steps=recipe.steps,
         learning_rate=recipe.learning_rate,
         ema_decay=recipe.target_decay,
         seed=seed + 11,
-        checkpoint=folder / "critic.checkpoint",
-        metrics=folder / "critic.jsonl",
         progress=progress,
     )
-    assert isinstance(average, TwinCritic)
-    return average.eval().requires_grad_(False)
 
 
 def guidance(critic: TwinCritic, observation: Tensor, clean: Tensor) -> Tensor:

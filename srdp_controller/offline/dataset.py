@@ -273,7 +273,6 @@ class Samples:
         committed: what was really sent in the chunk's steps (n, horizon * act_dim): the disturbed commands
             where the collector disturbed them. A prefix is made of these. The expert's own later commands
             would tell of disturbances that had not happened yet.
-        following: next observation (n, obs_dim).
         chunk_return: discounted reward of the chunk's steps (n,).
         later: observation (n, obs_dim) when the chunk is over.
         later_discount: (n,) what ``later`` counts, 0 past a terminal state.
@@ -282,7 +281,6 @@ class Samples:
     observation: np.ndarray
     action: np.ndarray
     committed: np.ndarray
-    following: np.ndarray
     chunk_return: np.ndarray
     later: np.ndarray
     later_discount: np.ndarray
@@ -328,7 +326,6 @@ def samples(trajectories: list[Trajectory], spec: PolicySpec, discount: float = 
                 observation[:-1],
                 normalised[np.minimum(steps, n - 1)].reshape(n, -1),
                 sent[np.minimum(steps, n - 1)].reshape(n, -1),
-                observation[1:],
                 (padded[steps] * powers).sum(axis=1).astype(np.float32),
                 observation[later],
                 np.where(over, 0.0, discount**taken).astype(np.float32),

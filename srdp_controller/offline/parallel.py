@@ -15,7 +15,7 @@ def _one_thread(task: Callable[[], Any]) -> Any:
     return task()
 
 
-def run_parallel(tasks: Sequence[Callable[[], Any]], *, processes: int) -> Iterator[Any]:
-    """Results of picklable tasks without arguments, as they are done; each runs with one torch thread."""
-    parallel = joblib.Parallel(n_jobs=processes, backend="loky", return_as="generator_unordered")
+def run_parallel(tasks: Sequence[Callable[[], Any]], processes: int) -> Iterator[Any]:
+    """Results of picklable tasks without arguments, in the order of the tasks; each runs with one torch thread."""
+    parallel = joblib.Parallel(n_jobs=processes, backend="loky", return_as="generator")
     yield from parallel(joblib.delayed(_one_thread)(task) for task in tasks)

@@ -10,16 +10,15 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
+from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -28,12 +27,10 @@ import tyro
 from srdp_controller.engines.bundle import MANIFEST, sha256
 from srdp_controller.errors import SrdpError
 from srdp_controller.files import write_file, write_json
-from srdp_controller.offline.augmentation import DynamicsModel, train_dynamics
 from srdp_controller.offline.calibrate import calibrate_students
 from srdp_controller.offline.collect import collect, dataset_name
 from srdp_controller.offline.critic import TwinCritic, train_critic
 from srdp_controller.offline.dataset import (
-    Samples,
     Split,
     Trajectory,
     dataset_digest,
@@ -46,11 +43,11 @@ from srdp_controller.offline.dataset import (
 )
 from srdp_controller.offline.distill import build_student, distill
 from srdp_controller.offline.export.assemble import assemble_bundle
-from srdp_controller.offline.plots import plot_losses
-from srdp_controller.offline.queries import TeacherQueries, load_queries, query_teacher
+from srdp_controller.offline.parallel import run_parallel
+from srdp_controller.offline.queries import TeacherQueries, load_queries, query_teacher, save_queries
 from srdp_controller.offline.recipe import Recipe, content_hash, load_recipe
-from srdp_controller.offline.train_teacher import CommandInputs, load_teacher, train_teacher
-from srdp_controller.offline.training import load_state, save_atomically
+from srdp_controller.offline.train_teacher import CommandInputs, build_teacher, train_teacher
+from srdp_controller.offline.training import load_weights
 from srdp_controller.policy.denoiser import DiffusionTeacher
 from srdp_controller.policy.student import Student
 from srdp_controller.policy.teacher import SrdpTeacher
@@ -138,7 +135,7 @@ class Pipeline:
     def key(self, name: str) -> str:
         """Hash of all that a stage's result depends on."""
         stage = self.stages[name]
-        sections = [_section(self.recipe, path) for path in stage.sections]
+        sections = [attrgetter(path)(self.recipe) for path in stage.sections]
         return content_hash(name, sections, [self.key(parent) for parent in stage.parents], stage.content(self))
 
     def completed(self, name: str) -> str:
@@ -246,27 +243,19 @@ class Pipeline:
         """The trained teacher, frozen."""
         if self.own_teacher is not None:
             return self.own_teacher
-        return load_teacher(self.recipe.teacher, self.spec, self.folder / "teacher.pt")
-
-    def critic(self) -> TwinCritic:
-        """The trained critic, frozen."""
-        critic = TwinCritic(self.spec.obs_dim, self.spec.horizon * self.spec.act_dim, self.recipe.teacher.critic.hidden)
-        critic.load_state_dict(load_state(self.folder / "critic.pt"))  # type: ignore[arg-type]
-        return critic.eval().requires_grad_(False)
+        return load_weights(build_teacher(self.recipe.teacher, self.spec), self.folder / "teacher.pt")
 
     def queries(self) -> TeacherQueries:
         """The teacher's cached answers."""
         return load_queries(self.folder / "queries.pt")
 
-    def student(self, steps: int) -> Student:
-        """A trained student, frozen."""
-        student = build_student(self.teacher(), steps, self.recipe.distill)
-        student.load_state_dict(load_state(self.folder / f"student_k{steps}.pt"))  # type: ignore[arg-type]
-        return student.eval().requires_grad_(False)
-
     def students(self) -> dict[str, Student]:
         """All trained students by name, frozen."""
-        return {f"student_k{steps}": self.student(steps) for steps in self.recipe.distill.students}
+        teacher, found = self.teacher(), {}
+        for steps in self.recipe.distill.students:
+            student = build_student(teacher, steps, self.recipe.distill)
+            found[f"student_k{steps}"] = load_weights(student, self.folder / f"student_k{steps}.pt")
+        return found
 
     def last_metrics(self) -> dict[str, Any]:
         """Last line of each network's metrics (``NAME.jsonl`` holds all of them)."""
@@ -305,114 +294,56 @@ def _train(pipeline: Pipeline) -> None:
         return
     recipe, spec, seed, folder = pipeline.recipe.teacher, pipeline.spec, pipeline.recipe.seed, pipeline.folder
     torch.set_num_threads(recipe.threads)
-    data = samples(pipeline.split().train, spec, recipe.critic.discount)
+    data, inputs = samples(pipeline.split().train, spec, recipe.critic.discount), _inputs(pipeline)
 
-    def fit(name: str, critic: TwinCritic | None = None, start: SrdpTeacher | None = None) -> None:
-        if (folder / f"{name}.pt").exists():
-            return
-        teacher = train_teacher(
-            recipe,
-            spec,
-            data.observation,
-            data.action,
-            seed,
-            folder,
-            pipeline.progress(name),
-            following=data.following,
-            committed=data.committed,
-            inputs=CommandInputs(spec, pipeline.recipe.observation),
-            name=name,
-            critic=critic,
-            start=start,
+    def fitted(name: str, critic: TwinCritic | None = None, start: SrdpTeacher | None = None) -> SrdpTeacher:
+        progress = pipeline.progress(name)
+        return train_teacher(
+            recipe, spec, data, seed, folder, progress, inputs=inputs, name=name, critic=critic, start=start
         )
-        _keep(teacher, folder / f"{name}.pt")
 
     if not recipe.critic.enabled:
-        fit("teacher")
+        fitted("teacher")
         return
-    fit("behaviour")
-    behaviour = load_teacher(recipe, spec, folder / "behaviour.pt")
-    if not (folder / "critic.pt").exists():
-        fitted = train_critic(recipe.critic, behaviour, data, seed, folder, pipeline.progress("critic"))
-        _keep(fitted, folder / "critic.pt")
-    fit("teacher", pipeline.critic(), behaviour)
+    behaviour = fitted("behaviour")
+    critic = train_critic(recipe.critic, behaviour, data, seed, folder, pipeline.progress("critic"))
+    fitted("teacher", critic, behaviour)
 
 
-def _keep(network: torch.nn.Module, path: Path) -> None:
-    save_atomically(network.state_dict(), path)
-    path.with_suffix(".checkpoint").unlink(missing_ok=True)
+def _inputs(pipeline: Pipeline) -> CommandInputs:
+    return CommandInputs(pipeline.spec, pipeline.recipe.observation)
 
 
 def _ask_teacher(pipeline: Pipeline) -> None:
-    recipe = pipeline.recipe
-    data = samples(pipeline.split().train, pipeline.spec)
-    guided = recipe.teacher.critic.enabled and recipe.teacher.critic.best_of > 1
-    query_teacher(
+    recipe, spec, settings = pipeline.recipe, pipeline.spec, pipeline.recipe.teacher.critic
+    critic = None
+    if settings.enabled and settings.best_of > 1:
+        critic = TwinCritic(spec.obs_dim, spec.horizon * spec.act_dim, settings.hidden)
+        critic = load_weights(critic, pipeline.folder / "critic.pt")
+    queries = query_teacher(
         pipeline.teacher(),
-        data.observation,
-        recipe.distill,
+        samples(pipeline.split().train, spec),
+        recipe.queries,
         recipe.seed,
-        pipeline.folder / "queries.pt",
         pipeline.progress("queries"),
-        actions=data.action,
-        committed=data.committed,
-        act_dim=pipeline.spec.act_dim,
-        dynamics=_dynamics(pipeline, data),
-        inputs=CommandInputs(pipeline.spec, recipe.observation),
-        critic=pipeline.critic() if guided else None,
-        candidates=recipe.teacher.critic.best_of,
+        _inputs(pipeline),
+        critic,
+        settings.best_of,
     )
-
-
-def _dynamics(pipeline: Pipeline, data: Samples) -> DynamicsModel | None:
-    """The one-step model, where an augmentation needs it."""
-    recipe, act_dim = pipeline.recipe.distill, pipeline.spec.act_dim
-    if "imagination" not in recipe.augmentations:
-        return None
-    observation, action, following = map(torch.from_numpy, (data.observation, data.action[:, :act_dim], data.following))
-    path, report = pipeline.folder / "dynamics.pt", pipeline.progress("dynamics")
-    return train_dynamics(observation, action, following, recipe.imagination_steps, pipeline.recipe.seed, path, report)
+    save_queries(queries, pipeline.folder / "queries.pt")
 
 
 def _distill(pipeline: Pipeline) -> None:
-    """One student per K, several at a time."""
-    recipe = pipeline.recipe.distill
-    # the longest first, so that the processes end together and progressive stages follow each other
-    ordered = sorted(recipe.students, reverse=True)
-    if recipe.processes == 1 or recipe.method == "progressive" or pipeline.own_teacher is not None:
-        for steps in ordered:
-            _distill_one(pipeline, steps)
-        return
-    # spawned, not forked: torch's threads do not survive a fork
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(recipe.processes, context, torch.set_num_threads, (1,)) as pool:
-        futures = [pool.submit(_distill_one, Pipeline(pipeline.recipe, pipeline.folder), steps) for steps in ordered]
-        while not all(future.done() for future in futures):
-            _report_students(pipeline)
-            time.sleep(1.0)
-        for future in futures:
-            future.result()
+    """One student per K, several at a time, the longest first, so that the processes end together."""
+    own, folder = pipeline.own_teacher, pipeline.folder
+    fresh = Pipeline(pipeline.recipe, folder, report=pipeline.report, own_teacher=own)  # without the dataset
+    students = sorted(pipeline.recipe.distill.students, reverse=True)
+    list(run_parallel([partial(_distill_one, fresh, steps) for steps in students], pipeline.recipe.distill.processes))
 
 
 def _distill_one(pipeline: Pipeline, steps: int) -> None:
-    name, recipe, folder = f"student_k{steps}", pipeline.recipe, pipeline.folder
-    if (folder / f"{name}.pt").exists():
-        return
-    teacher, report = pipeline.teacher(), pipeline.progress(name)
-    student = distill(teacher, steps, pipeline.queries(), recipe.distill, recipe.seed, folder, report)
-    _keep(student, folder / f"{name}.pt")
-
-
-def _report_students(pipeline: Pipeline) -> None:
-    steps_done, texts, students = 0, [], pipeline.recipe.distill.students
-    for steps in students:
-        log = pipeline.folder / f"student_k{steps}.jsonl"
-        lines = log.read_text().splitlines() if log.exists() else []
-        if lines:
-            last = json.loads(lines[-1])
-            steps_done += last["step"]
-            texts.append(f"k{steps} {last['step']} ({last['action']:.4f})")
-    pipeline.report("distill", steps_done, len(students) * pipeline.recipe.distill.steps, ", ".join(texts))
+    recipe, progress = pipeline.recipe, pipeline.progress(f"student_k{steps}")
+    distill(pipeline.teacher(), steps, pipeline.queries(), recipe.distill, recipe.seed, pipeline.folder, progress)
 
 
 def _calibrate(pipeline: Pipeline) -> dict[str, Any]:
@@ -425,7 +356,7 @@ def _calibrate(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def _export(pipeline: Pipeline) -> dict[str, Any]:
-    """The bundle, parity-checked, put in place of the target when it is whole; and the loss plots."""
+    """The bundle, parity-checked, put in place of the target when it is whole."""
     recipe, folder, stages = pipeline.recipe, pipeline.folder, pipeline.record()
     provenance = {
         "dataset": stages["data"]["facts"]["sha256"],
@@ -448,7 +379,6 @@ def _export(pipeline: Pipeline) -> dict[str, Any]:
         held_out[np.random.default_rng(0).integers(len(held_out), size=PARITY_STATES)],
         pipeline.progress("export"),
     )
-    plot_losses(folder, folder / "losses.png")
     return {"parity_max_error": parity, "bundle_sha256": bundle.identity}
 
 
@@ -472,13 +402,6 @@ def _scenarios(pipeline: Pipeline) -> list[Any]:
     recipe = pipeline.recipe
     names = [name for name in (recipe.collect.scenario, recipe.collect.hole_scenario) if name]
     return [pipeline.base_spec, *(find_task(recipe.task).scenario(name) for name in names)]
-
-
-def _section(recipe: Recipe, path: str) -> Any:
-    value: Any = recipe
-    for name in path.split("."):
-        value = getattr(value, name)
-    return value
 
 
 @dataclass(frozen=True)
@@ -519,15 +442,14 @@ STAGES = (
         files=("teacher.*", "behaviour.*", "critic.*"),
         content=_teacher_content,
     ),
-    Stage("queries", _ask_teacher, ("queries", "seed"), ("teacher",), files=("queries.pt", "dynamics.*")),
-    Stage("distill", _distill, ("distill", "seed"), ("queries",), files=("student_k*", "progressive_*")),
+    Stage("queries", _ask_teacher, ("queries", "seed"), ("teacher",), files=("queries.pt",)),
+    Stage("distill", _distill, ("distill", "seed"), ("queries",), files=("student_k*",)),
     Stage("calibrate", _calibrate, ("calibrate",), ("distill",), files=("calibration.json",)),
     Stage(
         "export",
         _export,
         ("task",),
         ("calibrate",),
-        files=("losses.png",),
         content=lambda pipeline: [versions(), str(_target(pipeline).resolve())],  # a newer exporter: another graph
         outside=lambda pipeline: [_target(pipeline) / MANIFEST],
     ),
@@ -550,7 +472,8 @@ def pipeline_command(
     set: Overrides = [],  # noqa: A002, B006
     run_folder: Path | None = None,
     output: Path | None = None,
-    last: tyro.conf.Suppress[str] = "export",
+    base: Path | None = None,
+    last: Literal["collect", "data", "teacher", "queries", "distill", "calibrate", "export"] = "export",
 ) -> dict[str, Any]:
     """Run the stages from dataset to bundle; unchanged ones are skipped, interrupted ones resume.
 
@@ -559,12 +482,16 @@ def pipeline_command(
         set: override, e.g. teacher.steps=5000; may be given again
         run_folder: checkpoints and metrics (default: runs/TASK)
         output: bundle folder (default: models/TASK)
+        base: another run folder, whose stages with the same keys are taken over
         last: stage after which to stop
     """
     content = load_recipe(shipped_recipe(recipe), set)
     name = slug(content.task)
     folder, target = run_folder or Path("runs") / name, output or Path("models") / name
-    stages = Pipeline(content, folder, target, ProgressPrinter()).run(last).record()
+    pipeline = Pipeline(content, folder, target, ProgressPrinter())
+    if base is not None:
+        pipeline.take_over(base.resolve())
+    stages = pipeline.run(last).record()
     result: dict[str, Any] = {"seed": content.seed, "run_folder": str(folder), "stages": stages}
     if last == "export":
         result |= {"bundle": str(target), "bundle_sha256": stages["export"]["facts"]["bundle_sha256"]}
@@ -572,8 +499,16 @@ def pipeline_command(
     return result
 
 
-collect_command = partial(pipeline_command, last="collect")
-train_command = partial(pipeline_command, last="teacher")
-distill_command = partial(pipeline_command, last="distill")
-calibrate_command = partial(pipeline_command, last="calibrate")
-export_command = partial(pipeline_command, last="export")
+def collect_command(
+    recipe: RecipePath = None,
+    set: Overrides = [],  # noqa: A002, B006
+    run_folder: Path | None = None,
+) -> dict[str, Any]:
+    """Record an expert's demonstrations, the pipeline's first stage.
+
+    Args:
+        recipe: recipe YAML (default: the shipped export/pushing.yaml)
+        set: override, e.g. collect.episodes=100; may be given again
+        run_folder: has the dataset (default: runs/TASK)
+    """
+    return pipeline_command(recipe, set, run_folder, last="collect")

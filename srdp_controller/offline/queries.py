@@ -5,17 +5,16 @@ This is section 7's amortisation: the cost q_T T of asking the teacher is paid b
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from srdp_controller.errors import SrdpError
-from srdp_controller.offline.augmentation import DynamicsModel, augment
 from srdp_controller.offline.critic import TwinCritic, best_of_coupled
-from srdp_controller.offline.recipe import DistillRecipe
+from srdp_controller.offline.dataset import Samples
+from srdp_controller.offline.recipe import QueryRecipe
 from srdp_controller.offline.train_teacher import CommandInputs
 from srdp_controller.offline.training import load_state, save_atomically
 from srdp_controller.policy.denoiser import DiffusionTeacher
@@ -31,13 +30,11 @@ class TeacherQueries:
     """Cached teacher chains: states (n, obs_dim), latents (n, z) and levels (n, L, A).
 
     ``levels[:, i]`` is the chain at timestep ``timesteps[i]``; the first is pure noise, the last clean.
-    ``augmented`` (n,) tells which states are not the dataset's own.
     """
 
     observation: Tensor
     latent: Tensor
     levels: Tensor
-    augmented: Tensor
     timesteps: list[int]
 
     def __len__(self) -> int:
@@ -45,121 +42,58 @@ class TeacherQueries:
 
     def subset(self, rows: Tensor) -> TeacherQueries:
         """Only these rows."""
-        return replace(
-            self,
-            observation=self.observation[rows],
-            latent=self.latent[rows],
-            levels=self.levels[rows],
-            augmented=self.augmented[rows],
-        )
+        return TeacherQueries(self.observation[rows], self.latent[rows], self.levels[rows], self.timesteps)
 
 
-def query_levels(teacher: DiffusionTeacher, recipe: DistillRecipe) -> list[int]:
-    """Timesteps of the chain that are kept, falling (q_T of section 7).
-
-    ``teacher_timesteps`` = 1 keeps the terminal action only; 0 keeps what the students' own levels
-    need; more adds evenly spaced ones to those.
-    """
+def query_levels(teacher: DiffusionTeacher, students: Sequence[int]) -> list[int]:
+    """Timesteps of the chain that are kept, falling: those that the students' own levels need."""
     total = teacher.diffusion_steps
-    levels = {0, total}
-    if recipe.teacher_timesteps != 1:
-        levels |= {t for steps in recipe.students for t in skipped_steps(total, steps)}
-        if recipe.teacher_timesteps:
-            levels |= set(skipped_steps(total, min(total, recipe.teacher_timesteps)))
-    return sorted(levels, reverse=True)
+    return sorted({0, total}.union(*(skipped_steps(total, steps) for steps in students)), reverse=True)
 
 
 @torch.no_grad()
 def query_teacher(
     teacher: DiffusionTeacher,
-    observations: np.ndarray,
-    recipe: DistillRecipe,
+    data: Samples,
+    recipe: QueryRecipe,
     seed: int,
-    path: Path,
     progress: Progress,
-    actions: np.ndarray,
-    act_dim: int,
-    committed: np.ndarray | None = None,
-    dynamics: DynamicsModel | None = None,
     inputs: CommandInputs | None = None,
     critic: TwinCritic | None = None,
     candidates: int = 1,
 ) -> TeacherQueries:
-    """Run the teacher on ``recipe.queries`` states drawn from mu; cached at ``path``.
+    """Run the teacher on ``recipe.queries`` states drawn from mu = (1 - alpha) d_D + alpha d_aug (section 4 d).
 
-    ``observations`` (n, obs_dim) and chunks ``actions`` (n, A) are the dataset's, normalised. With a
-    ``critic`` the answer is the max-Q action among ``candidates``, coupled to the noise by transport.
+    An augmented state is one of the dataset with Gaussian noise. With a ``critic`` the answer is the max-Q action
+    among ``candidates``, coupled to the noise by transport.
     """
-    if not path.exists():
-        generator = torch.Generator().manual_seed(seed)
-        data = torch.from_numpy(observations)
-        index = torch.randint(0, len(data), (recipe.queries,), generator=generator)
-        state = data[index]
-        augmented = torch.rand(recipe.queries, 1, generator=generator) < recipe.augmented_share
-        if recipe.augmentations == ("noise",):
-            state = state + augmented * recipe.augmentation_noise * torch.randn(state.shape, generator=generator)
-        else:
-            first = torch.from_numpy(actions[:, :act_dim])[index]
-            state = _augment_some(state, first, augmented[:, 0], recipe, generator, teacher, dynamics)
-        if inputs is not None and inputs.needed:
-            state = inputs(state, torch.from_numpy(actions if committed is None else committed)[index], generator)
-        marked = augmented[:, 0]
-        if critic is not None:
-            levels = _guided_ends(teacher, critic, candidates, state, generator, progress)
-            timesteps = [teacher.diffusion_steps, 0]
-            state, marked = (x[: len(levels) // GROUP].repeat_interleave(GROUP, dim=0) for x in (state, marked))
-        else:
-            timesteps = query_levels(teacher, recipe)
-            levels = _chains(teacher, state, timesteps, generator, progress)
-        save_atomically(
-            {
-                "observation": state,
-                "latent": torch.cat([teacher.latent(part) for part in torch.split(state, BLOCK)]),
-                "levels": levels,
-                "augmented": marked,
-                "timesteps": torch.tensor(timesteps),
-            },
-            path,
-        )
-    return load_queries(path)
+    generator = torch.Generator().manual_seed(seed)
+    observation, sent = torch.from_numpy(data.observation), torch.from_numpy(data.committed)
+    index = torch.randint(0, len(observation), (recipe.queries,), generator=generator)
+    state = observation[index]
+    augmented = torch.rand(recipe.queries, 1, generator=generator) < recipe.augmented_share
+    state = state + augmented * recipe.augmentation_noise * torch.randn(state.shape, generator=generator)
+    if inputs is not None:
+        state = inputs(state, sent[index], generator)
+    if critic is not None:
+        levels = _guided_ends(teacher, critic, candidates, state, generator, progress)
+        timesteps = [teacher.diffusion_steps, 0]
+        state = state[: len(levels) // GROUP].repeat_interleave(GROUP, dim=0)
+    else:
+        timesteps = query_levels(teacher, recipe.students)
+        levels = _chains(teacher, state, timesteps, generator, progress)
+    latent = torch.cat([teacher.latent(part) for part in torch.split(state, BLOCK)])
+    return TeacherQueries(state, latent, levels, timesteps)
+
+
+def save_queries(queries: TeacherQueries, path: Path) -> None:
+    """Write cached queries, whole or not at all."""
+    save_atomically(vars(queries), path)
 
 
 def load_queries(path: Path) -> TeacherQueries:
-    """Cached queries.
-
-    Raises:
-        SrdpError: the file lacks a field.
-    """
-    saved = load_state(path)
-    try:
-        return TeacherQueries(
-            saved["observation"],  # type: ignore[arg-type]
-            saved["latent"],  # type: ignore[arg-type]
-            saved["levels"],  # type: ignore[arg-type]
-            saved["augmented"],  # type: ignore[arg-type]
-            saved["timesteps"].tolist(),  # type: ignore[attr-defined]
-        )
-    except KeyError as error:
-        raise SrdpError(f"{path}: no field {error}; delete the file, the pipeline asks the teacher again") from None
-
-
-def _augment_some(
-    state: Tensor,
-    action: Tensor,
-    augmented: Tensor,
-    recipe: DistillRecipe,
-    generator: torch.Generator,
-    teacher: DiffusionTeacher,
-    dynamics: DynamicsModel | None,
-) -> Tensor:
-    """Augment the marked rows, each with one of the recipe's kinds."""
-    chosen = torch.randint(0, len(recipe.augmentations), (len(state),), generator=generator)
-    result = state.clone()
-    for number, kind in enumerate(recipe.augmentations):
-        rows = (augmented & (chosen == number)).nonzero()[:, 0]
-        if len(rows):
-            result[rows] = augment(state[rows], action[rows], kind, recipe, generator, teacher, dynamics)
-    return result
+    """Cached queries, as ``save_queries`` wrote them."""
+    return TeacherQueries(**load_state(path))
 
 
 def _chains(

@@ -104,7 +104,6 @@ class TeacherRecipe(Strict):
     schedule: Literal["cosine", "variance_preserving", "linear"] = "cosine"
     diffusion_steps: int = Field(default=100, ge=1, description="T")
     reconstruction_weight: float = Field(default=0.1, ge=0.0, description="lambda of eq. 4")
-    reconstruction_target: Literal["state", "next_state"] = "state"
     steps: int = Field(default=24_000, ge=1)
     batch: int = Field(default=256, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0.0)
@@ -113,39 +112,25 @@ class TeacherRecipe(Strict):
     critic: CriticRecipe = CriticRecipe()
 
 
-AugmentationKind = Literal["noise", "dropout", "latent", "imagination"]
-
-
 class QueryRecipe(Strict):
-    """What the teacher is asked before any student is trained: the states (mu) and how much of its chains is kept."""
+    """What the teacher is asked before any student is trained: at how many states, and which (mu)."""
 
     students: tuple[int, ...] = Field(default=(1, 2, 4, 8), description="step counts K; none: the teacher only")
     queries: int = Field(default=120_000, ge=1, description="cached teacher trajectories")
-    teacher_timesteps: int = Field(
-        default=0, ge=0, description="q_T: kept timesteps of a chain; 0 what the students need, 1 the action only"
-    )
     augmented_share: float = Field(default=0.25, ge=0.0, le=1.0, description="alpha of section 4 (d)")
-    augmentations: tuple[AugmentationKind, ...] = Field(default=("noise",), min_length=1)
     augmentation_noise: float = Field(default=0.15, ge=0.0, description="std in normalised units")
-    dropout_probability: float = Field(default=0.2, ge=0.0, le=1.0, description="of a feature's replacement")
-    latent_noise: float = Field(default=0.3, ge=0.0, description="std in standard deviations of the latent")
-    imagination_noise: float = Field(default=1.0, ge=0.0, description="std of the action's perturbation, normalised")
-    imagination_steps: int = Field(default=3000, ge=1, description="training steps of the dynamics model")
 
 
 class DistillRecipe(QueryRecipe):
-    """Eq. 9 and 10: the students, their training, and the composite loss's weights."""
+    """Eq. 9 and 10: the students, their training, and the composite loss's weight."""
 
-    method: Literal["trajectory", "progressive", "consistency"] = Field(
+    method: Literal["trajectory", "consistency"] = Field(
         default="trajectory",
-        description="trajectory: teacher chains, then the whole chain (default, measured best); "
-        "progressive: section 4 (a), stage by stage; consistency: section 4 (b)",
+        description="trajectory: section 4 (a), teacher chains, then the whole chain; consistency: section 4 (b)",
     )
     # the student
     network: NetworkRecipe | None = Field(default=None, description="None: the teacher's, started from its weights")
-    trunk_init: Literal["teacher", "fresh"] = "teacher"
     trunk: Literal["trainable", "frozen"] = "trainable"
-    alignment: Literal["linear", "mlp", "identity"] = Field(default="linear", description="h of section 4 (c)")
     # the training
     steps: int = Field(default=20_000, ge=1)
     batch: int = Field(default=512, ge=1)
@@ -153,14 +138,7 @@ class DistillRecipe(QueryRecipe):
     warm_share: float = Field(default=0.6, ge=0.0, le=1.0, description="share of the steps on transitions, K > 1")
     ema_decay: float = Field(default=0.999, ge=0.0, lt=1.0)
     # the composite loss, eq. 10
-    terminal_weight: float = Field(default=1.0, ge=0.0, description="l_act of eq. 10")
-    transition_weight: float = Field(default=1.0, ge=0.0, description="matched transitions, section 4 (a)")
-    latent_weight: float = Field(default=0.1, ge=0.0, description="eta_z of eq. 10")
-    score_weight: float = Field(default=0.0, ge=0.0, description="eta_score of eq. 10")
-    feature_weight: float = Field(default=0.0, ge=0.0, description="u_T against u_K, section 4 (c)")
-    auxiliary_evaluations: int = Field(
-        default=1, ge=1, description="q_K: student evaluations a sample for score and features"
-    )
+    latent_weight: float = Field(default=0.1, ge=0.0, description="eta_z of eq. 10, beside the action loss")
     anchor_weight: float = Field(default=1.0, ge=0.0, description="lambda_anc of the consistency method")
     consistency_levels: int = Field(default=20, ge=2, description="noise levels of the consistency method")
     processes: Processes = 2

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from srdp_controller.offline.critic import TwinCritic, guidance
+from srdp_controller.offline.dataset import Samples
 from srdp_controller.offline.recipe import ObservationRecipe, TeacherRecipe
-from srdp_controller.offline.training import load_state, train
+from srdp_controller.offline.training import fit
 from srdp_controller.policy.networks import PrefixColumns
 from srdp_controller.policy.teacher import SrdpTeacher
 from srdp_controller.progress import Progress
@@ -29,27 +29,16 @@ def prefix_columns(spec: PolicySpec) -> PrefixColumns | None:
 
 def build_teacher(recipe: TeacherRecipe, spec: PolicySpec) -> SrdpTeacher:
     """An untrained teacher of the recipe's size."""
-    network = recipe.network
     return SrdpTeacher(
         spec.obs_dim,
         spec.horizon * spec.act_dim,
-        network.trunk,
-        network.latent,
-        network.head,
-        network.time_features,
-        recipe.schedule,
-        recipe.diffusion_steps,
-        recipe.prediction,
-        recipe.trunk_input,
-        prefix_columns(spec),
+        **recipe.network.model_dump(),
+        schedule=recipe.schedule,
+        diffusion_steps=recipe.diffusion_steps,
+        prediction=recipe.prediction,
+        trunk_input=recipe.trunk_input,
+        prefix=prefix_columns(spec),
     )
-
-
-def load_teacher(recipe: TeacherRecipe, spec: PolicySpec, path: Path) -> SrdpTeacher:
-    """A trained teacher, frozen."""
-    teacher = build_teacher(recipe, spec)
-    teacher.load_state_dict(load_state(path))  # type: ignore[arg-type]
-    return teacher.eval().requires_grad_(False)
 
 
 class CommandInputs:
@@ -68,14 +57,9 @@ class CommandInputs:
         self._prefix = prefix_columns(spec)
         self._steps = spec.prefix_steps
 
-    @property
-    def needed(self) -> bool:
-        """Whether there is anything to fill in."""
-        return bool(self._history) or self._prefix is not None
-
     def __call__(self, observation: Tensor, sent: Tensor, generator: torch.Generator) -> Tensor:
         """Observations (B, obs_dim) for the commands (B, A) that were sent from then on, normalised."""
-        if not self.needed:
+        if not self._history and self._prefix is None:
             return observation
         observation = observation.clone()
         if self._history:
@@ -85,70 +69,56 @@ class CommandInputs:
         if self._prefix is not None:
             length = torch.randint(0, self._steps + 1, (len(observation),), generator=generator)
             step = torch.arange(len(self._prefix.actions)) // self._prefix.act_dim
-            committed = torch.where(step[None, :] < length[:, None], sent[:, : len(step)], self._nothing())
-            observation[:, list(self._prefix.actions)] = committed
+            columns = list(self._prefix.actions)
+            committed = torch.where(step[None, :] < length[:, None], sent[:, : len(step)], self._hidden[columns])
+            observation[:, columns] = committed
             observation[:, self._prefix.length] = length.to(observation.dtype)
         return observation
-
-    def _nothing(self) -> Tensor:
-        assert self._prefix is not None
-        return self._hidden[list(self._prefix.actions)][None, :]
 
 
 def train_teacher(
     recipe: TeacherRecipe,
     spec: PolicySpec,
-    observations: np.ndarray,
-    actions: np.ndarray,
+    data: Samples,
     seed: int,
     folder: Path,
     progress: Progress,
     *,
-    following: np.ndarray | None = None,
-    committed: np.ndarray | None = None,
     inputs: CommandInputs | None = None,
     name: str = "teacher",
     critic: TwinCritic | None = None,
     start: SrdpTeacher | None = None,
 ) -> SrdpTeacher:
-    """Train on normalised observations (n, obs_dim) and chunks (n, A); returns the EMA teacher.
+    """Train on normalised samples, with ``inputs`` filled in; returns the EMA teacher, frozen.
 
-    ``following`` (n, obs_dim) are the next observations, the reconstruction's target where the recipe
-    says so, ``committed`` (n, A) the commands that ``inputs`` makes prefixes of.
     With a ``critic`` this is the guided teacher, which goes on from ``start``.
     """
     torch.manual_seed(seed)
     teacher = build_teacher(recipe, spec)
     if start is not None:
         teacher.load_state_dict(start.state_dict())
-    observation, action = torch.from_numpy(observations), torch.from_numpy(actions)
-    sent = torch.from_numpy(committed) if committed is not None else None
-    next_observation = torch.from_numpy(following) if following is not None else None
-    reconstruct_next = recipe.reconstruction_target == "next_state" and next_observation is not None
+    observation, action, sent = map(torch.from_numpy, (data.observation, data.action, data.committed))
 
     def loss(step: int, generator: torch.Generator, average: nn.Module) -> tuple[Tensor, dict[str, float]]:
         index = torch.randint(0, len(observation), (recipe.batch,), generator=generator)
         state, chunk = observation[index], action[index]
         if inputs is not None:
-            state = inputs(state, chunk if sent is None else sent[index], generator)
-        target = next_observation[index] if reconstruct_next and next_observation is not None else None
-        total, parts, clean = teacher.loss(state, chunk, recipe.reconstruction_weight, generator, target)
+            state = inputs(state, sent[index], generator)
+        total, parts, clean = teacher.loss(state, chunk, recipe.reconstruction_weight, generator)
         if critic is not None:
             guided = guidance(critic, state, clean)
             total = total + recipe.critic.guidance_weight * guided
             parts["guidance"] = float(guided.detach())
         return total, parts
 
-    average = train(
+    return fit(
         teacher,
         loss,
+        folder=folder,
+        name=name,
         steps=recipe.steps if critic is None else recipe.critic.policy_steps,
         learning_rate=recipe.learning_rate if critic is None else 0.3 * recipe.learning_rate,
         ema_decay=recipe.ema_decay,
         seed=seed,
-        checkpoint=folder / f"{name}.checkpoint",
-        metrics=folder / f"{name}.jsonl",
         progress=progress,
     )
-    assert isinstance(average, SrdpTeacher)
-    return average.eval()

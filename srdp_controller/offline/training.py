@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from srdp_controller.files import write_file
 from srdp_controller.progress import Progress
 
+Network = TypeVar("Network", bound=nn.Module)
 # step, generator, averaged model -> loss and the parts that are logged
 Loss = Callable[[int, torch.Generator, nn.Module], tuple[Tensor, dict[str, float]]]
 
@@ -31,10 +33,16 @@ def save_atomically(state: object, path: Path) -> None:
     write_file(path, buffer.getvalue())
 
 
-def load_state(path: Path) -> dict[str, object]:
+def load_state(path: Path) -> dict[str, Any]:
     """Read a torch file of tensors and plain values (no code is ever unpickled)."""
-    state: dict[str, object] = torch.load(path, weights_only=True)
+    state: dict[str, Any] = torch.load(path, weights_only=True)
     return state
+
+
+def load_weights(network: Network, path: Path) -> Network:
+    """``network`` with the weights of ``path``, frozen."""
+    network.load_state_dict(load_state(path))
+    return network.eval().requires_grad_(False)
 
 
 def _forget_after(metrics: Path, step: int) -> None:
@@ -44,24 +52,27 @@ def _forget_after(metrics: Path, step: int) -> None:
     metrics.write_text("".join(line + "\n" for line in kept))
 
 
-def train(
-    model: nn.Module,
+def fit(
+    model: Network,
     loss: Loss,
     *,
+    folder: Path,
+    name: str,
     steps: int,
     learning_rate: float,
     ema_decay: float,
     seed: int,
-    checkpoint: Path,
-    metrics: Path,
     progress: Progress,
     checkpoint_every: int = 2000,
-) -> nn.Module:
-    """Minimise ``loss(step, generator)`` over the model's trainable parameters; returns the EMA model.
+) -> Network:
+    """Minimise ``loss(step, generator, average)`` over the model's trainable parameters; returns the EMA model, frozen.
 
-    ``checkpoint`` is resumed from when it exists and removed by the caller when its stage is done;
-    ``metrics`` gets one JSON line every 500 steps.
+    It is kept as NAME.pt, which is not trained again where it is there already; an interrupted training goes on
+    from NAME.checkpoint; NAME.jsonl gets one JSON line every 500 steps.
     """
+    weights, checkpoint, metrics = (folder / f"{name}.{ending}" for ending in ("pt", "checkpoint", "jsonl"))
+    if weights.exists():
+        return load_weights(model, weights)
     parameters: list[Tensor] = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=1e-6)
     average = copy.deepcopy(model)
@@ -72,11 +83,11 @@ def train(
     start = 0
     if checkpoint.exists():
         state = load_state(checkpoint)
-        model.load_state_dict(state["model"])  # type: ignore[arg-type]
-        average.load_state_dict(state["average"])  # type: ignore[arg-type]
-        optimiser.load_state_dict(state["optimiser"])  # type: ignore[arg-type]
-        generator.set_state(state["generator"])  # type: ignore[arg-type]
-        start = int(state["step"])  # type: ignore[call-overload]
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        optimiser.load_state_dict(state["optimiser"])
+        generator.set_state(state["generator"])
+        start = state["step"]
         _forget_after(metrics, start)
     warmup_steps = min(500, max(1, steps // 10))
     began = time.monotonic()
@@ -110,4 +121,6 @@ def train(
                     },
                     checkpoint,
                 )
-    return average
+    save_atomically(average.state_dict(), weights)
+    checkpoint.unlink(missing_ok=True)
+    return average.eval().requires_grad_(False)

@@ -94,16 +94,6 @@ class Denoiser(nn.Module, ABC):
         """A sampled a_0 (B, A) with the given part of the chunk, its prefix, in place; a itself where none is given."""
         return a
 
-    # The exporter calls these two; a network that can fold a layer's bias into the timesteps' share overrides them.
-
-    def folded_time_features(self, t: Tensor) -> Tensor:
-        """Time features (n, F) of timesteps t (n,) as ``predict_folded`` wants them: constants of the graph."""
-        return self.time_features(t)
-
-    def predict_folded(self, a: Tensor, context: Tensor, folded: Tensor) -> Tensor:
-        """``predict`` with ``folded_time_features``."""
-        return self.predict(a, context, folded)
-
 
 class DiffusionTeacher(Denoiser):
     """A denoiser with its forward process: can be sampled, queried and distilled.

@@ -75,41 +75,19 @@ class DiffusionHead(nn.Module):
     """f_theta(a_t, z, t): noisy action (B, A), latent and timestep -> prediction (B, A).
 
     The first layer is linear in its three inputs, so that the latent's share is computed once per
-    action (``condition``) and the timestep's share is a constant of the exported graph.
+    action (``from_latent``) and the timestep's share (``from_time``) is a constant of the exported graph.
     """
 
     def __init__(self, action: int, latent: int, hidden: Sequence[int], time_features: int) -> None:
         super().__init__()
-        self.from_action = nn.Linear(action, hidden[0])
+        self.from_action = nn.Linear(action, hidden[0], bias=False)
         self.from_latent = nn.Linear(latent, hidden[0], bias=False)
-        self.from_time = nn.Sequential(
-            nn.Linear(time_features, time_features), nn.SiLU(), nn.Linear(time_features, hidden[0])
-        )
+        self.from_time = TimeFeatures(time_features, hidden[0])
         self.layers = nn.Sequential(nn.SiLU(), mlp([*hidden, action]))
-        half = time_features // 2
-        self.register_buffer("frequencies", torch.exp(-math.log(1e4) * torch.arange(half) / half))
-
-    def time_bias(self, t: Tensor) -> Tensor:
-        """Share (B, hidden) of timesteps t (B,) in the first layer."""
-        angles = t.float()[:, None] * self.frequencies[None, :]  # type: ignore[index]
-        return self.from_time(torch.cat([angles.sin(), angles.cos()], dim=-1))
-
-    def condition(self, latent: Tensor) -> Tensor:
-        """Share (B, hidden) of the latent (B, latent) in the first layer."""
-        return self.from_latent(latent)
 
     def forward(self, noisy_action: Tensor, condition: Tensor, time_bias: Tensor) -> Tensor:
-        """Prediction (B, A) for a noisy action (B, A)."""
-        return self.layers(self.from_action(noisy_action) + condition + time_bias)
-
-    def features(self, noisy_action: Tensor, condition: Tensor, time_bias: Tensor) -> Tensor:
-        """Last hidden activations u(a_t, z, t) (B, hidden) of section 4 (c)."""
-        x = nn.functional.silu(self.from_action(noisy_action) + condition + time_bias)
-        stack = self.layers[1]
-        assert isinstance(stack, nn.Sequential)
-        for layer in list(stack)[:-1]:
-            x = layer(x)
-        return x
+        """Prediction (B, A) for a noisy action (B, A) and the shares (B, hidden) of latent and timestep."""
+        return self.layers(self.from_action(noisy_action) + (condition + time_bias))
 
 
 @dataclass(frozen=True)
@@ -151,17 +129,17 @@ class SrdpNetwork(Denoiser):
     def context(self, observation: Tensor) -> Tensor:
         """Share of the state in the first layer, then the given chunk entries and which are given."""
         if isinstance(self.trunk, ActionTimeTrunk):
-            context = self.trunk.from_state(observation)
-        else:
-            context = self.head.condition(self.trunk(observation))
-        return context if self.prefix is None else self._append_prefix(context, observation, self.prefix)
+            return self._with_given(self.trunk.from_state(observation), observation)
+        return self.context_of_latent(self.trunk(observation), observation)
 
     def context_of_latent(self, latent: Tensor, observation: Tensor) -> Tensor:
         """``context`` when z = f(s) (B, latent) is at hand already."""
-        context = self.head.condition(latent)
-        return context if self.prefix is None else self._append_prefix(context, observation, self.prefix)
+        return self._with_given(self.head.from_latent(latent), observation)
 
-    def _append_prefix(self, context: Tensor, observation: Tensor, prefix: PrefixColumns) -> Tensor:
+    def _with_given(self, context: Tensor, observation: Tensor) -> Tensor:
+        prefix = self.prefix
+        if prefix is None:
+            return context
         given = observation[:, list(prefix.actions)]
         missing = self.action_dim - len(prefix.actions)
         given = nn.functional.pad(given, (0, missing))
@@ -194,7 +172,7 @@ class SrdpNetwork(Denoiser):
 
     def time_features(self, t: Tensor) -> Tensor:
         """Shares of timesteps t (n,) in the first layers of head and, when timed, trunk."""
-        bias = self.head.time_bias(t)
+        bias = self.head.from_time(t)
         if isinstance(self.trunk, ActionTimeTrunk):
             return torch.cat([bias, self.trunk.from_time(t)], dim=1)
         return bias
@@ -205,30 +183,5 @@ class SrdpNetwork(Denoiser):
         if isinstance(self.trunk, ActionTimeTrunk):
             hidden = self.head.from_latent.out_features
             latent = self.trunk(a, context, time[..., hidden:])
-            return self.head(a, self.head.condition(latent), time[..., :hidden])
+            return self.head(a, self.head.from_latent(latent), time[..., :hidden])
         return self.head(a, context, time)
-
-    def features(self, a: Tensor, context: Tensor, time: Tensor) -> Tensor:
-        """Last hidden activations of the head u(a_t, z, t) (B, hidden), section 4 (c)."""
-        a, context = self.inpaint(a, context)
-        if isinstance(self.trunk, ActionTimeTrunk):
-            hidden = self.head.from_latent.out_features
-            context = self.head.condition(self.trunk(a, context, time[..., hidden:]))
-            time = time[..., :hidden]
-        return self.head.features(a, context, time)
-
-    def folded_time_features(self, t: Tensor) -> Tensor:
-        """Time features with the first layer's own bias folded in."""
-        features = self.time_features(t)
-        bias = self.head.from_action.bias
-        return features + nn.functional.pad(bias, (0, features.shape[1] - len(bias)))
-
-    def predict_folded(self, a: Tensor, context: Tensor, folded: Tensor) -> Tensor:
-        """``predict`` with one addition less a step."""
-        a, context = self.inpaint(a, context)
-        if isinstance(self.trunk, ActionTimeTrunk):
-            hidden = self.head.from_latent.out_features
-            latent = self.trunk(a, context, folded[..., hidden:])
-            context, folded = self.head.condition(latent), folded[..., :hidden]
-        first = nn.functional.linear(a, self.head.from_action.weight) + (context + folded)
-        return self.head.layers(first)

@@ -1,4 +1,4 @@
-"""Samplers of the reverse process, one function each (eq. 2, 5, 6; section 4 a).
+"""Samplers of the reverse process, one function each (eq. 5, 6; section 4 a).
 
 ``predict(a, t)`` returns the network's estimate (B, A) at a scalar timestep t.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
 Predict = Callable[[Tensor, int], Tensor]
@@ -39,16 +38,3 @@ def ddim(
         if t_next in keep:
             kept.append(a)
     return a, kept
-
-
-def ddpm(predict: Predict, a: Tensor, alpha_bar: Sequence[float], generator: torch.Generator | None = None) -> Tensor:
-    """Ancestral sampling (eq. 2) over all T timesteps with an epsilon predictor; returns a_0 (B, A)."""
-    for t in range(len(alpha_bar) - 1, 0, -1):
-        a_0 = clean_action(a, predict(a, t), alpha_bar[t])
-        alpha = alpha_bar[t] / alpha_bar[t - 1]
-        mean = (alpha_bar[t - 1] ** 0.5 * (1.0 - alpha) * a_0 + alpha**0.5 * (1.0 - alpha_bar[t - 1]) * a) / (
-            1.0 - alpha_bar[t]
-        )
-        sigma = ((1.0 - alpha) * (1.0 - alpha_bar[t - 1]) / (1.0 - alpha_bar[t])) ** 0.5
-        a = mean + sigma * torch.randn(a.shape, generator=generator) if t > 1 else mean
-    return a

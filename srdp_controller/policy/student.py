@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import copy
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from srdp_controller.errors import SrdpError
 from srdp_controller.policy.denoiser import DiffusionTeacher
-from srdp_controller.policy.networks import SrdpNetwork, mlp
+from srdp_controller.policy.networks import SrdpNetwork
 from srdp_controller.policy.noise_schedule import skipped_steps
 from srdp_controller.policy.samplers import CLIP, ddim_step
 
-Alignment = Literal["linear", "mlp", "identity"]
 
-
-def alignment_map(kind: Alignment, student_latent: int, teacher_latent: int) -> nn.Module:
+def alignment_map(student_latent: int, teacher_latent: int) -> nn.Linear:
     """Build h of section 4 (c): student latent (B, z_K) -> teacher latent (B, z_T); starts as the identity."""
-    if kind == "identity":
-        if student_latent != teacher_latent:
-            raise SrdpError(
-                f"distill.alignment identity: latents have {student_latent} and {teacher_latent} entries; "
-                "use linear or mlp"
-            )
-        return nn.Identity()
-    if kind == "mlp":
-        return mlp([student_latent, 2 * teacher_latent, teacher_latent])
     linear = nn.Linear(student_latent, teacher_latent)
     if student_latent == teacher_latent:
         with torch.no_grad():
@@ -52,7 +40,6 @@ class Student(SrdpNetwork):
         steps: int,
         *,
         network: SrdpNetwork | None = None,
-        alignment: Alignment = "linear",
         resample: bool = False,
     ) -> None:
         super().__init__()
@@ -67,7 +54,7 @@ class Student(SrdpNetwork):
         self.prefix = source.prefix
         self.trunk = copy.deepcopy(source.trunk)
         self.head = copy.deepcopy(source.head)
-        self.alignment = alignment_map(alignment, self.head.from_latent.in_features, teacher.latent_dim)
+        self.alignment = alignment_map(self.head.from_latent.in_features, teacher.latent_dim)
         self.requires_grad_(True)  # the copies of a frozen teacher are not
 
     @property

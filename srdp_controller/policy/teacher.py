@@ -55,12 +55,10 @@ class SrdpTeacher(SrdpNetwork, DiffusionTeacher):
         action: Tensor,
         reconstruction_weight: float,
         generator: torch.Generator,
-        reconstruction_target: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, float], Tensor]:
         """Eq. 4: denoising loss (eq. 3) plus ``reconstruction_weight`` times the reconstruction loss.
 
-        The reconstruction's target is the state (eq. 4) or ``reconstruction_target`` (B, obs_dim), the
-        next state for example. Given entries of the chunk count neither as noisy nor as wrong.
+        Given entries of the chunk count neither as noisy nor as wrong.
         Returns the loss, its parts, and the clean action estimate (B, A) that a critic may judge.
         """
         batch = len(observation)
@@ -72,7 +70,7 @@ class SrdpTeacher(SrdpNetwork, DiffusionTeacher):
             context = self.context(observation)
             given, share = self.inpaint(noisy, context)
             latent = self.trunk(given, share, self.trunk.from_time(t))
-            predicted = self.head(given, self.head.condition(latent), self.head.time_bias(t))
+            predicted = self.head(given, self.head.from_latent(latent), self.head.from_time(t))
         else:
             latent = self.trunk(observation)
             context = self.context_of_latent(latent, observation)
@@ -80,8 +78,7 @@ class SrdpTeacher(SrdpNetwork, DiffusionTeacher):
         error = (predicted - target).square()
         mask = self.mask(context)
         denoising = error.mean() if mask is None else (error * mask).sum() / mask.sum().clamp(min=1.0)
-        wanted = observation if reconstruction_target is None else reconstruction_target
-        reconstruction = (self.reconstruction(latent) - wanted).square().mean()
+        reconstruction = (self.reconstruction(latent) - observation).square().mean()
         total = denoising + reconstruction_weight * reconstruction
         signal, noise = self.process.rates(t)
         if self.process.prediction == "epsilon":

@@ -198,8 +198,6 @@ def test_all_problems_are_said_at_once_and_before_the_first_training_step(tmp_pa
         ({"data": {"source": "minari", "dataset": "nobody/nothing-v0"}}, "no readable Minari dataset"),
         ({"calibrate": {"alphas": [0.2]}}, r"needs 4 calibration trajectories.* of 3 gives 1.*below 0\.5"),
         ({"distill": {"students": [1, 1]}}, "must stand there once"),
-        ({"distill": {"score_weight": 1.0, "students": [4]}}, "distill.teacher_timesteps"),
-        ({"distill": {"students": [1], "alignment": "identity", "network": {"latent": 3}}}, "distill.alignment"),
         ({"observation": {"action_prefix": 8}}, "fewer than the horizon"),
         ({"task": "juggling"}, "no task 'juggling'"),
     ],

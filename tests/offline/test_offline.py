@@ -22,7 +22,7 @@ from srdp_controller.errors import DatasetError, SrdpError  # noqa: E402
 from srdp_controller.offline.dataset import Trajectory, load_trajectories, samples, split_indices  # noqa: E402
 from srdp_controller.offline.pipeline import Pipeline  # noqa: E402
 from srdp_controller.offline.recipe import Recipe, load_recipe  # noqa: E402
-from srdp_controller.offline.training import train  # noqa: E402
+from srdp_controller.offline.training import fit  # noqa: E402
 from srdp_controller.tasks.pushing.spec import pushing_spec  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -184,15 +184,15 @@ def test_an_interrupted_training_ends_in_the_same_weights(tmp_path):
             x = torch.randn(8, 3, generator=generator)
             return (model(x) - x[:, :2]).square().mean(), {}
 
-        return train(
+        return fit(
             model,
             loss,
             steps=40,
             learning_rate=1e-2,
             ema_decay=0.9,
             seed=1,
-            checkpoint=folder / "c",
-            metrics=folder / "m",
+            folder=folder,
+            name="line",
             progress=lambda *a: None,
             checkpoint_every=10,
         )
@@ -267,11 +267,10 @@ def test_the_identity_is_of_what_acts_and_not_of_its_history(finished, tmp_path)
         assert (load_bundle(tmp_path).identity == loaded.identity) is same
 
 
-def test_the_run_folder_holds_the_recorded_split_and_the_loss_curves(finished):
+def test_the_run_folder_holds_the_recorded_split_and_the_losses(finished):
     folder, _ = finished
     split = json.loads((folder / "run" / "split.json").read_text())
     assert sorted(entry["episode"] for part in split.values() for entry in part) == list(range(10))
-    assert (folder / "run" / "losses.png").stat().st_size > 1000
     assert len((folder / "run" / "teacher.jsonl").read_text().splitlines()) >= 1
 
 
@@ -280,14 +279,13 @@ def test_the_run_folder_holds_the_recorded_split_and_the_loss_curves(finished):
     "changes",
     [
         {"observation": {"observation_history": 1, "command_history": 2, "action_prefix": 3}},
-        {"teacher": {"prediction": "v", "trunk_input": "state_action_time", "reconstruction_target": "next_state"}},
+        {"teacher": {"prediction": "v", "trunk_input": "state_action_time"}},
         {
             "teacher": {
                 "critic": {"enabled": True, "guidance_weight": 0.5, "best_of": 2, "steps": 20, "policy_steps": 20}
             }
         },
-        {"distill": {"method": "progressive"}},
-        {"distill": {"method": "consistency", "augmentations": ["noise", "imagination"], "imagination_steps": 20}},
+        {"distill": {"method": "consistency", "trunk": "frozen"}},
     ],
 )
 def test_every_kind_of_recipe_ends_in_a_bundle(finished, tmp_path, changes):

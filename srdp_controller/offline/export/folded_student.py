@@ -84,7 +84,7 @@ class FoldedStudentGraph(nn.Module):
 
     def _fold_steps(self, student: Student, last: nn.Linear) -> None:
         from_action = student.head.from_action.weight.double()
-        biases = student.folded_time_features(torch.tensor(student.tau)).double()
+        biases = student.time_biases().double()
         path = torch.zeros(student.action_dim, dtype=torch.float64)
         shares = []
         for k in range(student.steps, 0, -1):

@@ -54,7 +54,7 @@ class StudentGraph(nn.Module):
         super().__init__()
         self.student, self.teacher, self.scaling = student, teacher, _Scaling(spec)
         with torch.no_grad():
-            self.register_buffer("constants", student.folded_time_features(torch.tensor(student.tau)))
+            self.register_buffer("constants", student.time_biases())
 
     def forward(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The contract's inputs (B, obs_dim), (B, n_noise, horizon, act_dim) and outputs."""
@@ -71,7 +71,7 @@ class StudentGraph(nn.Module):
             draws = noise.reshape(noise.shape[0], student.draws, -1)
             a = draws[:, 0]
         for k in range(student.steps, 0, -1):
-            clean = student.predict_folded(a, context, self.constants[k])  # type: ignore[index]
+            clean = student.predict(a, context, self.constants[k])  # type: ignore[index]
             fresh = draws[:, student.steps - k + 1] if student.draws > 1 and k > 1 else None
             a = student.step(a, clean, k, fresh)
         a = student.with_prefix(a, context)
@@ -101,14 +101,14 @@ class _TeacherStep(nn.Module):
         self.teacher = teacher
         t = torch.arange(teacher.diffusion_steps, 0, -1)
         with torch.no_grad():
-            self.register_buffer("bias", teacher.folded_time_features(t))
+            self.register_buffer("bias", teacher.time_features(t))
         alpha_bar = teacher.alpha_bar[::-1]
         table = step_table(alpha_bar[:-1], alpha_bar[1:], teacher.process.prediction)
         self.register_buffer("table", torch.from_numpy(table))
 
     def forward(self, i: Tensor, a: Tensor, condition: Tensor) -> Tensor:
         row = self.table[i]  # type: ignore[index]
-        predicted = self.teacher.predict_folded(a, condition, self.bias[i])  # type: ignore[index]
+        predicted = self.teacher.predict(a, condition, self.bias[i])  # type: ignore[index]
         clean = (a * row[0] - predicted * row[1]).clamp(-CLIP, CLIP)
         following = clean * row[2] + a * row[3]
         return self.teacher.with_prefix(following, condition)
