@@ -358,7 +358,7 @@ class PolicySpec(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> PolicySpec:
         """Every contradiction at once: a spec is not mended one error at a time."""
-        checks = (self._names, self._sources, self._groups, self._outputs, self._workspace, self._prefix)
+        checks = (self._names, self._sources, self._groups, self._workspace, self._prefix)
         problems = [problem for check in checks for problem in check()]
         if problems:
             raise ValueError("; ".join(problems))
@@ -421,7 +421,8 @@ class PolicySpec(Strict):
 
     def _groups(self) -> list[str]:
         problems: list[str] = []
-        measured = {component.name: component for component in self.observation}
+        measured = {component.name for component in self.observation}
+        topics: dict[str, str] = {}
         for group in self.action_groups:
             where = f"action group {group.name}"
             outputs = KINDS[group.kind].outputs
@@ -435,14 +436,25 @@ class PolicySpec(Strict):
                 hold = None
             if group.kind != "twist" and (group.max_speed or group.max_acceleration or group.max_jerk):
                 problems.append(f"{where}: max_speed, max_acceleration and max_jerk of a group are a twist's")
+            if group.output.topic in topics:
+                problems.append(f"{where}: output {group.output.topic} is group {topics[group.output.topic]}'s already")
+            topics[group.output.topic] = group.name
+            fields = [action.field for action in group.components]
+            for field in sorted({field for field in fields if fields.count(field) > 1}):
+                problems.append(f"{where}: field {field} is commanded twice")
+            places = sorted(f"data[{place}]" for place in range(len(fields)))
+            if group.output.type == ARRAY and group.kind != "twist" and sorted(fields) != places:
+                problems.append(f"{where}: fields must be data[0] to data[{len(fields) - 1}], each once")
             for place, action in enumerate(group.components):
                 problems += self._component(group, action, None if hold is None else hold[place], measured)
         return problems
 
     def _component(
-        self, group: ActionGroup, action: ActionComponent, hold: float | None, measured: dict[str, ObservationComponent]
+        self, group: ActionGroup, action: ActionComponent, hold: float | None, measured: set[str]
     ) -> list[str]:
         problems, where = [], f"action {action.name}"
+        if not re.fullmatch(OUTPUT_FIELDS[group.output.type], action.field):
+            problems.append(f"{where}: field {action.field!r} is none of {group.output.type}")
         units, _, rate_limits = KINDS[group.kind]
         if group.kind == "twist":
             units = ("rad/s",) if ".angular." in action.field else ("m/s",)
@@ -468,27 +480,6 @@ class PolicySpec(Strict):
             if low is not None and high is not None and not low < high:
                 problems.append(f"{where}: position_lower must be below position_upper")
         return problems
-
-    def _outputs(self) -> list[str]:
-        problems: list[str] = []
-        topics: dict[str, str] = {}
-        for group in self.action_groups:
-            where = f"action group {group.name}"
-            if group.output.topic in topics:
-                problems.append(f"{where}: output {group.output.topic} is group {topics[group.output.topic]}'s already")
-            topics[group.output.topic] = group.name
-            pattern = OUTPUT_FIELDS[group.output.type]
-            fields = [action.field for action in group.components]
-            for action in group.components:
-                if not re.fullmatch(pattern, action.field):
-                    problems.append(f"action {action.name}: field {action.field!r} is none of {group.output.type}")
-                if fields.count(action.field) > 1:
-                    problems.append(f"action {action.name}: field {action.field} is commanded twice")
-            if group.kind == "twist" and group.output.type == ARRAY:
-                continue
-            if group.output.type == ARRAY and sorted(fields) != sorted(f"data[{i}]" for i in range(len(fields))):
-                problems.append(f"{where}: fields must be data[0] to data[{len(fields) - 1}], each once")
-        return list(dict.fromkeys(problems))
 
     def _workspace(self) -> list[str]:
         workspace = self.workspace

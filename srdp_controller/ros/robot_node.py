@@ -24,7 +24,6 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import Header, String
-from std_srvs.srv import Trigger
 
 from srdp_controller.control.clock import sleep_until
 from srdp_controller.control.loop import LoopState, LoopTiming, run_loop
@@ -169,23 +168,15 @@ class SimulationNode(Node):
         self._announcements = self.create_publisher(Header, EPISODE_TOPIC, LATCHED)
         self._outcomes = self.create_publisher(String, "~/episode", LATCHED)
         self.driver = Driver(self, spec, values["command.type"] == "float64_multi_array")
-        self.create_service(Trigger, "~/reset_episode", self._on_reset)
         self.loop_state = LoopState()
         self.outcomes: list[dict[str, Any]] = []
         self._frame_every = max(1, round(1.0 / FRAMES_PER_S / self.world.tick_s))
         self._frames: list[list[float]] = []
         self._shown: tuple[list[list[float]], dict[str, Any]] = ([], {})  # of an episode that succeeded
         self._episode = -1
-        self._reset_wanted = False
         self._first_command_s: float | None = None
         self.done = False
         self._next_episode()
-
-    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._reset_wanted = True
-        response.success = True
-        response.message = f"episode {self._episode} ends"
-        return response
 
     def _announce(self, what: str, system_ns: int) -> None:
         message = Header(frame_id=what)
@@ -224,19 +215,17 @@ class SimulationNode(Node):
 
     def _conclude(self) -> None:
         world, outcome = self.world, self.world.outcome
-        if (outcome.finished or self._reset_wanted) and self._rest_until == math.inf:
+        if outcome.finished and self._rest_until == math.inf:
             self._rest_until = world.time_s + REST_S
             self._announce(END, time.time_ns())
-            if outcome.finished:
-                facts = {"episode": self._episode, "success": outcome.success}
-                record = {**facts, "duration_s": round(outcome.duration_s, 3), **outcome.metrics}
-                self._outcomes.publish(String(data=json.dumps(record)))
-                rest = {"judged": outcome.judged, "metrics": dict(outcome.metrics), "details": outcome.details}
-                self.outcomes.append({**record, **rest})
-                if outcome.success and any(self._frames):
-                    self._shown = self._frames, outcome.details
+            facts = {"episode": self._episode, "success": outcome.success}
+            record = {**facts, "duration_s": round(outcome.duration_s, 3), **outcome.metrics}
+            self._outcomes.publish(String(data=json.dumps(record)))
+            rest = {"judged": outcome.judged, "metrics": dict(outcome.metrics), "details": outcome.details}
+            self.outcomes.append({**record, **rest})
+            if outcome.success and any(self._frames):
+                self._shown = self._frames, outcome.details
         if world.time_s >= self._rest_until:
-            self._reset_wanted = False
             self._next_episode()
         duration = self.values["duration"]
         if duration and self._first_command_s is not None and time.monotonic() - self._first_command_s >= duration:

@@ -100,7 +100,7 @@ def test_two_components_of_one_field_are_refused(content):
     refused(
         content,
         "observation joint_b: reads the same as observation joint_a",
-        "action command_a: field positions[a] is commanded twice",
+        "action group arm: field positions[a] is commanded twice",
     )
 
 
