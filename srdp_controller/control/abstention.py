@@ -1,7 +1,7 @@
 """When a policy abstains: its score at an observation, the calibrated threshold, and the test with hysteresis.
 
-Another score is another function here, called where an engine has run (``sources.Student`` and ``planner.PlanWorker``),
-the same quantity in ``offline/calibrate.py``, and what it is computed from in the graphs (``offline/export/graphs.py``).
+Another score is another function here, called where an engine has run (``sources.Student``, ``planner.PlanWorker``),
+the same quantity in ``offline/calibrate.py``, and what it is computed from in ``offline/export/graphs.py``.
 """
 
 from __future__ import annotations
