@@ -456,7 +456,7 @@ class PolicySpec(Strict):
         if not re.fullmatch(OUTPUT_FIELDS[group.output.type], action.field):
             problems.append(f"{where}: field {action.field!r} is none of {group.output.type}")
         units, _, rate_limits = KINDS[group.kind]
-        if group.kind == "twist":
+        if group.output.type == TWIST:
             units = ("rad/s",) if ".angular." in action.field else ("m/s",)
         if units and action.unit not in units:
             problems.append(f"{where}: unit {action.unit!r}; a {group.kind} is in {' or '.join(units)}")

@@ -104,6 +104,19 @@ def test_two_components_of_one_field_are_refused(content):
     )
 
 
+def test_a_twist_that_goes_out_as_an_array_says_by_its_units_what_turns(content):
+    group = content["action_groups"][0]
+    group["kind"], group["on_hold"], group["output"]["type"] = "twist", "zero", "std_msgs/msg/Float64MultiArray"
+    limits = {"lower": -1.0, "upper": 1.0}
+    group["components"] = [
+        {"name": name, "unit": unit, "field": f"data[{place}]", **limits}
+        for place, (name, unit) in enumerate((("forward", "m/s"), ("turn", "rad/s")))
+    ]
+    assert [action.unit for action in PolicySpec.model_validate(content).action][:2] == ["m/s", "rad/s"]
+    group["components"][1]["unit"] = "deg/s"
+    refused(content, "action turn: unit 'deg/s'; a twist is in m/s or rad/s")
+
+
 @pytest.mark.skipif(not package_installed("sensor_msgs/msg/JointState"), reason="no ROS message packages here")
 def test_a_wrong_path_is_refused_with_a_suggestion(content):
     content["observation"][0]["source"]["field"] = "positions[a]"
