@@ -11,8 +11,12 @@ import joblib
 def _one_thread(task: Callable[[], Any]) -> Any:
     import torch
 
+    before = torch.get_num_threads()  # a single process is the caller's own
     torch.set_num_threads(1)
-    return task()
+    try:
+        return task()
+    finally:
+        torch.set_num_threads(before)
 
 
 def run_parallel(tasks: Sequence[Callable[[], Any]], processes: int) -> Iterator[Any]:

@@ -101,6 +101,11 @@ class Pipeline:
         """
         from srdp_controller.offline.check import check, remarks
 
+        if last not in self.stages:
+            raise SrdpError(
+                f"this recipe has no stage {last!r} (data.source is {self.recipe.data.source!r}); "
+                f"choose one of: {', '.join(self.stages)}"
+            )
         problems = check(self)
         if problems:
             raise SrdpError("\n- ".join([f"{len(problems)} problem(s), before any training:", *problems]))

@@ -157,6 +157,13 @@ def test_a_dataset_that_changed_behind_its_name_is_trained_on_again(tmp_path):
     assert completed(recipe_on(tmp_path / "renamed.hdf5"), tmp_path / "run")[1] == set()
 
 
+def test_a_stage_that_the_recipe_does_not_have_is_refused(tmp_path):
+    path = write_d4rl(tmp_path / "d.hdf5")
+    with pytest.raises(SrdpError, match=r"no stage 'collect'.*choose one of: data, "):
+        completed(recipe_on(path), tmp_path / "run", "collect")
+    assert not (tmp_path / "run").exists()
+
+
 def test_rewards_alone_are_a_change_too(tmp_path):
     path = write_d4rl(tmp_path / "d.hdf5")
     before = dataset_digest(load_d4rl(path, pushing_spec()))
