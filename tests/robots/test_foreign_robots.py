@@ -226,7 +226,7 @@ def test_every_component_keeps_its_limits(robot, played):
                         (row[f"command_{a.name}"], row[a.measured_by]) for row in rows[1:] for a in group.components
                     ]
                     apart = np.reshape([abs(command - measured) for command, measured in parts], (len(steps), -1))
-                    anew = (apart.max(axis=1) < 1e-6) & (rates >= 1.05 * fastest)
+                    anew = (apart.max(axis=1) < 1.05 * fastest * steps) & (rates >= 1.05 * fastest)
                     assert anew.sum() <= len(played.rig.episodes) + 1
                     rates = rates[~anew]
                 assert rates.max() < 1.05 * fastest
