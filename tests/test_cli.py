@@ -66,7 +66,6 @@ def test_the_extras_that_commands_name_exist_and_bring_the_command_line():
         (["bench", "faults", "MODEL", "--only", "earthquake"], "SIGKILL"),
         (["bench", "soak", "MODEL", "--duration", "2"], "expected more than the warm-up"),
         (["bench", "swap", "MODEL", "--swaps", "0"], "at least 1"),
-        (["bench", "latency", "MODEL", "--sizes", "a"], "millions of parameters"),
         (["swap"], "swap what?"),
         (["demo", "--task", "gymnasium:Pendulum-v1"], "name its bundle with --model"),
         (["summary", "nowhere"], "controller.json is missing"),
