@@ -93,10 +93,11 @@ def test_bad_usage_is_status_2(arguments, message, capsys):
 
 
 def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert main(["bench", "latency"]) == 2
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "srdp_controller.offline.pipeline", raising=False)
+    assert main(["pipeline", "export/pushing.yaml"]) == 2
     error = capsys.readouterr().err
-    assert "this command needs matplotlib" in error and "srdp_controller[sim]" in error
+    assert "this command needs torch" in error and "srdp_controller[train]" in error
 
 
 def test_an_interrupted_command_is_status_1(monkeypatch, capsys):

@@ -184,6 +184,7 @@ def play(task: str, spec: PolicySpec, bundle: Path, folder: Path, scenario: str)
         episodes = len(rig.episodes)
         rig.until(lambda: len(rig.episodes) > episodes and rig.episodes[-1][1] == "begin", "an episode's beginning")
         time.sleep(0.1)  # on its way, and far from the end
+        rig.until(lambda: rig.mode == "STUDENT", "the student in the new episode")
         rig.cut, cut_s = True, time.monotonic()
         rig.until(lambda: rig.mode == "STOP", "STOP")
         stopped_s = time.monotonic()
