@@ -60,7 +60,7 @@ def first_problem(error: ValidationError) -> str:
 def cause_of(error: BaseException) -> str:
     """For a reason or a log: an ``SrdpError``'s text alone; any other with its type and where it was raised."""
     if isinstance(error, SrdpError):
-        return str(error)
+        return str(error) or type(error).__name__  # never empty: an empty cause reads as none
     trace, place = error.__traceback__, ""
     while trace is not None:  # by hand: the traceback module would read source files in the control loop
         place = f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})"

@@ -229,7 +229,9 @@ class Cycle:
         if self._unobserved:
             return Proposal(Event.OBSERVATION_STALE, f"{self._unobserved}{failure and f': {failure}'}")
         source, moment = self._source, self._moment
-        if not failure:
+        if failure:
+            proposal = self._failed(failure)
+        else:
             try:
                 proposal = source.finish(moment, inference_ns)
                 if proposal.plan is not None and self._abstains(proposal.plan.score):
@@ -237,9 +239,7 @@ class Cycle:
                 elif proposal.plan is not None:
                     self._join(proposal.plan, source, source.plans_ahead)
             except Exception as error:
-                failure = cause_of(error)
-        if failure:
-            proposal = self._failed(failure)
+                proposal = self._failed(cause_of(error))
         if source is self._ahead and self.slot.current.ahead:  # not where it has just been rolled back
             try:  # only now: what is committed are the actions of the plan that was just joined
                 self._ahead.submit(self._ahead.noise, moment)

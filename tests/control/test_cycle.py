@@ -367,7 +367,17 @@ def broken(*_):
     raise RuntimeError("nobody thought of this")
 
 
-@pytest.mark.parametrize("where", ["engine", "reader", "planner", "schedule", "publisher"])
+def test_a_failure_that_says_nothing_is_a_failure(rig):
+    def silent():
+        raise EngineError("")
+
+    rig.nominal().step(20)
+    rig.slot.current.engine.run = silent
+    rig.step()
+    assert rig.cycle.supervisor.mode is Mode.HOLD and "EngineError" in rig.cycle.supervisor.reason
+
+
+@pytest.mark.parametrize("where", ["engine", "reader", "planner", "submission", "schedule", "publisher"])
 def test_whatever_raises_the_robot_is_stopped_and_the_cause_is_named(rig, where):
     rig.nominal().step(20)
     assert any(rig.published[-1][0])
@@ -379,6 +389,9 @@ def test_whatever_raises_the_robot_is_stopped_and_the_cause_is_named(rig, where)
     elif where == "planner":
         rig.slot.current = replace(rig.slot.current, ahead=True)
         rig.ahead.newest = broken
+    elif where == "submission":
+        rig.slot.current = replace(rig.slot.current, ahead=True)
+        rig.ahead.submit = broken
     elif where == "schedule":
         cycle.schedule.action = broken
     else:
