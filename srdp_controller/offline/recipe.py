@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from srdp_controller.errors import SrdpError, first_problem
 from srdp_controller.spec import Strict
@@ -69,11 +69,16 @@ class DataRecipe(Strict):
 
 
 class NetworkRecipe(Strict):
-    """Sizes of trunk, denoiser and reconstruction head."""
+    """Sizes of trunk, denoiser and reconstruction head (as wide as the denoiser's first layer)."""
 
     trunk: tuple[int, ...] = (256, 256)
     latent: int = Field(default=64, ge=1)
     head: tuple[int, ...] = (256, 256, 256)
+    unet: tuple[int, ...] = Field(
+        default=(),
+        description="channels of each level of a conditional U-Net over the horizon, in place of the MLP as denoiser; "
+        "the first of head is then the size of its condition",
+    )
     time_features: int = Field(default=32, ge=2)
 
 
@@ -109,6 +114,9 @@ class TeacherRecipe(Strict):
     learning_rate: float = Field(default=1e-3, gt=0.0)
     ema_decay: float = Field(default=0.999, ge=0.0, lt=1.0)
     threads: int = Field(default=1, ge=1, description="of its training; with others sums round otherwise")
+    storage: Literal["float32", "float16"] = Field(
+        default="float32", description="of its weights in the bundle; it computes in float32 either way"
+    )
     critic: CriticRecipe = CriticRecipe()
 
 
@@ -117,6 +125,9 @@ class QueryRecipe(Strict):
 
     students: tuple[int, ...] = Field(default=(1, 2, 4, 8), description="step counts K; none: the teacher only")
     queries: int = Field(default=120_000, ge=1, description="cached teacher trajectories")
+    chain_steps: int | None = Field(
+        default=None, ge=1, description="DDIM steps of the teacher on each (and one at each student's levels); none: T"
+    )
     augmented_share: float = Field(default=0.25, ge=0.0, le=1.0, description="alpha of section 4 (d)")
     augmentation_noise: float = Field(default=0.15, ge=0.0, description="std in normalised units")
 
@@ -142,6 +153,13 @@ class DistillRecipe(QueryRecipe):
     anchor_weight: float = Field(default=1.0, ge=0.0, description="lambda_anc of the consistency method")
     consistency_levels: int = Field(default=20, ge=2, description="noise levels of the consistency method")
     processes: Processes = 2
+
+    @field_validator("network")
+    @classmethod
+    def _no_unet(cls, network: NetworkRecipe | None) -> NetworkRecipe | None:
+        if network is not None and network.unet:
+            raise ValueError("a student's own network is an MLP; leave network out to start from the teacher's U-Net")
+        return network
 
 
 class CalibrateRecipe(Strict):

@@ -38,6 +38,7 @@ def build_teacher(recipe: TeacherRecipe, spec: PolicySpec) -> SrdpTeacher:
         prediction=recipe.prediction,
         trunk_input=recipe.trunk_input,
         prefix=prefix_columns(spec),
+        act_dim=spec.act_dim,
     )
 
 
@@ -111,7 +112,7 @@ def train_teacher(
             parts["guidance"] = float(guided.detach())
         return total, parts
 
-    return fit(
+    trained = fit(
         teacher,
         loss,
         folder=folder,
@@ -122,3 +123,9 @@ def train_teacher(
         seed=seed,
         progress=progress,
     )
+    if recipe.storage == "float16":
+        # before anybody learns from it: what is stored in half the space is then exactly what was distilled
+        with torch.no_grad():
+            for weights in trained.parameters():
+                weights.copy_(weights.half())
+    return trained
