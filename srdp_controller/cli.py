@@ -40,6 +40,7 @@ GROUPS: dict[str, dict[str, Command]] = {
     "evaluate": {
         "eval closed-loop": Command("evaluation.closed_loop:closed_loop", "sim", "success rate in simulation"),
         "eval table": Command("evaluation.table:table", "sim", "every policy in every scenario, for the model card"),
+        "eval budget": Command("evaluation.latency_budget:budget", "sim", "how late commands may be"),
         "eval fidelity": Command("evaluation.fidelity:fidelity", "sim,train", "distance of the actions"),
         "experiment ablations": Command(
             "experiments.ablations:ablations", "sim,train", "what each ingredient is worth"

@@ -55,6 +55,37 @@ class PolicyEntry(FileEntry):
     latent_dim: int = Field(ge=1)
 
 
+class LatencyBudget(Strict):
+    """How late commands may be: measured in simulation by ``srdp eval budget``."""
+
+    policy: str
+    scenario: str
+    update_rate_hz: float
+    episodes: int = Field(ge=1, description="of each delay")
+    share: float = Field(description="of the success without delay, below which it falls beyond the budget")
+    delay_s: float = Field(
+        ge=0.0, description="the budget: between a command and its effect, beside the scenario's own"
+    )
+    interval_s: tuple[float, float] = Field(description="95 % bootstrap interval of the budget")
+    undelayed_age_s: float = Field(ge=0.0, description="median age of the observation behind a command, undelayed")
+    longest_s: float = Field(description="the longest delay that was tried: a budget as long is a lower bound")
+
+    @property
+    def age_s(self) -> float:
+        """Age of the observation behind a command at which the budget is used up [s]."""
+        return self.undelayed_age_s + self.delay_s
+
+    @property
+    def text(self) -> str:
+        """The budget in a sentence."""
+        low, high = (1e3 * bound for bound in self.interval_s)
+        least = "at least " if self.delay_s >= self.longest_s else ""
+        return (
+            f"latency budget: {least}{1e3 * self.delay_s:.0f} ms [{low:.0f}, {high:.0f}] of added delay, that is "
+            f"observations {1e3 * self.age_s:.0f} ms old ({self.policy}, {self.scenario}, {self.episodes} episodes)"
+        )
+
+
 class Bundle(Strict):
     """Content of ``bundle.json``."""
 
@@ -63,6 +94,7 @@ class Bundle(Strict):
     spec: PolicySpec
     policies: dict[str, PolicyEntry] = Field(min_length=1)
     calibration: FileEntry
+    latency_budget: LatencyBudget | None = None
     provenance: dict[str, Any]
 
 

@@ -37,6 +37,7 @@ def closed_loop(
     seed: int = 0,
     update_rate: float = 100.0,
     latency: float | Literal["measured"] = 0.0,
+    added_delay: float = 0.0,
     planning: Literal["every_cycle", "ahead", "auto"] = "every_cycle",
     noise_hold: float = 0.2,
     abstain: bool = True,
@@ -55,6 +56,7 @@ def closed_loop(
         seed: of the episodes
         update_rate: of the loop [Hz]
         latency: of an evaluation [ms], or "measured": what it takes on this machine, drawn anew each time
+        added_delay: between a command and its effect, beside the scenario's own [ms]
         planning: the policy runs in every cycle (those that begin meanwhile are missed), plans ahead, or the latter
             where it does not fit into the period
         noise_hold: how long one draw of the noise is kept [s]; 0 draws it every cycle
@@ -86,7 +88,8 @@ def closed_loop(
         # a bundle of few trajectories has no threshold for the node's alpha: then that for its smallest
         "abstain.alpha": loaded.calibration().smallest_alpha(default_values()["abstain.alpha"]),
     }
-    job = Job(bundle, full, found.name, scenario, values, latencies_s, teacher_s, alarm_threshold(loaded, full, values))
+    threshold = alarm_threshold(loaded, full, values)
+    job = Job(bundle, full, found.name, scenario, values, latencies_s, teacher_s, threshold, added_delay * 1e-3)
     driven: list[Episode] = []
     for _, block in run_jobs([job], [1_000_000 * (seed + 1) + index for index in range(episodes)], processes):
         driven += block
@@ -106,6 +109,7 @@ def closed_loop(
         "planning": planning,
         "latency_ms": waiting["p50"],
         "latency_p99_ms": waiting["p99"],
+        "added_delay_ms": added_delay,
         "noise_hold_s": noise_hold,
         "abstain": abstain,
     }
@@ -155,6 +159,7 @@ class Job:
         scenario: name or path.
         values: of the controller's parameters.
         latencies_s: as those of ``Driver``, and ``teacher_latencies_s``, ``threshold`` too.
+        added_delay_s: as that of ``rollout``.
     """
 
     bundle: Path
@@ -165,6 +170,7 @@ class Job:
     latencies_s: Sequence[float] = ()
     teacher_latencies_s: Sequence[float] = ()
     threshold: float = math.inf
+    added_delay_s: float = 0.0
 
     def __call__(self, number: int, seeds: Sequence[int]) -> tuple[int, list[Episode]]:
         """The job's number, and one episode for each seed."""
@@ -173,7 +179,16 @@ class Job:
         policy = load_policy(bundle, self.policy)
         driver = Driver(policy, self.latencies_s, teacher, self.teacher_latencies_s, self.threshold)
         task = find_task(self.task)
-        return number, rollout(task, self.scenario, driver, seeds, spec=bundle.spec, values=self.values, robots=BLOCK)
+        return number, rollout(
+            task,
+            self.scenario,
+            driver,
+            seeds,
+            spec=bundle.spec,
+            values=self.values,
+            added_delay_s=self.added_delay_s,
+            robots=BLOCK,
+        )
 
 
 def run_jobs(jobs: Sequence[Job], seeds: Sequence[int], processes: int) -> Iterator[tuple[int, list[Episode]]]:

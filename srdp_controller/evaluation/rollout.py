@@ -17,6 +17,7 @@ import numpy as np
 
 from srdp_controller.control.build import build_cycle, default_values
 from srdp_controller.control.deployment import Deployment, DeploymentRequest, fits
+from srdp_controller.control.supervisor import Mode
 from srdp_controller.control.telemetry import Telemetry
 from srdp_controller.errors import SrdpError
 from srdp_controller.evaluation.policies import BatchedEngine, Policy, run_together
@@ -56,6 +57,7 @@ class Episode:
         abstentions: how often the test fired.
         modes: cycles in each mode.
         interventions: cycles in which the safety filter changed the command noticeably; and by cause.
+        command_age_s: median age of the observations behind the commands when they were published [s]; NaN without.
         commands: (ticks, act_dim) in force while the world ticked.
         ages_s: (ticks,) age of the observation behind them [s].
     """
@@ -68,6 +70,7 @@ class Episode:
     modes: dict[str, int] = field(default_factory=dict)
     interventions: int = 0
     interventions_by_cause: dict[str, int] = field(default_factory=dict)
+    command_age_s: float = math.nan
     commands: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     ages_s: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
 
@@ -176,6 +179,8 @@ class _Robot:
         episode.modes = {mode.value: count for mode, count in cycle.statistics.modes.items()}
         episode.interventions = cycle.safety.interventions
         episode.interventions_by_cause = dict(cycle.safety.interventions_by_cause)
+        ages = cycle.statistics.by_mode[Mode.STUDENT].age
+        episode.command_age_s = ages.quantile(0.5) * 1e-9 if ages.count else math.nan
         episode.commands = np.array(self._commands, np.float32)
         episode.ages_s = np.array(self._ages_s, np.float32)
 
@@ -188,6 +193,7 @@ def rollout(
     *,
     spec: PolicySpec,
     values: Mapping[str, Any] | None = None,
+    added_delay_s: float = 0.0,
     robots: int = 16,
 ) -> list[Episode]:
     """One episode for each seed, in the order of ``seeds``; the result does not depend on ``robots``.
@@ -199,6 +205,7 @@ def rollout(
         seeds: of the episodes.
         spec: of the driver's policies.
         values: of the controller's parameters, where not at their defaults.
+        added_delay_s: between a command and its effect, beside the scenario's own [s].
         robots: how many are stepped together.
 
     Raises:
@@ -211,7 +218,7 @@ def rollout(
             raise SrdpError(f"parameter {name!r} is unknown; the controller's are: {', '.join(known)}")
     later: list[VirtualPlanner] = []
     waiting = list(reversed(seeds))
-    conditions = task.scenario(scenario)
+    conditions = task.scenario(scenario).delayed(added_delay_s)
     active = [
         _Robot(ObservedWorld(task.make_world(conditions), spec), driver, {**known, **changed}, later)
         for _ in range(min(robots, len(seeds)))
