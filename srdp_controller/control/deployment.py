@@ -134,7 +134,13 @@ def require_chunk(name: str, run_time_ns: float, chunk_ns: int, max_age_ns: int)
 
 
 class DeploymentSlot:
-    """Holds the deployment in force; ``take`` and ``roll_back`` are called by the loop between two cycles."""
+    """Holds the deployment in force; ``take`` and ``roll_back`` are called by the loop between two cycles.
+
+    Attributes:
+        current: what is in force.
+        history: since when (system time [s]) which policy was.
+        previous: what was before the last swap, until the new one has proved itself.
+    """
 
     def __init__(
         self, deployment: Deployment, prepare: Callable[[DeploymentRequest], Deployment], priority: int = 0
@@ -143,6 +149,7 @@ class DeploymentSlot:
         self._priority = priority
         self._retired: list[Deployment] = []
         self.current = deployment
+        self.history = [(time.time(), deployment.name)]
         self.previous: Deployment | None = None
         self.swaps = 0
         self.rollbacks = 0
@@ -188,7 +195,7 @@ class DeploymentSlot:
         self._pending = None
         self._retire(self.previous)
         self.previous = self.current
-        self.current = pending
+        self._put_in_force(pending)
         self.swaps += 1
         return True
 
@@ -196,11 +203,17 @@ class DeploymentSlot:
         """Put the deployment before the last swap in force again, once; whether there was one."""
         if self.previous is None:
             return False
-        failed, self.current, self.previous = self.current, self.previous, None
+        failed = self.current
+        self._put_in_force(self.previous)
+        self.previous = None
         self._retire(failed)
         self.rollbacks += 1
         self.refusal = f"{failed.request} failed right after the swap ({reason})"
         return True
+
+    def _put_in_force(self, deployment: Deployment) -> None:
+        self.current = deployment
+        self.history.append((time.time(), deployment.name))
 
     def settle(self) -> None:
         """The new deployment has proved itself: forget the one before."""

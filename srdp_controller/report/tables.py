@@ -153,9 +153,11 @@ def counted(value: Any) -> str:
 
 def demo(run: Result) -> str:
     """A run: what ``srdp summary`` prints, and the README of ``make demo``."""
+    engines = run.get("by_engine", {}) if run["swaps"] else {}
     told = {
         "engine": "{engine} on {provider} at {update_rate_hz:.0f} Hz for {duration_s:.0f} s",
         "episodes": "?{successes} of {episodes} succeeded ({scenario} of {task})",
+        **{f"by {name}": f"{found['successes']} of {found['episodes']}" for name, found in engines.items()},
         **{name.replace("_", " "): counted(value) for name, value in run.get("metrics", {}).items()},
         "cycles": "{cycles}, {commands} commands, {overruns} overruns",
         "modes": counted(run["modes"]),
