@@ -58,7 +58,7 @@ class MetaWorldTask(GymnasiumTask):
     def _make(self, render_mode: str | None = None) -> Any:
         env = self._environment(render_mode=render_mode, camera_name="corner2")
         self._padding = () if len(env._get_pos_objects()) > 3 else ("object_2_", "previous_object_2_")
-        return _Drawn(env)
+        return _SeededEnv(env)
 
     def spec(self) -> PolicySpec:
         """The state without the padding, and the displacement and the gripper as a group each."""
@@ -116,7 +116,7 @@ class MetaWorldExpert:
             return np.clip(self._policy.get_action(truth["observation"]), -1.0, 1.0)
 
 
-class _Drawn(gymnasium.Wrapper[Any, Any, Any, Any]):  # type: ignore[misc]
+class _SeededEnv(gymnasium.Wrapper[Any, Any, Any, Any]):  # type: ignore[misc]
     """A MetaWorld environment that shows its goal and draws each episode's layout from the seed of its reset."""
 
     def __init__(self, env: Any) -> None:

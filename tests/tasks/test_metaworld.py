@@ -6,6 +6,7 @@ import pytest
 pytest.importorskip("metaworld", reason="install the extra metaworld")
 
 from srdp_controller.evaluation.closed_loop import closed_loop
+from srdp_controller.offline.check import check
 from srdp_controller.offline.pipeline import Pipeline
 from srdp_controller.offline.recipe import load_recipe
 from srdp_controller.simulation.observed import ObservedWorld
@@ -13,7 +14,21 @@ from srdp_controller.simulation.scenario import Actuation, Scenario, Sensor
 from srdp_controller.tasks.task import TaskError, find_task
 
 RECIPES = sorted((Path(__file__).parents[2] / "export" / "metaworld").glob("*.yaml"))
-TASKS = [f"metaworld:{path.stem}" for path in RECIPES]
+
+
+@pytest.fixture(scope="module", params=RECIPES, ids=lambda path: path.stem)
+def recipe(request):
+    return load_recipe(request.param)
+
+
+@pytest.fixture(scope="module")
+def task(recipe):
+    return find_task(recipe.task)
+
+
+@pytest.fixture(scope="module")
+def world(task):
+    return task.make_world(task.scenario("nominal"))
 
 
 @pytest.fixture(scope="module")
@@ -21,45 +36,42 @@ def peg():
     return find_task("metaworld:peg-insert-side")
 
 
-def demonstrate(task, world, seed):
-    expert = task.expert(np.random.default_rng(0))
-    world.reset(np.random.default_rng(seed))
-    while not world.outcome.finished:
-        world.send(expert.act(world.truth))
-        world.tick()
-    return world.outcome
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_the_expert_of_the_wheel_does_each_of_the_five(name):
-    task = find_task(name)
-    spec, world = task.spec(), task.make_world(task.scenario("nominal"))
-    assert (spec.task, spec.obs_dim, spec.act_dim, spec.horizon, spec.control_rate_hz) == (name, 25, 4, 16, 80.0)
-    outcomes = [demonstrate(task, world, seed) for seed in range(3)]
+def test_the_expert_of_the_wheel_does_each_of_the_five(task, world):
+    expert, outcomes = task.expert(np.random.default_rng(0)), []
+    expert.reset()
+    for seed in range(3):
+        world.reset(np.random.default_rng(seed))
+        while not world.outcome.finished:
+            world.send(expert.act(world.truth))
+            world.tick()
+        outcomes.append(world.outcome)
     assert sum(outcome.success for outcome in outcomes) >= 2
     assert all(outcome.duration_s < 6.25 for outcome in outcomes if outcome.success)
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_episodes_differ_repeat_for_a_seed_and_show_the_goal(name):
-    task = find_task(name)
-    observed = ObservedWorld(task.make_world(task.scenario("nominal")), task.spec())
-    goals, starts = [], []
+def test_episodes_differ_repeat_for_a_seed_and_show_the_goal(task, world):
+    observed = ObservedWorld(world, task.spec())
+    starts = []
     for seed in (0, 1, 0):
         observed.reset(np.random.default_rng(seed))
         starts.append(observed.observation)
-        goals.append(observed.world.truth["env"].unwrapped._target_pos.copy())
-        assert starts[-1][-3:] == pytest.approx(goals[-1], abs=1e-6)
+        goal = world.truth["env"].unwrapped._target_pos.copy()
+        assert starts[-1][-3:] == pytest.approx(goal, abs=1e-6)
         for _ in range(20):  # what an episode leaves behind must not reach the next
             observed.step([1.0, 0.5, -1.0, 1.0])
-        assert observed.observation[-3:] == pytest.approx(goals[-1], abs=1e-6)
+        assert observed.observation[-3:] == pytest.approx(goal, abs=1e-6)
     assert np.array_equal(starts[0], starts[2])
-    # goal, or object, or both, lie elsewhere
-    assert np.abs(starts[0] - starts[1]).max() > 0.005
+    assert np.abs(starts[0] - starts[1]).max() > 0.005  # the goal, or the object, or both
+
+
+def test_each_recipe_can_be_carried_out(recipe, tmp_path):
+    assert check(Pipeline(recipe, tmp_path)) == []
 
 
 def test_the_second_half_is_the_step_before_and_padding_is_left_out(peg):
     spec = peg.spec()
+    assert (spec.task, spec.obs_dim, spec.act_dim, spec.horizon) == ("metaworld:peg-insert-side", 25, 4, 16)
+    assert spec.control_rate_hz == 80.0
     observed = ObservedWorld(peg.make_world(peg.scenario("nominal")), spec)
     observed.reset(np.random.default_rng(0))
     names = [component.name for component in spec.observation]
@@ -128,26 +140,29 @@ def test_without_a_way_to_draw_the_message_says_what_to_set(peg, monkeypatch):
         peg.render(world.scenario, world.outcome.details, [[0.0]])
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_each_recipe_can_be_carried_out(path, tmp_path):
-    pipeline = Pipeline(load_recipe(path), tmp_path)
-    from srdp_controller.offline.check import check
-
-    assert check(pipeline) == []
-    assert pipeline.recipe.task == f"metaworld:{path.stem}"
+def test_a_human_is_shown_every_step(peg, monkeypatch):
+    env, shown = peg._make("human"), []
+    monkeypatch.setattr(type(env.unwrapped), "render", lambda self: shown.append(self.curr_path_length))
+    env.reset(seed=0)
+    for _ in range(3):
+        env.step(np.zeros(4, np.float32))
+    assert shown[-3:] == [1, 2, 3]
 
 
 def test_from_demonstrations_to_a_closed_loop(tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))  # collect sets it; it shall not outlive the test
-    quick = (
-        "collect.episodes=24 collect.processes=1 split.calibration_share=0.45 calibrate.alphas=[0.1] "
-        "teacher.network={trunk:[64],latent:16,head:[128,128]} teacher.steps=300 teacher.diffusion_steps=10 "
-        "teacher.learning_rate=0.004 teacher.ema_decay=0.99 distill.students=[1] distill.queries=2000 "
-        "distill.steps=200 distill.batch=128 distill.processes=1"
+    quick = [
+        *("collect.episodes=9", "collect.processes=1", "split.calibration_share=0.45", "calibrate.alphas=[0.2]"),
+        *("teacher.network={trunk: [64], latent: 16, head: [128, 128]}", "teacher.steps=100"),
+        *("teacher.diffusion_steps=10", "teacher.ema_decay=0.99", "distill.students=[1]", "distill.queries=2000"),
+        *("distill.steps=100", "distill.batch=128", "distill.processes=1"),
+    ]
+    recipe = load_recipe(next(path for path in RECIPES if path.stem == "sweep"), quick)
+    collected = Pipeline(recipe, tmp_path / "run", tmp_path / "bundle").run().record()["collect"]["facts"]
+    assert 8 <= collected["kept"] == collected["successes"] <= 9
+    scenario = tmp_path / "late.yaml"
+    scenario.write_text("{name: late, actuation: {delay_s: 0.02}, time_limit_s: 1.0}")
+    driven = closed_loop(
+        tmp_path / "bundle", policy="student_k1", scenario=str(scenario), episodes=2, processes=1, results=tmp_path
     )
-    overrides = [entry.replace(":", ": ") for entry in quick.split()]
-    recipe = load_recipe(next(path for path in RECIPES if path.stem == "pick-place"), overrides)
-    stages = Pipeline(recipe, tmp_path / "run", tmp_path / "bundle").run().record()
-    assert stages["collect"]["facts"]["successes"] >= 22
-    driven = closed_loop(tmp_path / "bundle", policy="student_k1", episodes=2, processes=1, results=tmp_path)
-    assert driven["task"] == "metaworld:pick-place" and driven["modes"]["STUDENT"] > 0
+    assert driven["task"] == "metaworld:sweep" and driven["modes"]["STUDENT"] > 100
