@@ -149,6 +149,7 @@ def test_a_human_is_shown_every_step(peg, monkeypatch):
     assert shown[-3:] == [1, 2, 3]
 
 
+@pytest.mark.timeout(400)  # half a minute of one core
 def test_from_demonstrations_to_a_closed_loop(tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))  # collect sets it; it shall not outlive the test
     quick = [
