@@ -33,7 +33,7 @@ $(VENV)/.installed: $(SOURCES)
 setup-test: $(VENV)/.installed-test
 
 $(VENV)/.installed-test: $(SOURCES)
-	@./scripts/setup sim,train,test
+	@./scripts/setup sim,train,test,metaworld
 	@touch $@ $(VENV)/.installed
 
 setup-train: $(VENV)/.installed-train

@@ -34,7 +34,7 @@ def demo(
     """Run the simulated robot and the controller over DDS; the summary of the run.
 
     Args:
-        task: whose robot is simulated: a name, module:Class or gymnasium:ENV_ID; default: the bundle's
+        task: whose robot is simulated: a name, module:Class, gymnasium:ENV_ID or metaworld:NAME; default: the bundle's
         model: bundle folder; default: the shipped models/pushing
         engine: a policy of the bundle; default: its middle student
         scenario: of the task, by name or path

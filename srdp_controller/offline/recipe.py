@@ -33,6 +33,9 @@ class CollectRecipe(Strict):
         default=0.1, ge=0.0, description="std of the executed perturbation, in units of each action's scale"
     )
     disturbance_time_s: float = Field(default=0.4, gt=0.0, description="its correlation time")
+    keep: Literal["all", "successes"] = Field(
+        default="all", description="successes: what the expert failed at is left out, and counted"
+    )
     processes: Processes = 2
 
 
