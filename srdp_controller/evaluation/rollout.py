@@ -143,7 +143,7 @@ class _Robot:
             until_s = world.time_s + world.tick_s - 1e-9
             if self._number / self._rate < until_s:
                 return True
-            while self._outbox and self._outbox[0][0] * 1e-9 < until_s:
+            while self._outbox and self._outbox[0][0] * 1e-9 <= world.time_s + 1e-9:  # a later one waits for a tick
                 _, self._command, self._measured_ns = self._outbox.pop(0)
                 world.send(self._command)
             if self._command:

@@ -70,7 +70,7 @@ def test_the_rollout_commands_what_a_loop_written_by_hand_does(bundle, short):
     world = observed.world
     observed.reset(np.random.default_rng([seed, 0]))
     engine, teacher = (load_engine(bundle, name, "cpu") for name in ("student_k2", "teacher"))
-    sent, in_force = [], []
+    sent, in_force, waiting = [], [], False
     cycle = build_cycle(
         {**default_values(), "update_rate": rate, "seed": seed},
         observed.assembler,
@@ -84,14 +84,18 @@ def test_the_rollout_commands_what_a_loop_written_by_hand_does(bundle, short):
     )
     cycle.begin_episode(0)
     number = math.ceil(world.time_s * rate - 1e-6)
+    cycles, due_s = 0, 0.0
     while not world.outcome.finished:
         if number / rate < world.time_s + world.tick_s - 1e-9:
-            cycle(round(number / rate * 1e9))
+            due_s = number / rate
+            cycle(round(due_s * 1e9))
+            number, cycles, waiting = number + 1, cycles + 1, True
+        if waiting and due_s <= world.time_s + 1e-9:  # a command between two ticks takes effect with the second
             world.send(sent[-1])
-            number += 1
-        in_force += sent[-1:]
+            waiting = False
+        in_force += sent[-2:-1] if waiting else sent[-1:]
         observed.tick()
-    assert len(sent) == episode.cycles > 90
+    assert cycles == episode.cycles > 90
     np.testing.assert_array_equal(episode.commands, np.array(in_force, np.float32))
 
 
