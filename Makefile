@@ -65,7 +65,7 @@ evaluate: setup-train
 
 experiments: setup-train
 	$(BIN)/srdp experiment ablations --json results/experiment/ablations.json
-	$(BIN)/srdp experiment direct-policies
+	$(BIN)/srdp experiment direct-policies --json results/experiment/direct_policies.json
 	$(BIN)/srdp report tables
 
 clean:

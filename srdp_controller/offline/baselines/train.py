@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,59 +33,55 @@ from srdp_controller.offline.training import fit
 from srdp_controller.policy.samplers import CLIP
 from srdp_controller.progress import Progress
 from srdp_controller.provenance import describe_run
+from srdp_controller.spec import PolicySpec
 
 Knobs = dict[str, Any]
-Loss = Callable[..., Tensor]  # network, observation (B, O), chunk (B, A), generator, **knobs -> a number
+Train = Callable[[Pipeline, Knobs, int, Path, Progress], nn.Module]  # the third is the number of steps
 Sampler = Callable[[Any, Tensor, Tensor], Tensor]  # network, observation (B, O), noise (B, draws, A) -> chunk (B, A)
 LEARNING_RATES: tuple[Knobs, ...] = tuple({"learning_rate": factor} for factor in (1.0, 0.3, 3.0))
+MIXTURES: tuple[Knobs, ...] = tuple({"components": m, "learning_rate": rate} for m in (5, 8) for rate in (1.0, 0.3))
 TUNING_SHARE = 0.25  # of the steps, for each candidate
 SCORED_STATES, SCORED_SAMPLES = 1024, 32
 
 
 @dataclass(frozen=True)
 class Method:
-    """A training and what is sampled from its network.
+    """A training and, by policy, what is sampled from its network.
 
     Attributes:
-        train: of pipeline, knobs, number of steps, folder and progress.
-        samplers: by policy.
         candidates: knobs to choose from; ``learning_rate`` is in units of the teacher's.
         draws: Gaussian draws of a whole chunk that one action takes.
         last: stage of the pipeline that it needs.
     """
 
-    train: Callable[[Pipeline, Knobs, int, Path, Progress], nn.Module]
+    train: Train
     samplers: dict[str, Sampler]
     candidates: tuple[Knobs, ...] = LEARNING_RATES
     draws: int = 1
     last: str = "data"
 
 
-def _by_steps(names: tuple[str, ...], sampler: Callable[..., Tensor], *steps: int, **fixed: Any) -> dict[str, Sampler]:
-    return {name: partial(sampler, steps=k, **fixed) for name, k in zip(names, steps, strict=True)}
-
-
 def methods(recipe: Recipe) -> dict[str, Method]:
     """Every training of ``TRAININGS``."""
 
-    def diffusion(name: str, total: int, *steps: int) -> Method:
-        process = zero_terminal_snr(recipe.teacher.schedule, total)
-        return Method(on_data(v_loss, process=process), _by_steps(TRAININGS[name], ddim, *steps, process=process))
+    def by_steps(name: str, sampler: Callable[..., Tensor], steps: Sequence[int]) -> dict[str, Sampler]:
+        return {policy: partial(sampler, steps=k) for policy, k in zip(TRAININGS[name], steps, strict=True)}
 
-    euler_steps = _by_steps(TRAININGS["flow"], euler, 1, 2, 4)
-    mixtures = tuple({"components": m, "learning_rate": rate} for m in (5, 8) for rate in (1.0, 0.3))
+    def diffusion(name: str, total: int, steps: Sequence[int]) -> Method:
+        process = zero_terminal_snr(recipe.teacher.schedule, total)
+        return Method(on_data(v_loss, process=process), by_steps(name, partial(ddim, process=process), steps))
+
+    papers = {"intervals": 0.25, "power": 1.0}  # MeanFlow's
     return {
         "bc": Method(on_data(regression_loss), {"bc": regress}),
-        "gmm": Method(on_data(mixture_loss, MixtureNetwork, "components"), {"gmm": draw}, mixtures, draws=2),
-        "diffusion_k1": diffusion("diffusion_k1", 1, 1),
-        "diffusion_k2": diffusion("diffusion_k2", 2, 2),
-        "diffusion_k4": diffusion("diffusion_k4", 4, 4),
-        "zero_snr": diffusion("zero_snr", recipe.teacher.diffusion_steps, 1, 2, 4),
-        "flow": Method(on_data(flow_loss), euler_steps, (*LEARNING_RATES, {"times": "logit_normal"})),
+        "gmm": Method(on_data(mixture_loss, MixtureNetwork, ("components",)), {"gmm": draw}, MIXTURES, draws=2),
+        **{f"diffusion_k{k}": diffusion(f"diffusion_k{k}", k, (k,)) for k in (1, 2, 4)},
+        "zero_snr": diffusion("zero_snr", recipe.teacher.diffusion_steps, (1, 2, 4)),
+        "flow": Method(
+            on_data(flow_loss), by_steps("flow", euler, (1, 2, 4)), (*LEARNING_RATES, {"times": "logit_normal"})
+        ),
         "meanflow": Method(
-            on_data(mean_flow_loss, MeanFlowNetwork),
-            {"meanflow_k1": mean_flow},
-            (*LEARNING_RATES, {"intervals": 0.25, "power": 1.0}),  # the last is the paper's
+            on_data(mean_flow_loss, MeanFlowNetwork), {"meanflow_k1": mean_flow}, (*LEARNING_RATES, papers)
         ),
         "consistency": Method(
             from_teacher, {"consistency_k1": lambda student, s, noise: student(s, noise[:, 0])[0]}, last="queries"
@@ -94,9 +90,16 @@ def methods(recipe: Recipe) -> dict[str, Method]:
 
 
 def on_data(
-    loss: Loss, network: Callable[..., nn.Module] = ChunkNetwork, *builds: str, **fixed: Any
-) -> Callable[[Pipeline, Knobs, int, Path, Progress], nn.Module]:
-    """Train ``network`` on the recipe's training split as its teacher is; the knobs in ``builds`` are the network's."""
+    loss: Callable[..., Tensor],
+    network: Callable[..., nn.Module] = ChunkNetwork,
+    builds: tuple[str, ...] = (),
+    **fixed: Any,
+) -> Train:
+    """Train a student-sized ``network`` on the recipe's training split as its teacher is.
+
+    ``loss`` takes network, observation, chunk, generator, ``fixed`` and the knobs, but for those in ``builds``, which
+    the network takes.
+    """
 
     def train(pipeline: Pipeline, knobs: Knobs, steps: int, folder: Path, progress: Progress) -> nn.Module:
         recipe, spec = pipeline.recipe, pipeline.spec
@@ -104,14 +107,8 @@ def on_data(
         inputs = CommandInputs(spec, recipe.observation)
         observation, action, sent = map(torch.from_numpy, (data.observation, data.action, data.committed))
         torch.manual_seed(recipe.seed)
-        sizes = recipe.distill.network or teacher.network
-        model = network(
-            spec.obs_dim,
-            spec.horizon * spec.act_dim,
-            sizes,
-            prefix_columns(spec),
-            **{name: knobs[name] for name in builds},
-        )
+        sizes, own = recipe.distill.network or teacher.network, {name: knobs[name] for name in builds}
+        model = network(spec.obs_dim, spec.horizon * spec.act_dim, sizes, prefix_columns(spec), **own)
         others = {name: value for name, value in knobs.items() if name not in ("learning_rate", *builds)}
 
         def minibatch(step: int, generator: torch.Generator, average: nn.Module) -> tuple[Tensor, dict[str, float]]:
@@ -156,41 +153,36 @@ def energy_score(chunks: Tensor, demonstrated: Tensor) -> float:
     so that one demonstration at each state judges means, mixtures and samplers alike.
     """
     m = chunks.shape[1]
-    apart = torch.cdist(chunks, chunks).sum(dim=(1, 2)).mean() / (m * (m - 1))
+    exact = "donot_use_mm_for_euclid_dist"  # products of matrices would put equal chunks a little apart
+    apart = torch.cdist(chunks, chunks, compute_mode=exact).sum(dim=(1, 2)).mean() / (m * (m - 1))
     return float((chunks - demonstrated[:, None]).norm(dim=2).mean() - 0.5 * apart)
 
 
-class Calibration:
-    """States of the calibration trajectories, each with its demonstrated chunk and draws of noise."""
+def calibration(pipeline: Pipeline, draws: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Calibration states (n, O), their demonstrated chunks (n, A), and noise (n, m, draws, A)."""
+    data, generator = samples(pipeline.split().calibration, pipeline.spec), torch.Generator().manual_seed(1)
+    rows = torch.randperm(len(data.action), generator=generator)[:SCORED_STATES]
+    parts = (torch.from_numpy(part)[rows] for part in (data.observation, data.action, data.committed))
+    observation, action, sent = parts
+    observation = CommandInputs(pipeline.spec, pipeline.recipe.observation)(observation, sent, generator)
+    return observation, action, torch.randn(len(rows), SCORED_SAMPLES, draws, action.shape[1], generator=generator)
 
-    def __init__(self, pipeline: Pipeline, draws: int) -> None:
-        data, generator = samples(pipeline.split().calibration, pipeline.spec), torch.Generator().manual_seed(1)
-        rows = torch.randperm(len(data.action), generator=generator)[:SCORED_STATES]
-        observation, self.action, sent = (
-            torch.from_numpy(part)[rows] for part in (data.observation, data.action, data.committed)
-        )
-        inputs = CommandInputs(pipeline.spec, pipeline.recipe.observation)
-        self.observation = inputs(observation, sent, generator)
-        self.noise = torch.randn(len(rows), SCORED_SAMPLES, draws, self.action.shape[1], generator=generator)
 
-    @torch.no_grad()
-    def score(self, network: nn.Module, sampler: Sampler) -> float:
-        """Energy score of a policy's chunks."""
-        observation = self.observation.repeat_interleave(SCORED_SAMPLES, dim=0)
-        chunks = sampler(network, observation, self.noise.flatten(0, 1)).clamp(-CLIP, CLIP)
-        return energy_score(chunks.reshape(*self.noise.shape[:2], -1), self.action)
+@torch.no_grad()
+def drawn(network: nn.Module, sampler: Sampler, observation: Tensor, noise: Tensor) -> Tensor:
+    """Chunks (n, m, A) at states (n, O) for noise (n, m, draws, A)."""
+    states = observation.repeat_interleave(noise.shape[1], dim=0)
+    return sampler(network, states, noise.flatten(0, 1)).clamp(-CLIP, CLIP).reshape(*noise.shape[:2], -1)
 
-    @torch.no_grad()
-    def graph_error(self, graph: bytes, network: nn.Module, sampler: Sampler, pipeline: Pipeline) -> float:
-        """Largest difference (in scales of the action) of an exported graph from PyTorch."""
-        spec, noise = pipeline.spec, self.noise[:, 0]
-        centre, scale = spec.observation_normalisation()
-        action_centre, action_scale = spec.action_normalisation()
-        expected = sampler(network, self.observation, noise).clamp(-CLIP, CLIP).numpy()
-        session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-        draws = noise.reshape(*noise.shape[:2], spec.horizon, spec.act_dim).numpy()
-        (found,) = session.run(["action"], {"observation": self.observation.numpy() * scale + centre, "noise": draws})
-        return float(np.abs((found - action_centre) / action_scale - expected.reshape(found.shape)).max())
+
+def drawn_by_graph(graph: bytes, spec: PolicySpec, observation: Tensor, noise: Tensor) -> Tensor:
+    """The same from an exported graph, which takes and gives raw values."""
+    (centre, scale), (action_centre, action_scale) = spec.observation_normalisation(), spec.action_normalisation()
+    states = np.repeat(observation.numpy() * scale + centre, noise.shape[1], axis=0)
+    shaped = noise.reshape(len(states), -1, spec.horizon, spec.act_dim).numpy()
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    (action,) = session.run(["action"], {"observation": states, "noise": shaped})
+    return torch.from_numpy((action - action_centre) / action_scale).reshape(*noise.shape[:2], -1)
 
 
 def train_policies(pipeline: Pipeline, name: str, steps: int, folder: Path) -> list[dict[str, Any]]:
@@ -202,54 +194,49 @@ def train_policies(pipeline: Pipeline, name: str, steps: int, folder: Path) -> l
         SrdpError: an exported graph does not compute what PyTorch computes.
     """
     recipe, method = pipeline.recipe, methods(pipeline.recipe)[name]
-    settings = [recipe.distill] if name == "consistency" else [recipe.distill.network]
-    key = content_hash(
-        name, steps, method.candidates, recipe.seed, recipe.teacher, *settings, pipeline.key(method.last)
-    )
-    records = {policy: folder / f"{policy}.json" for policy in method.samplers}
-    known = [json.loads(path.read_text()) for path in records.values() if path.exists()]
-    if [one["key"] for one in known] == [key] * len(records) and all(
-        p.with_suffix(".onnx").exists() for p in records.values()
-    ):
-        return known
+    distillation = recipe.distill if name == "consistency" else recipe.distill.network
+    settings = (recipe.seed, recipe.teacher, distillation, method.candidates, pipeline.key(method.last))
+    key = content_hash(name, steps, *settings)
+    paths = [folder / f"{policy}.json" for policy in method.samplers]
+    records = [json.loads(path.read_text()) for path in paths if path.exists()]
+    if [record["key"] for record in records] == [key] * len(paths):
+        return records
     place, progress = folder / "trainings" / f"{name}_{key[:12]}", pipeline.progress(name)
-    calibration = Calibration(pipeline, method.draws)
+    observation, action, noise = calibration(pipeline, method.draws)
     began = time.monotonic()
 
     def fitted(where: str, knobs: Knobs, number: int) -> nn.Module:
         (place / where).mkdir(parents=True, exist_ok=True)
         return method.train(pipeline, knobs, number, place / where, progress)
 
-    candidates = []
+    scores = []
     for index, knobs in enumerate(method.candidates):
         network = fitted(f"candidate_{index}", knobs, max(1, round(TUNING_SHARE * steps)))
-        scores = [calibration.score(network, sampler) for sampler in method.samplers.values()]
-        candidates.append({**knobs, "energy_score": float(np.mean(scores))})
-    best = min(range(len(candidates)), key=lambda index: candidates[index]["energy_score"])
-    network = fitted("chosen", method.candidates[best], steps)
-    seconds = time.monotonic() - began
-    found = []
-    for policy, sampler in method.samplers.items():
+        samples_of_each = [drawn(network, sampler, observation, noise) for sampler in method.samplers.values()]
+        scores.append(float(np.mean([energy_score(chunks, action) for chunks in samples_of_each])))
+    knobs = method.candidates[int(np.argmin(scores))]
+    network = fitted("chosen", knobs, steps)
+    origin = {
+        **describe_run("srdp experiment direct-policies", recipe.seed),
+        "key": key,
+        "recipe": content_hash(recipe),
+        "dataset": pipeline.record()["data"]["facts"]["sha256"],
+        "steps": steps,
+        "batch": recipe.teacher.batch,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "seconds": round(time.monotonic() - began, 1),
+        "knobs": knobs,
+        "candidates": [{**c, "energy_score": s} for c, s in zip(method.candidates, scores, strict=True)],
+    }
+    records = []
+    for path, (policy, sampler) in zip(paths, method.samplers.items(), strict=True):
         graph = export_sampler(network, sampler, method.draws, pipeline.spec)
-        error = calibration.graph_error(graph, network, sampler, pipeline)
+        chunks = drawn(network, sampler, observation, noise)
+        error = float((drawn_by_graph(graph, pipeline.spec, observation, noise[:, :1]) - chunks[:, :1]).abs().max())
         if error > PARITY_TOLERANCE:
             raise SrdpError(f"{policy}: ONNX differs from PyTorch by {error:.2g} scales, more than {PARITY_TOLERANCE}")
-        record = {
-            **describe_run("srdp experiment direct-policies", recipe.seed),
-            "policy": policy,
-            "key": key,
-            "recipe": content_hash(recipe),
-            "dataset": pipeline.record()["data"]["facts"]["sha256"],
-            "steps": steps,
-            "batch": recipe.teacher.batch,
-            "parameters": sum(parameter.numel() for parameter in network.parameters()),
-            "seconds": round(seconds, 1),
-            "knobs": method.candidates[best],
-            "candidates": candidates,
-            "energy_score": calibration.score(network, sampler),
-            "graph_error": error,
-        }
-        write_file(folder / f"{policy}.onnx", graph)
-        write_json(records[policy], record)
-        found.append(record)
-    return found
+        write_file(path.with_suffix(".onnx"), graph)
+        record = {"policy": policy, **origin, "energy_score": energy_score(chunks, action), "graph_error": error}
+        write_json(path, record)
+        records.append(record)
+    return records
