@@ -150,22 +150,22 @@ def test_committed_actions_stay_as_they_are(name):
         assert not torch.isclose(chunk[:, 2 * spec.act_dim :], state[:, [prefix.actions[-1]]]).any()
 
 
+@pytest.mark.timeout(400)
 def test_the_quick_command_trains_exports_and_does_nothing_twice(tmp_path, capsys):
-    ask = partial(direct_policies, quick=True, run_folder=tmp_path, processes=1)
-    chosen = ("bc", "gmm", "zero_snr_k2", "meanflow_k1", "consistency_k1")
+    ask = partial(direct_policies, quick=True, run_folder=tmp_path, steps=60, processes=1)
+    chosen = ("gmm", "consistency_k1")
     with pytest.raises(SrdpError, match=r"flow_k3: choose from: bc gmm"):
         ask(REACHER_PATH, policies=("bc", "flow_k3"))
     result = ask(REACHER_PATH, policies=chosen)
     folder = tmp_path / "baselines" / "quick"
-    made = {row["policy"] for row in result["table"]}
-    assert made == {*chosen, "zero_snr_k1", "zero_snr_k4"}  # of one training
+    assert tuple(row["policy"] for row in result["table"]) == chosen
     assert all(check["passed"] for check in result["checks"]) and result["quick"]
-    for name in made:
+    for name in chosen:
         row = json.loads((folder / f"{name}.json").read_text())
         scores = [candidate.pop("energy_score") for candidate in row["candidates"]]
         assert row["knobs"] == row["candidates"][scores.index(min(scores))] and len(set(scores)) > 1
-        assert row["steps"] == 200 and row["dataset"] and row["recipe"] and row["commit"]
-    assert "meanflow_k1" in capsys.readouterr().out
+        assert row["steps"] == 60 and row["dataset"] and row["recipe"] and row["commit"]
+    assert "consistency_k1" in capsys.readouterr().out
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*.onnx")}
     assert ask(REACHER_PATH, policies=chosen)["table"] == result["table"]
-    assert {path: path.stat().st_mtime_ns for path in folder.glob("*.onnx")} == before and len(before) == 7
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*.onnx")} == before and len(before) == 2
