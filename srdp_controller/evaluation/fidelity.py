@@ -162,6 +162,13 @@ def fidelity(
     loaded, report = load_bundle(bundle), ProgressPrinter()
     spec, found = loaded.spec, find_task(task or loaded.content.task)
     teacher = bundled(loaded, "teacher")
+    folder = trained_folder(loaded, baselines)
+    there = [name for name in POLICIES if (folder / f"{name}.onnx").is_file()]
+    if not there:
+        remedy = f"{folder}: no policy trained directly; `srdp experiment direct-policies RECIPE` makes them"
+        if baselines is not None:
+            raise SrdpError(remedy)
+        report("fidelity", 0, 1, remedy)
     bimodal = states == "bimodal"
     drawn = draw_states(found, spec, states, count * (BIMODAL_CANDIDATES if bimodal else 1), seed, teacher)
     if bimodal:
@@ -180,9 +187,6 @@ def fidelity(
         for k in steps:
             full = with_level(loaded, found, f"{solver}_k{k}", results, lambda *now: report("starting level", *now))
             compared[f"{solver}_k{k}"] = full
-    there = [name for name in POLICIES if (trained_folder(loaded, baselines) / f"{name}.onnx").is_file()]
-    if not there:
-        report("fidelity", 0, 1, "without policies trained directly: srdp experiment direct-policies RECIPE")
     compared |= {name: name for name in there}
     entries: dict[str, dict[str, Any]] = {}
     for index, (name, full) in enumerate(compared.items()):

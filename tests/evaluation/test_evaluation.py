@@ -166,6 +166,8 @@ def test_a_policy_that_was_not_trained_yet_says_what_trains_it(bundle, model_dir
         drive(model_dir, policy="flow_k2", processes=1)
     with pytest.raises(SrdpError, match=rf"{trained[0]}/flow_k2.onnx: not there"):
         baselines.load_policy(bundle, "flow_k2", trained[0])
+    with pytest.raises(SrdpError, match="no policy trained directly; `srdp experiment direct-policies RECIPE`"):
+        fidelity(model_dir, count=4, samples=8, baselines=tmp_path)
 
 
 def test_a_policy_that_was_trained_for_another_robot_is_refused(bundle, trained):
