@@ -45,7 +45,9 @@ GROUPS: dict[str, dict[str, Command]] = {
         "experiment ablations": Command(
             "experiments.ablations:ablations", "sim,train", "what each ingredient is worth"
         ),
-        "experiment direct-policies": Command("experiments.direct_policies:direct_policies", "train", "no teacher"),
+        "experiment direct-policies": Command(
+            "experiments.direct_policies:direct_policies", "train", "the baselines that need training"
+        ),
     },
     "measure": {
         "bench latency": Command("benchmarks.latency:bench_latency", "sim", "every policy beside its floor"),

@@ -44,13 +44,14 @@ def closed_loop(
     task: str | None = None,
     processes: int = 2,
     results: Path = RESULTS,
+    baselines: Path | None = None,
 ) -> dict[str, Any]:
     """Success rate in simulation.
 
     Args:
         bundle: folder, e.g. models/pushing
         policy: a policy of the bundle, or its teacher with N steps: ddim_kN, dpm_kN (from the best starting level;
-            ddim_kN@LEVEL from another)
+            ddim_kN@LEVEL from another), or one of `srdp experiment direct-policies` (bc, gmm, flow_k1, ...)
         scenario: name, or path of a YAML file
         episodes: how many
         seed: of the episodes
@@ -64,6 +65,7 @@ def closed_loop(
         task: the bundle's, where not given
         processes: that share the episodes; the result does not depend on it
         results: folder that keeps the best starting levels, TASK/starting_levels.json
+        baselines: folder of what direct-policies trained (default: runs/TASK/baselines)
 
     Raises:
         SrdpError: something is wrong with the arguments, or the task lacks a world.
@@ -76,7 +78,7 @@ def closed_loop(
     latencies_s: Sequence[float] = ()
     teacher_s: Sequence[float] = ()
     if latency == "measured":
-        measured = measure_inference(loaded, list(dict.fromkeys([full, "teacher"])))
+        measured = measure_inference(loaded, list(dict.fromkeys([full, "teacher"])), baselines=baselines)
         latencies_s, teacher_s = measured[full], measured["teacher"]
     elif latency:
         latencies_s = [latency * 1e-3]
@@ -89,7 +91,18 @@ def closed_loop(
         "abstain.alpha": loaded.calibration().smallest_alpha(default_values()["abstain.alpha"]),
     }
     threshold = alarm_threshold(loaded, full, values)
-    job = Job(bundle, full, found.name, scenario, values, latencies_s, teacher_s, threshold, added_delay * 1e-3)
+    job = Job(
+        bundle,
+        full,
+        found.name,
+        scenario,
+        values,
+        latencies_s,
+        teacher_s,
+        threshold,
+        added_delay_s=added_delay * 1e-3,
+        baselines=baselines,
+    )
     driven: list[Episode] = []
     for _, block in run_jobs([job], [1_000_000 * (seed + 1) + index for index in range(episodes)], processes):
         driven += block
@@ -160,6 +173,7 @@ class Job:
         values: of the controller's parameters.
         latencies_s: as those of ``Driver``, and ``teacher_latencies_s``, ``threshold`` too.
         added_delay_s: as that of ``rollout``.
+        baselines: folder of ``baselines.load_policy``.
     """
 
     bundle: Path
@@ -171,12 +185,13 @@ class Job:
     teacher_latencies_s: Sequence[float] = ()
     threshold: float = math.inf
     added_delay_s: float = 0.0
+    baselines: Path | None = None
 
     def __call__(self, number: int, seeds: Sequence[int]) -> tuple[int, list[Episode]]:
         """The job's number, and one episode for each seed."""
         bundle = load_bundle(self.bundle)
         teacher = None if math.isinf(self.threshold) else bundled(bundle, "teacher")
-        policy = load_policy(bundle, self.policy)
+        policy = load_policy(bundle, self.policy, self.baselines)
         driver = Driver(policy, self.latencies_s, teacher, self.teacher_latencies_s, self.threshold)
         task = find_task(self.task)
         return number, rollout(

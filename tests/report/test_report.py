@@ -82,6 +82,7 @@ def test_only_a_column_that_may_be_empty_is_left_empty():
 def test_a_sampler_says_its_starting_level():
     assert label("ddim_k4@60") == "DDIM, K = 4 from level 60"
     assert label("student_k2") == "student, K = 2" and label("teacher") == "teacher"
+    assert label("zero_snr_k2") == "v-prediction, zero terminal SNR, K = 2" and label("bc").startswith("BC")
 
 
 def row(policy, scenario, ways):

@@ -9,6 +9,7 @@ copy of the weights.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,16 @@ class StudentGraph(nn.Module):
             a = student.step(a, clean, k, fresh)
         a = student.with_prefix(a, context)
         return self.scaling.action(a.clamp(-CLIP, CLIP)), student.alignment(latent), self.teacher.latent(normalised)
+
+
+class _SamplerGraph(nn.Module):
+    def __init__(self, network: nn.Module, sample: Callable[[Any, Tensor, Tensor], Tensor], spec: PolicySpec) -> None:
+        super().__init__()
+        self.network, self.sample, self.scaling = network, sample, _Scaling(spec)
+
+    def forward(self, observation: Tensor, noise: Tensor) -> Tensor:
+        chunk = self.sample(self.network, self.scaling.observation(observation), noise.flatten(2))
+        return self.scaling.action(chunk.clamp(-CLIP, CLIP))
 
 
 class _TeacherStart(nn.Module):
@@ -176,6 +187,24 @@ def export_student(student: Student, teacher: DiffusionTeacher, spec: PolicySpec
         example,
         ["observation", "noise"],
         ["action", "latent", "teacher_latent"],
+        {"observation": {0: batch}, "noise": {0: batch}},
+    )
+    return _finish(model)
+
+
+def export_sampler(
+    network: nn.Module, sample: Callable[[Any, Tensor, Tensor], Tensor], draws: int, spec: PolicySpec
+) -> bytes:
+    """ONNX bytes of a policy without a latent, batch dimension free.
+
+    ``sample`` takes ``network``, normalised observations (B, obs_dim) and noise (B, draws, A), and gives chunks (B, A).
+    """
+    batch = torch.export.Dim("batch", min=1, max=65536)
+    model = _to_onnx(
+        _SamplerGraph(network, sample, spec),
+        (torch.zeros(2, spec.obs_dim), torch.zeros(2, draws, spec.horizon, spec.act_dim)),
+        ["observation", "noise"],
+        ["action"],
         {"observation": {0: batch}, "noise": {0: batch}},
     )
     return _finish(model)
