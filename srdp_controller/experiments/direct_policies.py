@@ -16,7 +16,7 @@ from srdp_controller.offline.recipe import load_recipe
 from srdp_controller.progress import ProgressPrinter
 from srdp_controller.simulation.scenario import slug
 
-QUICK = ("collect.episodes=20", "distill.students=[]", "distill.queries=500", "teacher.steps=200")
+QUICK = ("collect.episodes=20", "distill.students=[]", "distill.queries=500", "teacher.steps=200", "distill.steps=200")
 
 
 def direct_policies(
@@ -32,17 +32,17 @@ def direct_policies(
 ) -> dict[str, Any]:
     """Train policies on a recipe's data without distilling its teacher, each as RUN/baselines/NAME.onnx.
 
-    They have the student's network sizes, and the teacher's training split, batch and number of steps. Each chooses its
-    few knobs by the energy score on the calibration trajectories, trained for a quarter of the steps a candidate.
+    They have a student's network sizes, data, batch and number of steps. Each chooses its few knobs by the energy score
+    on the calibration trajectories, trained for a quarter of the steps a candidate.
     Consistency distillation needs the teacher, which is trained first where it is not there.
 
     Args:
         recipe: recipe YAML (default: the shipped export/pushing.yaml)
-        set: override, e.g. teacher.batch=128; may be given again
+        set: override, e.g. distill.batch=128; may be given again
         policies: which; those of one training (flow_k1, flow_k2, flow_k4) are made together
         run_folder: RUN, with the dataset and the teacher (default: runs/TASK)
         base: another run folder, whose stages with the same keys are taken over
-        steps: of each training (default: the recipe's teacher.steps)
+        steps: of each training (default: the recipe's distill.steps)
         quick: a few steps on a few episodes, in RUN/baselines/quick: does everything work?
         processes: that share the trainings, one thread each
 
@@ -66,7 +66,7 @@ def direct_policies(
     needs = {methods(content)[name].last for name in chosen}
     pipeline.run("queries" if "queries" in needs else "data")
     fresh = Pipeline(content, run, report=pipeline.report)  # without the dataset, for the processes
-    jobs = [partial(train_policies, fresh, name, steps or content.teacher.steps, folder.resolve()) for name in chosen]
+    jobs = [partial(train_policies, fresh, name, steps or content.distill.steps, folder.resolve()) for name in chosen]
     table = [row for rows in run_parallel(jobs, min(processes, len(jobs))) for row in rows]
     print(f"{'policy':<16} {'energy score':>12} {'steps':>8} {'seconds':>8}  knobs")
     for row in table:

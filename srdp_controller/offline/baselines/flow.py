@@ -14,7 +14,8 @@ from torch import Tensor
 from srdp_controller.offline.baselines.network import ChunkNetwork
 from srdp_controller.offline.distill import mean_square
 from srdp_controller.offline.recipe import NetworkRecipe
-from srdp_controller.policy.networks import PrefixColumns, TimeFeatures
+from srdp_controller.policy.networks import PrefixColumns
+from srdp_controller.policy.time_features import TimeFeatures
 
 TIME_SCALE = 100.0  # the time features are made for timesteps 0 .. T
 MEAN_FLOW_TIME_SCALE = 10.0  # its target differentiates the features, and fast ones make that noisy

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from srdp_controller.offline.baselines.network import ChunkNetwork
 from srdp_controller.offline.distill import mean_square
 from srdp_controller.offline.recipe import NetworkRecipe
-from srdp_controller.policy.networks import PrefixColumns
+from srdp_controller.policy.networks import DiffusionHead, PrefixColumns
 
 LOG_STD = (-5.0, 2.0)  # where demonstrations repeat themselves, the likelihood has no maximum
 
@@ -39,6 +39,7 @@ class MixtureNetwork(ChunkNetwork):
     ) -> None:
         super().__init__(obs_dim, action_dim, sizes, prefix)
         self.components = components
+        assert isinstance(self.head, DiffusionHead)
         layers = self.head.layers[1]
         assert isinstance(layers, nn.Sequential)
         layers[-1] = nn.Linear(sizes.head[-1], components * (2 * action_dim + 1))

@@ -49,7 +49,7 @@ class Method:
     """A training and, by policy, what is sampled from its network.
 
     Attributes:
-        candidates: knobs to choose from; ``learning_rate`` is in units of the teacher's.
+        candidates: knobs to choose from; ``learning_rate`` is in units of a student's.
         draws: Gaussian draws of a whole chunk that one action takes.
         last: stage of the pipeline that it needs.
     """
@@ -95,7 +95,7 @@ def on_data(
     builds: tuple[str, ...] = (),
     **fixed: Any,
 ) -> Train:
-    """Train a student-sized ``network`` on the recipe's training split as its teacher is.
+    """Train a student-sized ``network`` on the recipe's training split with a student's budget.
 
     ``loss`` takes network, observation, chunk, generator, ``fixed`` and the knobs, but for those in ``builds``, which
     the network takes.
@@ -103,16 +103,16 @@ def on_data(
 
     def train(pipeline: Pipeline, knobs: Knobs, steps: int, folder: Path, progress: Progress) -> nn.Module:
         recipe, spec = pipeline.recipe, pipeline.spec
-        teacher, data = recipe.teacher, samples(pipeline.split().train, spec)
+        budget, data = recipe.distill, samples(pipeline.split().train, spec)
         inputs = CommandInputs(spec, recipe.observation)
         observation, action, sent = map(torch.from_numpy, (data.observation, data.action, data.committed))
         torch.manual_seed(recipe.seed)
-        sizes, own = recipe.distill.network or teacher.network, {name: knobs[name] for name in builds}
+        sizes, own = budget.network or recipe.teacher.network, {name: knobs[name] for name in builds}
         model = network(spec.obs_dim, spec.horizon * spec.act_dim, sizes, prefix_columns(spec), **own)
         others = {name: value for name, value in knobs.items() if name not in ("learning_rate", *builds)}
 
         def minibatch(step: int, generator: torch.Generator, average: nn.Module) -> tuple[Tensor, dict[str, float]]:
-            index = torch.randint(0, len(observation), (teacher.batch,), generator=generator)
+            index = torch.randint(0, len(observation), (budget.batch,), generator=generator)
             state = inputs(observation[index], sent[index], generator)
             return loss(model, state, action[index], generator, **fixed, **others), {}
 
@@ -122,8 +122,8 @@ def on_data(
             folder=folder,
             name="network",
             steps=steps,
-            learning_rate=teacher.learning_rate * knobs.get("learning_rate", 1.0),
-            ema_decay=teacher.ema_decay,
+            learning_rate=budget.learning_rate * knobs.get("learning_rate", 1.0),
+            ema_decay=budget.ema_decay,
             seed=recipe.seed,
             progress=progress,
         )
@@ -139,8 +139,7 @@ def from_teacher(pipeline: Pipeline, knobs: Knobs, steps: int, folder: Path, pro
         "anchor_weight": 0.0,
         "latent_weight": 0.0,
         "steps": steps,
-        "batch": recipe.teacher.batch,
-        "learning_rate": recipe.teacher.learning_rate * knobs["learning_rate"],
+        "learning_rate": recipe.distill.learning_rate * knobs["learning_rate"],
     }
     distillation = DistillRecipe.model_validate({**recipe.distill.model_dump(), **changes})
     return distill(pipeline.teacher(), 1, pipeline.queries(), distillation, recipe.seed, folder, progress)
@@ -194,8 +193,7 @@ def train_policies(pipeline: Pipeline, name: str, steps: int, folder: Path) -> l
         SrdpError: an exported graph does not compute what PyTorch computes.
     """
     recipe, method = pipeline.recipe, methods(pipeline.recipe)[name]
-    distillation = recipe.distill if name == "consistency" else recipe.distill.network
-    settings = (recipe.seed, recipe.teacher, distillation, method.candidates, pipeline.key(method.last))
+    settings = (recipe.seed, recipe.teacher, recipe.distill, method.candidates, pipeline.key(method.last))
     key = content_hash(name, steps, *settings)
     paths = [folder / f"{policy}.json" for policy in method.samplers]
     records = [json.loads(path.read_text()) for path in paths if path.exists()]
@@ -222,7 +220,7 @@ def train_policies(pipeline: Pipeline, name: str, steps: int, folder: Path) -> l
         "recipe": content_hash(recipe),
         "dataset": pipeline.record()["data"]["facts"]["sha256"],
         "steps": steps,
-        "batch": recipe.teacher.batch,
+        "batch": recipe.distill.batch,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "seconds": round(time.monotonic() - began, 1),
         "knobs": knobs,
