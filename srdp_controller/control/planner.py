@@ -34,6 +34,7 @@ class Plan(NamedTuple):
         conditioned: whether the policy was told which of its first actions were committed already.
         engine: what made it.
         took_ns: from its submission until it was ready.
+        observation: (obs_dim,) what it was planned from; None where nobody is going to ask.
     """
 
     chunk: np.ndarray
@@ -43,10 +44,15 @@ class Plan(NamedTuple):
     conditioned: bool = False
     engine: Engine | None = None
     took_ns: int = 0
+    observation: np.ndarray | None = None
+
+    def place(self, now_ns: int, step_ns: int) -> int:
+        """Which of the chunk's actions is due at ``now_ns``; beyond its ends there is none."""
+        return (now_ns - self.begun_ns) // step_ns
 
     def action(self, now_ns: int, step_ns: int) -> np.ndarray | None:
         """The chunk's action for ``now_ns``: what has passed is skipped; None after its end."""
-        index = (now_ns - self.begun_ns) // step_ns
+        index = self.place(now_ns, step_ns)
         if 0 <= index < len(self.chunk):
             action: np.ndarray = self.chunk[index]
             return action
@@ -192,7 +198,14 @@ class PlanWorker:
                     self._times.record(took_ns)
                     score = latent_distance(engine)
                     self._plan = Plan(
-                        chunk, self._begun_ns, self._measured_ns, score, self._conditioned, engine, took_ns
+                        chunk,
+                        self._begun_ns,
+                        self._measured_ns,
+                        score,
+                        self._conditioned,
+                        engine,
+                        took_ns,
+                        engine.observation[0].copy(),
                     )
                     self.plans += 1
                     self._report(engine, "")

@@ -55,6 +55,17 @@ class PolicyEntry(FileEntry):
     latent_dim: int = Field(ge=1)
 
 
+def corrector_shapes(spec: PolicySpec) -> dict[str, tuple[int, ...]]:
+    """Shapes of a correction head's inputs and of its output, the last, at batch one, in the graph's order."""
+    return {
+        "observation": (1, spec.obs_dim),
+        "base_action": (1, spec.act_dim),
+        "origin": (1, spec.obs_dim),
+        "index": (1, 1),
+        "correction": (1, spec.act_dim),
+    }
+
+
 class Bundle(Strict):
     """Content of ``bundle.json``."""
 
@@ -63,6 +74,11 @@ class Bundle(Strict):
     spec: PolicySpec
     policies: dict[str, PolicyEntry] = Field(min_length=1)
     calibration: FileEntry
+    correctors: dict[str, FileEntry] = Field(
+        default_factory=dict,
+        exclude_if=lambda entries: not entries,  # a bundle without any keeps the identity that it had
+        description="by the name of the policy whose late chunks it corrects",
+    )
     provenance: dict[str, Any]
 
 
@@ -159,6 +175,21 @@ class LoadedBundle:
             raise BundleError(f"{self.folder}: no policy {name!r}; the bundle has: {known}")
         return entry
 
+    def corrector(self, name: str) -> FileEntry:
+        """Entry of the head that corrects a policy's late chunks.
+
+        Raises:
+            BundleError: there is none; the message says how to get one.
+        """
+        entry = self.content.correctors.get(name)
+        if entry is None:
+            known = ", ".join(self.content.correctors) or "none"
+            raise BundleError(
+                f"{self.folder}: no correction head for {name!r} (for: {known}); rebuild the bundle with "
+                f"`srdp pipeline --set 'corrector.policies=[{name}]'`, or choose another planning.mode"
+            )
+        return entry
+
     def shapes(self, name: str) -> dict[str, tuple[int, ...]]:
         """Shapes of a policy's inputs (``observation``, ``noise``) and outputs at batch one, in the graph's order."""
         entry, spec = self.policy(name), self.spec
@@ -196,7 +227,8 @@ class LoadedBundle:
 
     def read_all(self) -> dict[str, bytes]:
         """Every file of the bundle, the manifest too, by name and verified; errors as in ``read``."""
-        entries = [*self.content.policies.values(), self.content.calibration]
+        content = self.content
+        entries = [*content.policies.values(), *content.correctors.values(), content.calibration]
         return {entry.file: self.read(entry) for entry in entries} | {MANIFEST: self.raw}
 
     def calibration(self) -> Calibration:

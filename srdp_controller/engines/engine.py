@@ -7,6 +7,17 @@ from typing import Protocol
 import numpy as np
 
 
+class Runnable(Protocol):
+    """What a cycle runs between filling buffers in and reading the answer."""
+
+    def run(self) -> None:
+        """Evaluate once on the buffers.
+
+        Raises:
+            EngineError: the evaluation failed or was cancelled.
+        """
+
+
 class Engine(Protocol):
     """A loaded policy with preallocated, contiguous float32 buffers of batch one.
 

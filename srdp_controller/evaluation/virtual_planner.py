@@ -85,7 +85,8 @@ class VirtualPlanner:
         chunk = engine.action[0].copy()
         self.error = "" if np.isfinite(chunk).all() else f"engine {engine.name} answered NaN"
         if not self.error:
-            self._pending = Plan(chunk, now_ns, measured_ns, latent_distance(engine), conditioned, engine, took_ns)
+            score, observation = latent_distance(engine), engine.observation[0].copy()
+            self._pending = Plan(chunk, now_ns, measured_ns, score, conditioned, engine, took_ns, observation)
             self._ready_ns = now_ns + took_ns
 
     def expire(self, now_ns: int, deadline_ns: int) -> None:

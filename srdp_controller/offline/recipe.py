@@ -144,6 +144,20 @@ class DistillRecipe(QueryRecipe):
     processes: Processes = 2
 
 
+class CorrectorRecipe(Strict):
+    """The head that corrects each action of a late chunk from the newest observation (``planning.mode: corrected``)."""
+
+    policies: tuple[str, ...] = Field(
+        default=(),
+        description="whose chunks it learns to correct: teacher, student_k1, ...; none: there is no such head",
+    )
+    hidden: tuple[int, ...] = (256, 256)
+    steps: int = Field(default=10_000, ge=1)
+    batch: int = Field(default=512, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0.0)
+    ema_decay: float = Field(default=0.999, ge=0.0, lt=1.0)
+
+
 class CalibrateRecipe(Strict):
     """Split conformal thresholds of the latent distance."""
 
@@ -163,6 +177,7 @@ class Recipe(Strict):
     observation: ObservationRecipe = ObservationRecipe()
     teacher: TeacherRecipe = TeacherRecipe()
     distill: DistillRecipe = DistillRecipe()
+    corrector: CorrectorRecipe = CorrectorRecipe()
     calibrate: CalibrateRecipe = CalibrateRecipe()
 
     @property

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,10 +21,12 @@ from srdp_controller.engines.bundle import (
     sha256,
     write_bundle,
 )
+from srdp_controller.engines.corrector import CorrectorEngine
 from srdp_controller.engines.onnx_engine import BatchedPolicy
 from srdp_controller.errors import SrdpError
 from srdp_controller.files import write_file
-from srdp_controller.offline.export.graphs import export_student, export_teacher
+from srdp_controller.offline.export.graphs import export_corrector, export_student, export_teacher
+from srdp_controller.policy.corrector import Corrector
 from srdp_controller.policy.denoiser import DiffusionTeacher
 from srdp_controller.policy.student import Student
 from srdp_controller.progress import Progress
@@ -41,6 +45,7 @@ def assemble_bundle(
     provenance: dict[str, Any],
     states: np.ndarray,
     report: Progress,
+    correctors: Mapping[str, Corrector] = MappingProxyType({}),
 ) -> tuple[LoadedBundle, dict[str, float]]:
     """Export, check parity on raw ``states`` (n, obs_dim), then replace ``target``; returns bundle and errors.
 
@@ -65,6 +70,11 @@ def assemble_bundle(
             latent_dim=teacher.latent_dim,
         )
         report(index + 1, len(graphs), name)
+    heads: dict[str, FileEntry] = {}
+    for name, corrector in correctors.items():
+        data = export_corrector(corrector, spec)
+        write_file(staging / f"corrector_{name}.onnx", data)
+        heads[name] = FileEntry(file=f"corrector_{name}.onnx", sha256=sha256(data))
     write_file(staging / "calibration.json", calibration)
     bundle = Bundle(
         schema_version=SCHEMA_VERSION,
@@ -72,10 +82,11 @@ def assemble_bundle(
         spec=spec,
         policies=policies,
         calibration=FileEntry(file="calibration.json", sha256=sha256(calibration)),
+        correctors=heads,
         provenance=provenance,
     )
     write_bundle(staging, bundle)
-    parity = parity_errors(staging, teacher, students, states)
+    parity = parity_errors(staging, teacher, students, states, correctors)
     worst = max(parity.values())
     if worst > PARITY_TOLERANCE:
         raise SrdpError(f"export: ONNX differs from PyTorch by {worst:.2g} scales, more than {PARITY_TOLERANCE:.0e}")
@@ -87,7 +98,11 @@ def assemble_bundle(
 
 @torch.no_grad()
 def parity_errors(
-    folder: Path, teacher: DiffusionTeacher, students: dict[str, Student], states: np.ndarray
+    folder: Path,
+    teacher: DiffusionTeacher,
+    students: dict[str, Student],
+    states: np.ndarray,
+    correctors: Mapping[str, Corrector] = MappingProxyType({}),
 ) -> dict[str, float]:
     """Largest difference (in scales of the action) of each exported graph from PyTorch on states (n, obs_dim), SI."""
     bundle = load_bundle(folder)
@@ -109,4 +124,11 @@ def parity_errors(
         chunk = expected.numpy().reshape(n, spec.horizon, spec.act_dim)
         found = (BatchedPolicy(bundle, name)(states, noise) - action_centre) / action_scale
         errors[name] = float(np.abs(found - chunk).max())
+    for name, corrector in correctors.items():
+        head = CorrectorEngine(bundle, name)
+        head.observation[0], head.origin[0], head.base_action[0] = states[0], states[-1], action_centre
+        head.run()
+        planned, place = torch.zeros(1, spec.act_dim), torch.zeros(1, 1)
+        residual = corrector(observation[:1], planned, observation[-1:], place).numpy()
+        errors[f"corrector_{name}"] = float(np.abs(head.correction / action_scale - residual).max())
     return errors

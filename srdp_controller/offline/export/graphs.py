@@ -16,8 +16,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from srdp_controller.engines.bundle import corrector_shapes
 from srdp_controller.offline.export.folded_student import FoldedStudentGraph, can_fold
 from srdp_controller.offline.export.teacher_graph import STEPS, step_table
+from srdp_controller.policy.corrector import Corrector
 from srdp_controller.policy.denoiser import DiffusionTeacher
 from srdp_controller.policy.networks import SrdpNetwork
 from srdp_controller.policy.samplers import CLIP
@@ -256,3 +258,30 @@ def export_teacher(teacher: DiffusionTeacher, spec: PolicySpec) -> bytes:
     del onnx_graph.output[:]
     onnx_graph.output.extend(kept)
     return _finish(start)
+
+
+class _CorrectorGraph(nn.Module):
+    def __init__(self, corrector: Corrector, spec: PolicySpec) -> None:
+        super().__init__()
+        self.corrector, self.scaling = corrector, _Scaling(spec)
+
+    def forward(self, observation: Tensor, base_action: Tensor, origin: Tensor, index: Tensor) -> Tensor:
+        scaling = self.scaling
+        base = (base_action - scaling.action_centre) / scaling.action_scale  # type: ignore[operator]
+        now, then = scaling.observation(observation), scaling.observation(origin)
+        return self.corrector(now, base, then, index / scaling.horizon) * scaling.action_scale  # type: ignore[operator, no-any-return]
+
+
+def export_corrector(corrector: Corrector, spec: PolicySpec) -> bytes:
+    """ONNX bytes of a correction head, batch dimension free: ``corrector_shapes``, in SI units."""
+    batch = torch.export.Dim("batch", min=1, max=65536)
+    shapes = corrector_shapes(spec)
+    *inputs, output = shapes
+    model = _to_onnx(
+        _CorrectorGraph(corrector, spec),
+        tuple(torch.zeros(2, *shapes[name][1:]) for name in inputs),
+        inputs,
+        [output],
+        {name: {0: batch} for name in inputs},
+    )
+    return _finish(model)
