@@ -117,7 +117,8 @@ class _Planned:
         committed = self._schedule.committed(moment.now_ns, planner.delay_ns(), steps) if steps else ()
         if steps:
             assembler.set_prefix(committed)
-        planner.submit(assembler.vector, noise, moment.now_ns, moment.observed_ns, len(committed) > 0)
+        rest = self._schedule.rest(moment.now_ns, planner.delay_ns())
+        planner.submit(assembler.vector, noise, moment.now_ns, moment.observed_ns, len(committed) > 0, rest)
         if steps:
             assembler.set_prefix(())
 

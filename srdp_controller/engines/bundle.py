@@ -27,6 +27,7 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
 }
 MANIFEST = "bundle.json"
 UNIDENTIFIED = ("provenance", "content_sha256")
+INPAINTING = "teacher_inpainting"  # the guided policy that goes on from the chunk in force
 MAX_MANIFEST_BYTES = 4 * 2**20
 MAX_FILE_BYTES = 256 * 2**20
 
@@ -53,6 +54,11 @@ class PolicyEntry(FileEntry):
     evaluations: int = Field(ge=1, description="sequential evaluations of the denoiser per action")
     noise_shape: tuple[int, int, int] = Field(description="n_noise, horizon, act_dim")
     latent_dim: int = Field(ge=1)
+    guided: bool = Field(
+        default=False,
+        exclude_if=lambda guided: not guided,  # a bundle without any keeps the identity that it had
+        description="takes `previous` and `weights` too: the rest of the chunk in force, how much each action binds",
+    )
 
 
 def corrector_shapes(spec: PolicySpec) -> dict[str, tuple[int, ...]]:
@@ -191,11 +197,16 @@ class LoadedBundle:
         return entry
 
     def shapes(self, name: str) -> dict[str, tuple[int, ...]]:
-        """Shapes of a policy's inputs (``observation``, ``noise``) and outputs at batch one, in the graph's order."""
+        """Shapes of a policy's inputs and outputs at batch one, in the graph's order.
+
+        The inputs are ``observation`` and ``noise``, and of a guided policy ``previous`` and ``weights``.
+        """
         entry, spec = self.policy(name), self.spec
+        guidance = {"previous": (1, spec.horizon, spec.act_dim), "weights": (1, spec.horizon)} if entry.guided else {}
         return {
             "observation": (1, spec.obs_dim),
             "noise": (1, *entry.noise_shape),
+            **guidance,
             "action": (1, spec.horizon, spec.act_dim),
             "latent": (1, entry.latent_dim),
             "teacher_latent": (1, entry.latent_dim),

@@ -53,7 +53,7 @@ def closed_loop(
     Args:
         bundle: folder, e.g. models/pushing
         policy: a policy of the bundle, or its teacher with N steps: ddim_kN, dpm_kN (from the best starting level;
-            ddim_kN@LEVEL from another)
+            ddim_kN@LEVEL from another), warm_kN@LEVEL (from the rest of the last chunk, noised to LEVEL)
         scenario: name, or path of a YAML file
         episodes: how many
         seed: of the episodes

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from srdp_controller.engines.bundle import LoadedBundle
-from srdp_controller.engines.engine import Engine
+from srdp_controller.engines.engine import Engine, Guided
 from srdp_controller.engines.providers import load_engine
 from srdp_controller.evaluation.baselines import load_policy
 from srdp_controller.evaluation.policies import BatchedEngine
@@ -28,6 +28,9 @@ def measure_inference(bundle: LoadedBundle, policies: Sequence[str], rounds: int
         else BatchedEngine(load_policy(bundle, name), bundle.spec)
         for name in policies
     }
+    for engine in engines.values():
+        if isinstance(engine, Guided):
+            engine.weights[:] = 1.0  # as after an episode's first chunk
     samples: dict[str, list[float]] = {name: [] for name in policies}
     for _ in range(rounds):
         for name, engine in engines.items():

@@ -412,6 +412,7 @@ def _export(pipeline: Pipeline) -> dict[str, Any]:
         held_out[np.random.default_rng(0).integers(len(held_out), size=PARITY_STATES)],
         pipeline.progress("export"),
         pipeline.correctors(),
+        recipe.inpainting,
     )
     return {"parity_max_error": parity, "bundle_sha256": bundle.identity}
 
@@ -483,7 +484,7 @@ STAGES = (
     Stage(
         "export",
         _export,
-        ("task",),
+        ("task", "inpainting"),
         ("calibrate", "correct"),
         content=lambda pipeline: [versions(), str(_target(pipeline).resolve())],  # a newer exporter: another graph
         outside=lambda pipeline: [_target(pipeline) / MANIFEST],

@@ -144,6 +144,13 @@ class DistillRecipe(QueryRecipe):
     processes: Processes = 2
 
 
+class InpaintingRecipe(Strict):
+    """The teacher that goes on from the chunk in force (real-time chunking): one more policy of the bundle."""
+
+    steps: int = Field(default=0, ge=0, description="DDIM steps, each with its backward pass; 0: no such policy")
+    largest_weight: float = Field(default=5.0, gt=0.0, description="beta: bound of the guidance where little is signal")
+
+
 class CorrectorRecipe(Strict):
     """The head that corrects each action of a late chunk from the newest observation (``planning.mode: corrected``)."""
 
@@ -178,6 +185,7 @@ class Recipe(Strict):
     teacher: TeacherRecipe = TeacherRecipe()
     distill: DistillRecipe = DistillRecipe()
     corrector: CorrectorRecipe = CorrectorRecipe()
+    inpainting: InpaintingRecipe = InpaintingRecipe()
     calibrate: CalibrateRecipe = CalibrateRecipe()
 
     @property

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from srdp_controller.control.planner import soft_mask
 from srdp_controller.engines.bundle import (
+    INPAINTING,
     SCHEMA_VERSION,
     Bundle,
     FileEntry,
@@ -25,7 +27,14 @@ from srdp_controller.engines.corrector import CorrectorEngine
 from srdp_controller.engines.onnx_engine import BatchedPolicy
 from srdp_controller.errors import SrdpError
 from srdp_controller.files import write_file
-from srdp_controller.offline.export.graphs import export_corrector, export_student, export_teacher
+from srdp_controller.offline.export.graphs import (
+    export_corrector,
+    export_inpainting,
+    export_student,
+    export_teacher,
+)
+from srdp_controller.offline.export.inpainting import InpaintingGraph
+from srdp_controller.offline.recipe import InpaintingRecipe
 from srdp_controller.policy.corrector import Corrector
 from srdp_controller.policy.denoiser import DiffusionTeacher
 from srdp_controller.policy.student import Student
@@ -46,6 +55,7 @@ def assemble_bundle(
     states: np.ndarray,
     report: Progress,
     correctors: Mapping[str, Corrector] = MappingProxyType({}),
+    inpainting: InpaintingRecipe | None = None,
 ) -> tuple[LoadedBundle, dict[str, float]]:
     """Export, check parity on raw ``states`` (n, obs_dim), then replace ``target``; returns bundle and errors.
 
@@ -70,6 +80,18 @@ def assemble_bundle(
             latent_dim=teacher.latent_dim,
         )
         report(index + 1, len(graphs), name)
+    if inpainting is not None and inpainting.steps:
+        data = export_inpainting(teacher, spec, inpainting.steps, inpainting.largest_weight)
+        write_file(staging / f"{INPAINTING}.onnx", data)
+        policies[INPAINTING] = policies["teacher"].model_copy(
+            update={
+                "file": f"{INPAINTING}.onnx",
+                "sha256": sha256(data),
+                "steps": inpainting.steps,
+                "evaluations": 2 * inpainting.steps,  # forwards and back
+                "guided": True,
+            }
+        )
     heads: dict[str, FileEntry] = {}
     for name, corrector in correctors.items():
         data = export_corrector(corrector, spec)
@@ -86,7 +108,7 @@ def assemble_bundle(
         provenance=provenance,
     )
     write_bundle(staging, bundle)
-    parity = parity_errors(staging, teacher, students, states, correctors)
+    parity = parity_errors(staging, teacher, students, states, correctors, inpainting)
     worst = max(parity.values())
     if worst > PARITY_TOLERANCE:
         raise SrdpError(f"export: ONNX differs from PyTorch by {worst:.2g} scales, more than {PARITY_TOLERANCE:.0e}")
@@ -103,6 +125,7 @@ def parity_errors(
     students: dict[str, Student],
     states: np.ndarray,
     correctors: Mapping[str, Corrector] = MappingProxyType({}),
+    inpainting: InpaintingRecipe | None = None,
 ) -> dict[str, float]:
     """Largest difference (in scales of the action) of each exported graph from PyTorch on states (n, obs_dim), SI."""
     bundle = load_bundle(folder)
@@ -116,13 +139,25 @@ def parity_errors(
     for name, entry in bundle.content.policies.items():
         noise = rng.standard_normal((n, *entry.noise_shape)).astype(np.float32)
         draws = torch.from_numpy(noise.reshape(n, entry.noise_shape[0], -1))
-        if name == "teacher":
+        guidance: tuple[np.ndarray, ...] = ()
+        if entry.guided:
+            assert inpainting is not None
+            guidance = (
+                (action_centre + action_scale * rng.standard_normal((n, spec.horizon, spec.act_dim))).astype(
+                    np.float32
+                ),
+                np.tile(soft_mask(1, spec.horizon - 1, spec.horizon), (n, 1)),
+            )
+            graph = InpaintingGraph(teacher, spec, inpainting.steps, inpainting.largest_weight)
+            answer = graph(*(torch.from_numpy(values) for values in (states, noise, *guidance)))[0]
+            expected = (answer - torch.from_numpy(action_centre)) / torch.from_numpy(action_scale)
+        elif name == "teacher":
             expected = teacher.sample(observation, draws[:, 0])[0].clamp(-4.0, 4.0)
         else:
             student = students[name]
             expected = student(observation, draws if student.draws > 1 else draws[:, 0])[0]
         chunk = expected.numpy().reshape(n, spec.horizon, spec.act_dim)
-        found = (BatchedPolicy(bundle, name)(states, noise) - action_centre) / action_scale
+        found = (BatchedPolicy(bundle, name)(states, noise, *guidance) - action_centre) / action_scale
         errors[name] = float(np.abs(found - chunk).max())
     for name, corrector in correctors.items():
         head = CorrectorEngine(bundle, name)

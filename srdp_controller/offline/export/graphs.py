@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from srdp_controller.engines.bundle import corrector_shapes
 from srdp_controller.offline.export.folded_student import FoldedStudentGraph, can_fold
+from srdp_controller.offline.export.inpainting import InpaintingGraph, traced
 from srdp_controller.offline.export.teacher_graph import STEPS, step_table
 from srdp_controller.policy.corrector import Corrector
 from srdp_controller.policy.denoiser import DiffusionTeacher
@@ -117,7 +118,7 @@ class _TeacherStep(nn.Module):
 
 
 def _to_onnx(
-    module: nn.Module, example: tuple[Any, ...], inputs: list[str], outputs: list[str], dynamic: dict[str, Any] | None
+    module: nn.Module, example: tuple[Any, ...], inputs: list[str], outputs: list[str], dynamic: Any
 ) -> onnx.ModelProto:
     program = torch.onnx.export(
         module.eval(),
@@ -159,6 +160,27 @@ def export_student(student: Student, teacher: DiffusionTeacher, spec: PolicySpec
         ["observation", "noise"],
         ["action", "latent", "teacher_latent"],
         {"observation": {0: batch}, "noise": {0: batch}},
+    )
+    return _finish(model)
+
+
+def export_inpainting(teacher: DiffusionTeacher, spec: PolicySpec, steps: int, largest_weight: float) -> bytes:
+    """ONNX bytes of the teacher with ``steps`` steps that go on from the chunk in force (``inpainting``)."""
+    batch = torch.export.Dim("batch", min=1, max=65536)
+    chunk = (spec.horizon, spec.act_dim)
+    rows = 1 + spec.obs_dim * spec.horizon * spec.act_dim  # like no other size, or the batch would be taken for that
+    example = (
+        torch.zeros(rows, spec.obs_dim),
+        torch.zeros(rows, 1, *chunk),
+        torch.zeros(rows, *chunk),
+        torch.zeros(rows, spec.horizon),
+    )
+    model = _to_onnx(
+        traced(InpaintingGraph(teacher, spec, steps, largest_weight), example),
+        example,
+        ["observation", "noise", "previous", "weights"],
+        ["action", "latent", "teacher_latent"],
+        tuple({0: batch} for _ in example),
     )
     return _finish(model)
 
