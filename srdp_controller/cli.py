@@ -44,6 +44,11 @@ GROUPS: dict[str, dict[str, Command]] = {
         "experiment ablations": Command(
             "experiments.ablations:ablations", "sim,train", "what each ingredient is worth"
         ),
+        "experiment slow-policies": Command(
+            "experiments.slow_policies:slow_policies",
+            "sim,train",
+            "every way to drive with a policy slower than the loop",
+        ),
         "experiment direct-policies": Command("experiments.direct_policies:direct_policies", "train", "no teacher"),
     },
     "measure": {

@@ -34,9 +34,9 @@ class Policy:
     latent_dim: int = 1
     guided: bool = False
 
-    def actions(self, observation: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    def actions(self, *inputs: np.ndarray) -> np.ndarray:
         """Chunks (B, horizon, act_dim) alone."""
-        return self.evaluate(observation, noise)[0]
+        return self.evaluate(*inputs)[0]
 
 
 def without_latent(actions: Callable[..., np.ndarray]) -> Evaluate:

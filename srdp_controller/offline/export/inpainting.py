@@ -45,7 +45,7 @@ def inpaint(
         def clean(a: Tensor, row: int = row, c0: float = c0, c1: float = c1) -> Tensor:
             return c0 * a - c1 * teacher.predict(a, context, features[row])
 
-        estimate, pull_back = torch.func.vjp(clean, a)
+        estimate, pull_back = torch.func.vjp(clean, a)  # type: ignore[misc]
         (pull,) = pull_back(weights * (previous - estimate.clamp(-CLIP, CLIP)))
         factor = min(largest_weight, float(rates[row]) ** -0.5)
         a = c2 * (estimate + factor * pull).clamp(-CLIP, CLIP) + c3 * a
