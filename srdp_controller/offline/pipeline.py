@@ -375,7 +375,7 @@ def _correct(pipeline: Pipeline) -> None:
         name = f"corrector_{policy}"
         progress = pipeline.progress(name)
         base = pipeline.teacher() if policy == "teacher" else students[policy]
-        late = plan_chunks(base, data, lengths, spec, seed, progress, _inputs(pipeline))
+        late = plan_chunks(recipe.corrector, base, data, lengths, spec, seed, progress, _inputs(pipeline))
         train_corrector(recipe.corrector, data, late, spec, seed, pipeline.folder, name, progress)
 
 

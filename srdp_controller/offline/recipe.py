@@ -158,6 +158,12 @@ class CorrectorRecipe(Strict):
         default=(),
         description="whose chunks it learns to correct: teacher, student_k1, ...; none: there is no such head",
     )
+    candidates: int = Field(
+        default=4, ge=1, description="chunks drawn at a state; the one nearest to what was demonstrated is corrected"
+    )
+    sampling_steps: int = Field(
+        default=20, ge=1, description="DDIM steps of a teacher that draws them; all T take long"
+    )
     hidden: tuple[int, ...] = (256, 256)
     steps: int = Field(default=10_000, ge=1)
     batch: int = Field(default=512, ge=1)

@@ -38,6 +38,7 @@ class LateChunks:
 
 @torch.no_grad()
 def plan_chunks(
+    recipe: CorrectorRecipe,
     policy: DiffusionTeacher | Student,
     data: Samples,
     lengths: list[int],
@@ -46,21 +47,28 @@ def plan_chunks(
     progress: Progress,
     inputs: CommandInputs | None = None,
 ) -> LateChunks:
-    """One chunk of ``policy`` from every row of ``data``; ``lengths`` are those of its trajectories, in order."""
+    """One chunk of ``policy`` from every row of ``data``; ``lengths`` are those of its trajectories, in order.
+
+    It is the one of ``recipe.candidates`` that is nearest to what was demonstrated there: where two ways are open, a
+    chunk that went the other one would teach the head to turn back, and so to average over the ways.
+    """
     generator = torch.Generator().manual_seed(seed)
-    observation = torch.from_numpy(data.observation)
+    observation, demonstrated = torch.from_numpy(data.observation), torch.from_numpy(data.action)
     if inputs is not None:
         observation = inputs(observation, torch.from_numpy(data.committed), generator)
     draws = policy.draws if isinstance(policy, Student) else 1
     chunks = []
     for start in range(0, len(observation), BLOCK):
-        part = observation[start : start + BLOCK]
+        rows = slice(start, start + BLOCK)
+        part = observation[rows].repeat_interleave(recipe.candidates, dim=0)
         noise = torch.randn(len(part), draws, policy.action_dim, generator=generator)
         if isinstance(policy, Student):
             answer = policy(part, noise if draws > 1 else noise[:, 0])[0]
         else:
-            answer = policy.sample(part, noise[:, 0])[0]
-        chunks.append(answer.clamp(-CLIP, CLIP).reshape(-1, spec.horizon, spec.act_dim))
+            answer = policy.sample(part, noise[:, 0], steps=min(recipe.sampling_steps, policy.diffusion_steps))[0]
+        answer = answer.clamp(-CLIP, CLIP).reshape(-1, recipe.candidates, policy.action_dim)
+        nearest = (answer - demonstrated[rows, None]).square().sum(dim=2).argmin(dim=1)
+        chunks.append(answer[torch.arange(len(answer)), nearest].reshape(-1, spec.horizon, spec.act_dim))
         progress(min(start + BLOCK, len(observation)), len(observation), "chunks to be corrected")
     following = torch.cat([torch.arange(length - 1, -1, -1) for length in lengths])
     return LateChunks(observation, torch.cat(chunks), following)

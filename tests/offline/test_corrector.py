@@ -1,5 +1,7 @@
 """The correction head of late chunks: its data, what it learns, its stage of the pipeline, its place in a bundle."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from srdp_controller.errors import BundleError  # noqa: E402
 from srdp_controller.offline.dataset import Trajectory, samples  # noqa: E402
 from srdp_controller.offline.pipeline import Pipeline  # noqa: E402
 from srdp_controller.offline.recipe import CorrectorRecipe, Recipe  # noqa: E402
-from srdp_controller.offline.train_corrector import LateChunks, train_corrector  # noqa: E402
+from srdp_controller.offline.train_corrector import LateChunks, plan_chunks, train_corrector  # noqa: E402
 from srdp_controller.tasks.pushing.spec import pushing_spec  # noqa: E402
 
 SPEC = pushing_spec()
@@ -40,6 +42,27 @@ def test_it_learns_what_a_late_action_lacks_and_never_looks_past_an_episodes_end
         found = head(now, torch.zeros(20, 2), then, torch.full((20, 1), 3 / SPEC.horizon))
     wanted = torch.from_numpy(data.action[5:25, :2])
     assert float((found - wanted).square().mean()) < 0.1 * float(wanted.square().mean())
+
+
+class TwoWays:
+    """Goes left or right, as its noise says."""
+
+    action_dim, diffusion_steps = 16, 10
+
+    def sample(self, observation, noise, steps):
+        return torch.sign(noise[:, :1]).expand(-1, 16), []
+
+
+def test_the_chunk_that_is_corrected_went_the_demonstrated_way(demonstrations):
+    ways = np.where(np.arange(len(demonstrations.action)) % 2, 1.0, -1.0)[:, None]
+    data = replace(demonstrations, action=(0.5 * ways * np.ones(16)).astype(np.float32))
+
+    def shares(candidates):
+        recipe = CorrectorRecipe(candidates=candidates)
+        late = plan_chunks(recipe, TwoWays(), data, LENGTHS, SPEC, 0, lambda *_: None)
+        return float((late.chunk[:, 0, 0].numpy() == ways[:, 0]).mean())
+
+    assert 0.3 < shares(1) < 0.7 and shares(16) == 1.0
 
 
 RECIPE = {
