@@ -22,7 +22,7 @@ from typing import Any
 
 import tyro
 
-from srdp_controller.engines.bundle import INPAINTING, load_bundle
+from srdp_controller.engines.bundle import INPAINTING, LoadedBundle, load_bundle
 from srdp_controller.evaluation.closed_loop import Job, run_jobs, tally
 from srdp_controller.evaluation.rollout import Episode
 from srdp_controller.files import write_json
@@ -66,6 +66,12 @@ def ways(policies: set[str], corrected: bool, prefixed: bool, warm: str) -> list
     return found
 
 
+def graphs(bundle: LoadedBundle, way: Way) -> list[str]:
+    """SHA-256 of the graphs that a way runs: what is finished holds for every bundle that has the same."""
+    entry = bundle.content.policies.get(way.policy) or bundle.policy("teacher")
+    return [entry.sha256, *([bundle.corrector(way.policy).sha256] if way.planning == "corrected" else [])]
+
+
 def slow_policies(
     bundle: tyro.conf.Positional[Path],
     *,
@@ -105,7 +111,7 @@ def slow_policies(
             "abstain.enabled": False,
         }
         job = Job(folder, way.policy, content.task, scenario, values, [latency * 1e-3] if latency else ())
-        key = content_hash(load_bundle(folder).identity, way.policy, scenario, values, latency, episodes)
+        key = content_hash(graphs(load_bundle(folder), way), way.policy, scenario, values, latency, episodes)
         kept = run_folder / f"{key[:16]}.json"
         if not kept.exists():
             driven: list[Episode] = []
