@@ -31,7 +31,7 @@ ARGUMENTS = {
     "update_rate": ("100.0", "rate of the control loop [Hz]"),
     "planning": (
         "every_cycle",
-        "planning.mode: every_cycle, ahead or auto (ahead where the engine outlasts the period)",
+        "planning.mode: every_cycle, ahead, corrected, or auto (ahead where the engine outlasts the period)",
     ),
     "params_file": ("", "YAML file with more parameters of the nodes"),
     "duration": ("0.0", "seconds of control, then end; 0: until interrupted"),

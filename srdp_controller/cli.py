@@ -48,6 +48,9 @@ GROUPS: dict[str, dict[str, Command]] = {
         "experiment direct-policies": Command(
             "experiments.direct_policies:direct_policies", "train", "the baselines that need training"
         ),
+        "experiment slow-policies": Command(
+            "experiments.slow_policies:slow_policies", "sim,train", "every way to run a policy slower than the loop"
+        ),
     },
     "measure": {
         "bench latency": Command("benchmarks.latency:bench_latency", "sim", "every policy beside its floor"),

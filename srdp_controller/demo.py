@@ -25,7 +25,7 @@ def demo(
     duration: float = 30.0,
     update_rate: float = 100.0,
     provider: str = "cpu",
-    planning: Literal["every_cycle", "ahead", "auto"] = "auto",
+    planning: Literal["every_cycle", "ahead", "auto", "corrected"] = "auto",
     swap: bool = False,
     run_folder: Path = Path("runs/latest"),
     seed: int = 0,
@@ -41,7 +41,8 @@ def demo(
         duration: seconds of control
         update_rate: of the controller [Hz]
         provider: cpu, cuda, tensorrt or tensorrt_rtx
-        planning: run the engine in every cycle, or ahead of the loop; auto: where it outlasts the period
+        planning: run the engine in every cycle, or ahead of the loop; auto: where it outlasts the period; corrected:
+            ahead, with the bundle's correction head
         swap: swap the engine at half time
         run_folder: where records and pictures go; what is there is deleted
         seed: of the episodes and the policy's noise

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from srdp_controller.control.histogram import Histogram
 from srdp_controller.control.privileges import use_fifo
-from srdp_controller.engines.engine import Engine
+from srdp_controller.engines.corrector import CorrectorEngine
+from srdp_controller.engines.engine import Engine, Runnable
 from srdp_controller.errors import EngineError, cause_of
 from srdp_controller.spec import PolicySpec
 
@@ -38,6 +39,7 @@ class Deployment:
         run_time_ns: what the loop has to expect (``measure``).
         teacher: the teacher's engine of the same bundle and provider.
         ahead: whether it takes longer than a period, and plans ahead of the loop.
+        corrector: corrects, in every cycle, what was planned ahead (``planning.mode: corrected``).
     """
 
     request: DeploymentRequest
@@ -46,6 +48,7 @@ class Deployment:
     run_time_ns: float
     teacher: Engine
     ahead: bool = False
+    corrector: CorrectorEngine | None = None
 
     @property
     def name(self) -> str:
@@ -79,7 +82,7 @@ def require_same_robot(mine: PolicySpec, other: PolicySpec, where: str) -> None:
 PAUSE_S = 1e-3
 
 
-def measure(engine: Engine, runs: int = 100) -> float:
+def measure(engine: Runnable, runs: int = 100) -> float:
     """Run time [ns] that the loop has to expect of an engine, over ``runs`` runs.
 
     Runs are ``PAUSE_S`` apart, as in a loop, and so that nobody waits for long for this thread's processor or

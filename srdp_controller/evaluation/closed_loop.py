@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from srdp_controller.certify.intervals import success_interval
 from srdp_controller.control.abstention import alarm_threshold
 from srdp_controller.control.build import default_values
 from srdp_controller.engines.bundle import load_bundle
+from srdp_controller.engines.corrector import CorrectorEngine
 from srdp_controller.errors import SrdpError
 from srdp_controller.evaluation.baselines import load_policy, with_level
 from srdp_controller.evaluation.latency import measure_inference, percentiles
@@ -38,7 +40,9 @@ def closed_loop(
     update_rate: float = 100.0,
     latency: float | Literal["measured"] = 0.0,
     added_delay: float = 0.0,
-    planning: Literal["every_cycle", "ahead", "auto"] = "every_cycle",
+    planning: Literal["every_cycle", "ahead", "auto", "corrected"] = "every_cycle",
+    blend_time: float | None = None,
+    max_age: float | None = None,
     noise_hold: float = 0.2,
     abstain: bool = True,
     task: str | None = None,
@@ -51,7 +55,8 @@ def closed_loop(
     Args:
         bundle: folder, e.g. models/pushing
         policy: a policy of the bundle, or its teacher with N steps: ddim_kN, dpm_kN (from the best starting level;
-            ddim_kN@LEVEL from another), or one of `srdp experiment direct-policies` (bc, gmm, flow_k1, ...)
+            ddim_kN@LEVEL from another), warm_kN@LEVEL (from the rest of the last chunk, noised to LEVEL), or one of
+            `srdp experiment direct-policies` (bc, gmm, flow_k1, ...)
         scenario: name, or path of a YAML file
         episodes: how many
         seed: of the episodes
@@ -59,7 +64,11 @@ def closed_loop(
         latency: of an evaluation [ms], or "measured": what it takes on this machine, drawn anew each time
         added_delay: between a command and its effect, beside the scenario's own [ms]
         planning: the policy runs in every cycle (those that begin meanwhile are missed), plans ahead, or the latter
-            where it does not fit into the period
+            where it does not fit into the period; corrected: plans ahead, and the bundle's correction head mends each
+            action of its late chunks
+        blend_time: in which a chunk fades into the next that was planned ahead [s]; the node's default where not given
+        max_age: of the observation behind a command [s], beyond which the robot holds; the node's default where not
+            given
         noise_hold: how long one draw of the noise is kept [s]; 0 draws it every cycle
         abstain: hand over to the teacher where the bundle's test fires, as the node does
         task: the bundle's, where not given
@@ -86,6 +95,8 @@ def closed_loop(
         "update_rate": update_rate,
         "noise.hold_time": noise_hold,
         "planning.mode": planning,
+        **({} if blend_time is None else {"planning.blend_time": blend_time}),
+        **({} if max_age is None else {"observation.max_age": max_age}),
         "abstain.enabled": abstain,
         # a bundle of few trajectories has no threshold for the node's alpha: then that for its smallest
         "abstain.alpha": loaded.calibration().smallest_alpha(default_values()["abstain.alpha"]),
@@ -120,6 +131,8 @@ def closed_loop(
         **tally(driven),
         "update_rate_hz": update_rate,
         "planning": planning,
+        "blend_time_s": blend_time,
+        "max_age_s": max_age,
         "latency_ms": waiting["p50"],
         "latency_p99_ms": waiting["p99"],
         "added_delay_ms": added_delay,
@@ -191,8 +204,10 @@ class Job:
         """The job's number, and one episode for each seed."""
         bundle = load_bundle(self.bundle)
         teacher = None if math.isinf(self.threshold) else bundled(bundle, "teacher")
-        policy = load_policy(bundle, self.policy, self.baselines)
-        driver = Driver(policy, self.latencies_s, teacher, self.teacher_latencies_s, self.threshold)
+        policy, corrector = load_policy(bundle, self.policy, self.baselines), None
+        if self.values["planning.mode"] == "corrected":
+            corrector = partial(CorrectorEngine, bundle, self.policy)
+        driver = Driver(policy, self.latencies_s, teacher, self.teacher_latencies_s, self.threshold, corrector)
         task = find_task(self.task)
         return number, rollout(
             task,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from srdp_controller.engines.bundle import LoadedBundle
-from srdp_controller.engines.engine import Engine
+from srdp_controller.engines.engine import Engine, Guided
 from srdp_controller.engines.providers import load_engine
 from srdp_controller.evaluation.baselines import load_policy
 from srdp_controller.evaluation.policies import BatchedEngine
@@ -32,6 +32,9 @@ def measure_inference(
         else BatchedEngine(load_policy(bundle, name, baselines), bundle.spec)
         for name in policies
     }
+    for engine in engines.values():
+        if isinstance(engine, Guided):
+            engine.weights[:] = 1.0  # as after an episode's first chunk
     samples: dict[str, list[float]] = {name: [] for name in policies}
     for _ in range(rounds):
         for name, engine in engines.items():

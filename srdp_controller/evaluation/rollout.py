@@ -19,6 +19,7 @@ from srdp_controller.control.build import build_cycle, default_values
 from srdp_controller.control.deployment import Deployment, DeploymentRequest, fits
 from srdp_controller.control.supervisor import Mode
 from srdp_controller.control.telemetry import Telemetry
+from srdp_controller.engines.corrector import CorrectorEngine
 from srdp_controller.errors import SrdpError
 from srdp_controller.evaluation.policies import BatchedEngine, Policy, run_together
 from srdp_controller.evaluation.virtual_planner import VirtualPlanner
@@ -37,6 +38,8 @@ class Driver:
         teacher: of the fallback.
         teacher_latencies_s: as ``latencies_s``.
         threshold: of the latent distance; infinite where there is no test.
+        corrector: makes a robot's head for the policy's late chunks, where ``planning.mode`` is ``corrected``; it is
+            taken to need no time.
     """
 
     policy: Policy
@@ -44,6 +47,7 @@ class Driver:
     teacher: Policy | None = None
     teacher_latencies_s: Sequence[float] = ()
     threshold: float = math.inf
+    corrector: Callable[[], CorrectorEngine] | None = None
 
 
 @dataclass
@@ -98,7 +102,14 @@ class _Robot:
         self._rate = float(values["update_rate"])
         mode = values["planning.mode"]
         slowest_ns = 1e9 * max(driver.latencies_s, default=0.0)
-        self._ahead = mode == "ahead" or (mode == "auto" and not fits(slowest_ns, round(1e9 / self._rate)))
+        self._corrector: CorrectorEngine | None = None
+        if mode == "corrected":
+            if driver.corrector is None:
+                raise SrdpError(f"planning.mode corrected: there is no correction head for {driver.policy.name}")
+            self._corrector = driver.corrector()
+        self._ahead = mode in ("ahead", "corrected") or (
+            mode == "auto" and not fits(slowest_ns, round(1e9 / self._rate))
+        )
 
     def start(self, seed: int) -> None:
         """Reset the world, and build the cycle as the node does."""
@@ -112,7 +123,15 @@ class _Robot:
         self._cycle = build_cycle(
             {**values, "seed": seed},
             observed.assembler,
-            Deployment(DeploymentRequest(driver.policy.name), engine, driver.threshold, 0.0, teacher, self._ahead),
+            Deployment(
+                DeploymentRequest(driver.policy.name),
+                engine,
+                driver.threshold,
+                0.0,
+                teacher,
+                self._ahead,
+                self._corrector,
+            ),
             _no_swap,
             VirtualPlanner(teacher, self._clock, drawn(driver.teacher_latencies_s, rng), self._later),
             VirtualPlanner(engine, self._clock, self._latency, self._later),
@@ -158,6 +177,9 @@ class _Robot:
         """Begin the cycle; the engine that it wants to be run."""
         self._now_ns = round(self._number / self._rate * 1e9)
         engine: Any = self._cycle.begin(self._now_ns)
+        if engine is self._corrector and engine is not None:
+            engine.run()  # too small to be worth a batch
+            engine = None
         self._took_ns = 0 if engine is None else self._latency()
         return engine
 

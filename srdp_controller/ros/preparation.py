@@ -20,6 +20,7 @@ from srdp_controller.control.deployment import (
     require_same_robot,
 )
 from srdp_controller.engines.bundle import LoadedBundle, load_bundle
+from srdp_controller.engines.corrector import CorrectorEngine
 from srdp_controller.engines.engine import Engine
 from srdp_controller.engines.engine_cache import cache_folder
 from srdp_controller.engines.providers import NATIVE, EngineOptions
@@ -70,20 +71,26 @@ class Preparation:
         engine = self._engine(bundle, name, request.provider)
         run_time = measure(engine, 100 if engine.evaluations <= 16 else 20)
         planning, spec = values["planning.mode"], bundle.spec
-        ahead = planning == "ahead" or (planning == "auto" and not fits(run_time, self._period_ns))
+        ahead = planning in ("ahead", "corrected") or (planning == "auto" and not fits(run_time, self._period_ns))
         if ahead:
             chunk_ns = round(spec.horizon * spec.step_s * 1e9)
             require_chunk(name, run_time, chunk_ns, round(values["observation.max_age"] * 1e9))
         else:
             require_fit(name, run_time, self._period_ns)
+        corrector = self._corrector(bundle, name) if planning == "corrected" else None
         threshold = alarm_threshold(bundle, name, values)
         last = self._latest
         if last is not None and replace(last.request, engine=name) == request:
             teacher = last.teacher
         else:
             teacher = self._engine(bundle, "teacher", request.provider)
-        self._latest = Deployment(request, engine, threshold, run_time, teacher, ahead)
+        self._latest = Deployment(request, engine, threshold, run_time, teacher, ahead, corrector)
         return self._latest
+
+    def _corrector(self, bundle: LoadedBundle, name: str) -> CorrectorEngine:
+        head = CorrectorEngine(bundle, name)
+        require_fit(head.name, measure(head), self._period_ns)
+        return head
 
     def _engine(self, bundle: LoadedBundle, name: str, provider: str) -> Engine:
         values = self._values
@@ -104,6 +111,7 @@ def problems(bundle: LoadedBundle, request: DeploymentRequest, values: Mapping[s
         lambda: bundle.policy(request.engine),
         lambda: request.engine not in bundle.content.policies or alarm_threshold(bundle, request.engine, values),
         lambda: safety_limits(values),
+        lambda: values["planning.mode"] == "corrected" and bundle.corrector(request.engine),
         *((require_mcap,) if values["record"] else ()),
     )
     for check in checks:
