@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from srdp_controller.control.histogram import Histogram
 from srdp_controller.control.privileges import use_fifo
+from srdp_controller.engines.bundle import LatencyBudget
 from srdp_controller.engines.corrector import CorrectorEngine
 from srdp_controller.engines.engine import Engine, Runnable
 from srdp_controller.errors import EngineError, cause_of
@@ -40,6 +41,7 @@ class Deployment:
         teacher: the teacher's engine of the same bundle and provider.
         ahead: whether it takes longer than a period, and plans ahead of the loop.
         corrector: corrects, in every cycle, what was planned ahead (``planning.mode: corrected``).
+        budget: how old the observations behind its commands may be; None where nobody has measured it.
     """
 
     request: DeploymentRequest
@@ -49,6 +51,7 @@ class Deployment:
     teacher: Engine
     ahead: bool = False
     corrector: CorrectorEngine | None = None
+    budget: LatencyBudget | None = None
 
     @property
     def name(self) -> str:
@@ -133,6 +136,19 @@ def require_chunk(name: str, run_time_ns: float, chunk_ns: int, max_age_ns: int)
             f"engine {name} takes {run_time_ns * 1e-6:.1f} ms to plan a chunk of {chunk_ns * 1e-6:.0f} ms from "
             f"observations that may be {max_age_ns * 1e-6:.0f} ms old: at most {most_ns * 1e-6:.0f} ms are possible; "
             "choose fewer steps"
+        )
+
+
+def require_budget(name: str, run_time_ns: float, budget: LatencyBudget) -> None:
+    """Refuse an engine whose run time alone is more delay than its task bears.
+
+    Raises:
+        EngineError: with the measured time and the budget.
+    """
+    if run_time_ns > budget.delay_s * 1e9:
+        raise EngineError(
+            f"engine {name} takes {run_time_ns * 1e-6:.1f} ms, more than the {budget.delay_s * 1e3:.0f} ms by which "
+            f"commands may be late ({budget.text}); choose fewer steps"
         )
 
 

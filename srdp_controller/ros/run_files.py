@@ -82,13 +82,14 @@ def times_of(session: Session) -> dict[str, Histogram]:
         "overhead": statistics.overhead,
         "latency": statistics.latency,
         "observation_age": statistics.observation_age,
+        "command_age": statistics.command_age,
     }
 
 
 def percentiles(times: Mapping[str, Histogram]) -> dict[str, dict[str, float]]:
-    """Percentiles as ``NAME_us``; the observation's age is in milliseconds."""
-    in_ms = {f"{name}_ms": times[name].percentiles(1e6) for name in times if name == "observation_age"}
-    return {f"{name}_us": times[name].percentiles() for name in times if name != "observation_age"} | in_ms
+    """Percentiles as ``NAME_us``; ages as ``NAME_ms``."""
+    ages = {f"{name}_ms": times[name].percentiles(1e6) for name in times if name.endswith("_age")}
+    return {f"{name}_us": times[name].percentiles() for name in times if not name.endswith("_age")} | ages
 
 
 def run_record(session: Session, failure: str) -> dict[str, Any]:
