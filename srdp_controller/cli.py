@@ -48,8 +48,8 @@ GROUPS: dict[str, dict[str, Command]] = {
         "experiment direct-policies": Command(
             "experiments.direct_policies:direct_policies", "train", "the baselines that need training"
         ),
-        "experiment slow-policies": Command(
-            "experiments.slow_policies:slow_policies", "sim,train", "every way to run a policy slower than the loop"
+        "experiment latency": Command(
+            "experiments.latency:latency", "sim,train", "what delay costs each policy, and each way to run a slow one"
         ),
     },
     "measure": {
