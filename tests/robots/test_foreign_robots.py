@@ -103,8 +103,8 @@ def test_without_sensors_it_holds_as_its_groups_say(robot, played):
         for place, action in enumerate(group.components):
             values = [row[f"command_{action.name}"] for row in rows]
             assert max(values[-5:]) == min(values[-5:])
-            if group.on_hold == "last":  # since the joints began to brake, which takes them two cycles
-                assert set(values[braked - 2 :]) == {values[-1]}
+            if group.on_hold == "last":  # since the joints began to brake, which takes them a cycle at least
+                assert set(values[braked - 1 :]) == {values[-1]}
             elif group.on_hold == "measured":
                 source = observed[action.measured_by]
                 true = [message for when, message in played.rig.true[source.topic] if when < played.stopped_s][-1]
