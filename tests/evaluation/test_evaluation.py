@@ -10,7 +10,7 @@ pytest.importorskip("pybullet", reason="needs the simulation: make setup")
 pytest.importorskip("onnx", reason="baselines are made of the teacher's graph")
 
 from srdp_controller.benchmarks import deployment
-from srdp_controller.engines.bundle import LatencyBudget, LoadedBundle
+from srdp_controller.engines.bundle import LoadedBundle
 from srdp_controller.errors import SrdpError
 from srdp_controller.evaluation import baselines, closed_loop, states, table
 from srdp_controller.evaluation.fidelity import fidelity
@@ -240,19 +240,8 @@ def test_every_scenario_of_the_task_but_the_faulty_ones_is_in_the_table():
     assert names[0] == "nominal" and {"shifted", "noisy", "delayed"} <= set(names) and "faulty" not in names
 
 
-def test_engines_fit_by_the_period_and_by_the_latency_budget():
-    budget = LatencyBudget(
-        policy="student_k1",
-        scenario="nominal",
-        update_rate_hz=100.0,
-        episodes=100,
-        share=0.9,
-        delay_s=0.06,
-        interval_s=(0.05, 0.07),
-        undelayed_age_s=0.01,
-        longest_s=0.3,
-    )
-    fast, slow = deployment.fitting({"student_k1": [1e-3], "teacher": [0.2]}, budget)
+def test_engines_fit_by_the_period_and_by_the_latency_budget(make_budget):
+    fast, slow = deployment.fitting({"student_k1": [1e-3], "teacher": [0.2]}, make_budget(0.06))
     assert fast["highest_rate_hz"] == pytest.approx(800.0) and slow["highest_rate_hz"] == pytest.approx(4.0)
     assert (fast["within_budget"], slow["within_budget"]) == (True, False)
     assert deployment.fitting({"teacher": [0.2]}, None)[0]["within_budget"] is None

@@ -23,13 +23,7 @@ SIZES = NetworkRecipe(trunk=(32,), latent=8, head=(48, 48), time_features=16)
 REACHER_PATH = Path(__file__).resolve().parents[1] / "robots" / "reacher.yaml"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small only lose by more threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def quiet(*_):

@@ -25,13 +25,7 @@ SMALL = {"trunk": (32,), "latent": 8, "head": (64, 64), "time_features": 8}
 TOY = {"network": SMALL, "diffusion_steps": 16, "prediction": "v"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small only lose by more threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def quiet(*_):
