@@ -69,11 +69,16 @@ class DataRecipe(Strict):
 
 
 class NetworkRecipe(Strict):
-    """Sizes of trunk, denoiser and reconstruction head."""
+    """Sizes of trunk, denoiser and reconstruction head (as wide as the denoiser's first layer)."""
 
     trunk: tuple[int, ...] = (256, 256)
     latent: int = Field(default=64, ge=1)
     head: tuple[int, ...] = (256, 256, 256)
+    unet: tuple[int, ...] = Field(
+        default=(),
+        description="channels of each level of a conditional U-Net over the horizon, in place of the MLP as denoiser; "
+        "the first of head is then the size of its condition",
+    )
     time_features: int = Field(default=32, ge=2)
 
 
@@ -109,6 +114,9 @@ class TeacherRecipe(Strict):
     learning_rate: float = Field(default=1e-3, gt=0.0)
     ema_decay: float = Field(default=0.999, ge=0.0, lt=1.0)
     threads: int = Field(default=1, ge=1, description="of its training; with others sums round otherwise")
+    storage: Literal["float32", "float16"] = Field(
+        default="float32", description="of its weights in the bundle; it computes in float32 either way"
+    )
     critic: CriticRecipe = CriticRecipe()
 
 

@@ -38,6 +38,7 @@ def build_teacher(recipe: TeacherRecipe, spec: PolicySpec) -> SrdpTeacher:
         prediction=recipe.prediction,
         trunk_input=recipe.trunk_input,
         prefix=prefix_columns(spec),
+        act_dim=spec.act_dim,
     )
 
 
@@ -111,7 +112,7 @@ def train_teacher(
             parts["guidance"] = float(guided.detach())
         return total, parts
 
-    return fit(
+    trained = fit(
         teacher,
         loss,
         folder=folder,
@@ -122,3 +123,5 @@ def train_teacher(
         seed=seed,
         progress=progress,
     )
+    # rounded before anybody learns from it: what is stored in half the space is then exactly what was distilled
+    return trained.half().float() if recipe.storage == "float16" else trained

@@ -6,7 +6,6 @@ Activations are SiLU: in ONNX Runtime it is one fused node and takes 0.4 of Mish
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from srdp_controller.policy.denoiser import Denoiser
+from srdp_controller.policy.time_features import TimeFeatures
+from srdp_controller.policy.unet import UnetHead
 
 
 def mlp(sizes: Sequence[int]) -> nn.Sequential:
@@ -36,21 +37,6 @@ class Trunk(nn.Module):
     def forward(self, observation: Tensor) -> Tensor:
         """Latent (B, latent) of a normalised observation (B, obs_dim)."""
         return self.layers(observation)
-
-
-class TimeFeatures(nn.Module):
-    """Sines and cosines of a timestep, then two layers: t (n,) -> (n, size)."""
-
-    def __init__(self, features: int, size: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Linear(features, features), nn.SiLU(), nn.Linear(features, size))
-        half = features // 2
-        self.register_buffer("frequencies", torch.exp(-math.log(1e4) * torch.arange(half) / half))
-
-    def forward(self, t: Tensor) -> Tensor:
-        """Features (n, size) of timesteps (n,)."""
-        angles = t.float()[:, None] * self.frequencies[None, :]  # type: ignore[index]
-        return self.layers(torch.cat([angles.sin(), angles.cos()], dim=-1))
 
 
 class ActionTimeTrunk(nn.Module):
@@ -111,7 +97,7 @@ class SrdpNetwork(Denoiser):
     """
 
     trunk: Trunk | ActionTimeTrunk
-    head: DiffusionHead
+    head: DiffusionHead | UnetHead
     prefix: PrefixColumns | None
 
     @property

@@ -12,6 +12,7 @@ from srdp_controller.policy.denoiser import DiffusionTeacher, ForwardProcess, Pr
 from srdp_controller.policy.networks import ActionTimeTrunk, DiffusionHead, PrefixColumns, SrdpNetwork, Trunk, mlp
 from srdp_controller.policy.noise_schedule import SCHEDULES
 from srdp_controller.policy.samplers import CLIP
+from srdp_controller.policy.unet import UnetHead
 
 TrunkInput = Literal["state", "state_action_time"]
 
@@ -21,7 +22,8 @@ class SrdpTeacher(SrdpNetwork, DiffusionTeacher):
 
     Observations (B, obs_dim) and action chunks (B, A = horizon * act_dim) are normalised. The trunk is
     z = f(s), once per action, or with ``trunk_input = "state_action_time"`` the original SRDP's
-    z = f(a_t, t, s), at every step.
+    z = f(a_t, t, s), at every step. With ``unet`` (channels of its levels) the diffusion head is a conditional
+    U-Net over the horizon of actions of ``act_dim`` numbers.
     """
 
     def __init__(
@@ -37,6 +39,8 @@ class SrdpTeacher(SrdpNetwork, DiffusionTeacher):
         prediction: Prediction = "epsilon",
         trunk_input: TrunkInput = "state",
         prefix: PrefixColumns | None = None,
+        unet: Sequence[int] = (),
+        act_dim: int = 1,
     ) -> None:
         super().__init__()
         self.obs_dim, self.action_dim, self.latent_dim = obs_dim, action, latent
@@ -45,7 +49,10 @@ class SrdpTeacher(SrdpNetwork, DiffusionTeacher):
             self.trunk = Trunk(obs_dim, trunk, latent)
         else:
             self.trunk = ActionTimeTrunk(obs_dim, action, trunk, latent, time_features)
-        self.head = DiffusionHead(action, latent, head, time_features)
+        if unet:
+            self.head = UnetHead(act_dim, latent, unet, head[0], time_features)
+        else:
+            self.head = DiffusionHead(action, latent, head, time_features)
         self.reconstruction = mlp([latent, head[0], obs_dim])
         self.process = ForwardProcess(SCHEDULES[schedule](diffusion_steps), prediction)
 

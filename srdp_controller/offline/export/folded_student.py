@@ -20,15 +20,16 @@ import torch
 from torch import Tensor, nn
 
 from srdp_controller.policy.denoiser import DiffusionTeacher
-from srdp_controller.policy.networks import SrdpNetwork, Trunk
+from srdp_controller.policy.networks import DiffusionHead, SrdpNetwork, Trunk
 from srdp_controller.policy.samplers import CLIP
 from srdp_controller.policy.student import Student
 from srdp_controller.spec import PolicySpec
 
 
 def can_fold(student: Student) -> bool:
-    """Whether a student is one trunk and one head, sampled deterministically and without given actions."""
-    return isinstance(student.trunk, Trunk) and student.prefix is None and student.draws == 1
+    """Whether a student is one trunk and one MLP, sampled deterministically and without given actions."""
+    plain = isinstance(student.trunk, Trunk) and isinstance(student.head, DiffusionHead)
+    return plain and student.prefix is None and student.draws == 1
 
 
 def fold_normalisation(trunk: Trunk, centre: Tensor, scale: Tensor) -> nn.Sequential:
@@ -69,7 +70,9 @@ class FoldedStudentGraph(nn.Module):
         assert isinstance(student.trunk, Trunk)
         self.student_trunk = fold_normalisation(student.trunk, centre, scale)
         self.alignment = student.alignment
-        stack = student.head.layers[1]
+        head = student.head
+        assert isinstance(head, DiffusionHead)
+        stack = head.layers[1]
         assert isinstance(stack, nn.Sequential)
         self.hidden, last = stack[:-1], stack[-1]
         assert isinstance(last, nn.Linear)
@@ -80,10 +83,10 @@ class FoldedStudentGraph(nn.Module):
         self.steps = student.steps
         self.factors: list[tuple[float, float]] = []
         with torch.no_grad():
-            self._fold_steps(student, last)
+            self._fold_steps(student, head, last)
 
-    def _fold_steps(self, student: Student, last: nn.Linear) -> None:
-        from_action = student.head.from_action.weight.double()
+    def _fold_steps(self, student: Student, head: DiffusionHead, last: nn.Linear) -> None:
+        from_action = head.from_action.weight.double()
         biases = student.time_biases().double()
         path = torch.zeros(student.action_dim, dtype=torch.float64)
         shares = []
@@ -94,7 +97,7 @@ class FoldedStudentGraph(nn.Module):
             gain = following**0.5 - keep * rate**0.5
             self.factors.append((keep, gain))
             path = keep * path + gain * last.bias.double()
-        from_latent = student.head.from_latent
+        from_latent = head.from_latent
         self.condition = nn.Linear(from_latent.in_features, from_latent.out_features)
         self.condition.weight.copy_(from_latent.weight)
         self.condition.bias.copy_(shares[0])  # the first evaluation's; the others are measured from it

@@ -8,6 +8,7 @@ copy of the weights.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from srdp_controller.policy.student import Student
 from srdp_controller.spec import PolicySpec
 
 OPSET = 18
+LEAST_HALF = 1024  # numbers, below which half the space saves nothing
 IR_VERSION = 10
 
 
@@ -132,7 +134,25 @@ def _to_onnx(
     return model
 
 
+def _store_in_half(model: onnx.ModelProto) -> None:
+    """Keep weights that float16 holds exactly as float16; the graph begins with making float32 of them."""
+    casts = []
+    for initializer in model.graph.initializer:
+        if initializer.data_type != TensorProto.FLOAT or math.prod(initializer.dims) < LEAST_HALF:
+            continue
+        weights, name = numpy_helper.to_array(initializer), initializer.name
+        with np.errstate(over="ignore"):
+            half = weights.astype(np.float16)
+        if np.array_equal(half.astype(np.float32), weights):
+            initializer.CopyFrom(numpy_helper.from_array(half, f"{name}_half"))
+            casts.append(helper.make_node("Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
 def _finish(model: onnx.ModelProto) -> bytes:
+    _store_in_half(model)
     del model.metadata_props[:]
     model.producer_version = ""  # the same weights make the same bytes with every build of torch
     for graph in [model.graph]:
