@@ -123,5 +123,9 @@ def train_teacher(
         seed=seed,
         progress=progress,
     )
-    # rounded before anybody learns from it: what is stored in half the space is then exactly what was distilled
-    return trained.half().float() if recipe.storage == "float16" else trained
+    if recipe.storage == "float16":
+        # before anybody learns from it: what is stored in half the space is then exactly what was distilled
+        with torch.no_grad():
+            for weights in trained.parameters():
+                weights.copy_(weights.half())
+    return trained
