@@ -81,7 +81,7 @@ def query_teacher(
         state = state[: len(levels) // GROUP].repeat_interleave(GROUP, dim=0)
     else:
         timesteps = query_levels(teacher, recipe.students)
-        levels = _chains(teacher, state, timesteps, generator, progress)
+        levels = _chains(teacher, state, recipe.chain_steps, timesteps, generator, progress)
     latent = torch.cat([teacher.latent(part) for part in torch.split(state, BLOCK)])
     return TeacherQueries(state, latent, levels, timesteps)
 
@@ -97,14 +97,19 @@ def load_queries(path: Path) -> TeacherQueries:
 
 
 def _chains(
-    teacher: DiffusionTeacher, state: Tensor, timesteps: list[int], generator: torch.Generator, progress: Progress
+    teacher: DiffusionTeacher,
+    state: Tensor,
+    steps: int | None,
+    timesteps: list[int],
+    generator: torch.Generator,
+    progress: Progress,
 ) -> Tensor:
-    """The teacher's chains (n, L, A) at ``timesteps``, one from each state (n, obs_dim)."""
+    """The teacher's chains (n, L, A) of ``steps`` at ``timesteps``, one from each state (n, obs_dim)."""
     noise = torch.randn(len(state), teacher.action_dim, generator=generator)
     levels = []
     for start in range(0, len(state), BLOCK):
         part = slice(start, start + BLOCK)
-        _, kept = teacher.sample(state[part], noise[part], keep=timesteps)
+        _, kept = teacher.sample(state[part], noise[part], steps, keep=timesteps)
         levels.append(torch.stack(kept, dim=1))
         progress(min(start + BLOCK, len(state)), len(state), "teacher chains")
     return torch.cat(levels)

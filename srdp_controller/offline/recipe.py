@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from srdp_controller.errors import SrdpError, first_problem
 from srdp_controller.spec import Strict
@@ -125,6 +125,9 @@ class QueryRecipe(Strict):
 
     students: tuple[int, ...] = Field(default=(1, 2, 4, 8), description="step counts K; none: the teacher only")
     queries: int = Field(default=120_000, ge=1, description="cached teacher trajectories")
+    chain_steps: int | None = Field(
+        default=None, ge=1, description="DDIM steps of the teacher on each (and one at each student's levels); none: T"
+    )
     augmented_share: float = Field(default=0.25, ge=0.0, le=1.0, description="alpha of section 4 (d)")
     augmentation_noise: float = Field(default=0.15, ge=0.0, description="std in normalised units")
 
@@ -150,6 +153,13 @@ class DistillRecipe(QueryRecipe):
     anchor_weight: float = Field(default=1.0, ge=0.0, description="lambda_anc of the consistency method")
     consistency_levels: int = Field(default=20, ge=2, description="noise levels of the consistency method")
     processes: Processes = 2
+
+    @field_validator("network")
+    @classmethod
+    def _no_unet(cls, network: NetworkRecipe | None) -> NetworkRecipe | None:
+        if network is not None and network.unet:
+            raise ValueError("a student's own network is an MLP; leave network out to start from the teacher's U-Net")
+        return network
 
 
 class CalibrateRecipe(Strict):

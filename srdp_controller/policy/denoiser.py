@@ -131,11 +131,11 @@ class DiffusionTeacher(Denoiser):
     def sample(
         self, observation: Tensor, noise: Tensor, steps: int | None = None, keep: Sequence[int] = ()
     ) -> tuple[Tensor, list[Tensor]]:
-        """Run ``steps`` DDIM steps (default all T) from noise (B, A).
+        """Run ``steps`` DDIM steps (default all T) from noise (B, A), and one more at each timestep of ``keep``.
 
         Returns the clean chunk (B, A) and the intermediate states at timesteps ``keep``, falling.
         """
-        tau = skipped_steps(self.diffusion_steps, steps or self.diffusion_steps)
+        tau = sorted({*skipped_steps(self.diffusion_steps, steps or self.diffusion_steps), *keep})
         context = self.context(observation)
         features = self.time_features(torch.tensor(tau))
         index = {t: row for row, t in enumerate(tau)}

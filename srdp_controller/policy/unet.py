@@ -76,7 +76,7 @@ class UnetHead(nn.Module):
     def forward(self, noisy_action: Tensor, condition: Tensor, time_bias: Tensor) -> Tensor:
         """Prediction (B, A) for a noisy action (B, A) and the shares (B, condition) of latent and timestep."""
         mixed = nn.functional.silu(condition + time_bias)
-        x = noisy_action.reshape(len(noisy_action), -1, self.act_dim).transpose(1, 2)
+        x = noisy_action.reshape(-1, noisy_action.shape[1] // self.act_dim, self.act_dim).transpose(1, 2)
         kept = []
         for level, pair in enumerate(self.down):
             for block in pair:  # type: ignore[attr-defined]

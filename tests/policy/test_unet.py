@@ -1,0 +1,80 @@
+"""The conditional U-Net as denoiser: in the teacher's place, in the bundle, and distilled into an MLP."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, load_from_string
+
+from srdp_controller.offline.distill import build_student
+from srdp_controller.offline.export.graphs import export_student, export_teacher
+from srdp_controller.offline.recipe import DistillRecipe, NetworkRecipe, TeacherRecipe
+from srdp_controller.offline.train_teacher import build_teacher
+from srdp_controller.policy.networks import DiffusionHead
+from srdp_controller.policy.unet import UnetHead
+from srdp_controller.tasks.pushing.spec import pushing_spec
+
+SPEC = pushing_spec()
+NETWORK = NetworkRecipe(trunk=(16,), latent=8, head=(24,), unet=(8, 16), time_features=8)
+RECIPE = TeacherRecipe(network=NETWORK, prediction="v", diffusion_steps=6)
+
+
+@pytest.fixture
+def teacher():
+    torch.manual_seed(0)
+    return build_teacher(RECIPE, SPEC).eval().requires_grad_(False)
+
+
+def run(graph: bytes, batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(1)
+    observation = rng.standard_normal((batch, SPEC.obs_dim)).astype(np.float32) * 0.1
+    noise = rng.standard_normal((batch, 1, SPEC.horizon, SPEC.act_dim)).astype(np.float32)
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    return observation, noise, session.run(["action"], {"observation": observation, "noise": noise})[0]
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_the_exported_teacher_is_the_trained_one_for_any_batch(teacher, batch):
+    observation, noise, action = run(export_teacher(teacher, SPEC), batch)
+    centre, scale = SPEC.observation_normalisation()
+    action_centre, action_scale = SPEC.action_normalisation()
+    normalised = torch.from_numpy((observation - centre) / scale)
+    expected, _ = teacher.sample(normalised, torch.from_numpy(noise.reshape(batch, -1)))
+    chunk = expected.clamp(-4.0, 4.0).numpy().reshape(action.shape) * action_scale + action_centre
+    assert action == pytest.approx(chunk, abs=1e-5)
+
+
+def test_an_action_depends_on_its_neighbours_the_state_and_the_level(teacher):
+    a = torch.zeros(1, SPEC.horizon * SPEC.act_dim)
+    context, level = teacher.context(torch.zeros(1, SPEC.obs_dim)), teacher.time_features(torch.tensor([3]))
+    first = teacher.predict(a, context, level)
+    moved = a.clone()
+    moved[0, -1] = 1.0
+    assert (teacher.predict(moved, context, level) - first)[0, 0].abs() > 1e-6
+    assert not torch.equal(teacher.predict(a, teacher.context(torch.ones(1, SPEC.obs_dim)), level), first)
+    assert not torch.equal(teacher.predict(a, context, teacher.time_features(torch.tensor([4]))), first)
+
+
+def test_rounded_weights_take_half_the_space_and_give_the_same_actions(teacher):
+    exact = export_teacher(teacher, SPEC)
+    for weights in teacher.parameters():
+        weights.copy_(weights.half())
+    whole = {i.name for i in load_from_string(exact).graph.initializer if i.data_type == TensorProto.FLOAT16}
+    graph = export_teacher(teacher, SPEC)
+    halves = [i for i in load_from_string(graph).graph.initializer if i.data_type == TensorProto.FLOAT16]
+    assert not whole and len(halves) > 10
+    assert len(graph) < 0.75 * len(exact)
+    assert run(graph, 2)[2] == pytest.approx(run(exact, 2)[2], abs=5e-3)
+
+
+def test_its_student_is_a_u_net_unless_a_network_is_named(teacher):
+    assert isinstance(build_student(teacher, 2, DistillRecipe()).head, UnetHead)
+    small = build_student(teacher, 2, DistillRecipe(network=NetworkRecipe(head=(32,))))
+    assert isinstance(small.head, DiffusionHead)
+    _, _, action = run(export_student(small.eval(), teacher, SPEC), 3)
+    assert action.shape == (3, SPEC.horizon, SPEC.act_dim) and np.isfinite(action).all()
+
+
+def test_a_u_net_is_not_made_for_students():
+    with pytest.raises(ValueError, match="leave network out"):
+        DistillRecipe(network=NETWORK)
