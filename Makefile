@@ -33,7 +33,7 @@ $(VENV)/.installed: $(SOURCES)
 setup-test: $(VENV)/.installed-test
 
 $(VENV)/.installed-test: $(SOURCES)
-	@./scripts/setup sim,train,test
+	@./scripts/setup sim,train,test,metaworld
 	@touch $@ $(VENV)/.installed
 
 setup-train: $(VENV)/.installed-train
@@ -57,17 +57,15 @@ lint: setup-test
 bundle: setup-train
 	$(BIN)/srdp pipeline export/pushing.yaml
 
-DIRECT = $(foreach k,1 2 4 8,$(wildcard runs/direct/k$(k)/bundle))
-
 evaluate: setup-train
 	$(BIN)/srdp eval table models/pushing
-	for states in test shifted augmented; do $(BIN)/srdp eval fidelity models/pushing --states $$states $(if $(DIRECT),--direct $(DIRECT)) --json results/eval/pushing/fidelity_$$states.json || exit; done
+	for states in test shifted augmented; do $(BIN)/srdp eval fidelity models/pushing --states $$states --json results/eval/pushing/fidelity_$$states.json || exit; done
 	$(BIN)/srdp eval fidelity models/pushing --states bimodal --count 192 --samples 128 --json results/eval/pushing/fidelity_bimodal.json
 	$(BIN)/srdp report tables
 
 experiments: setup-train
 	$(BIN)/srdp experiment ablations --json results/experiment/ablations.json
-	$(BIN)/srdp experiment direct-policies
+	$(BIN)/srdp experiment direct-policies --json results/experiment/direct_policies.json
 	$(BIN)/srdp report tables
 
 clean:

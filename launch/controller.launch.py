@@ -17,7 +17,7 @@ ARGUMENTS = {
     "engine": ("student_k4", "policy of the bundle: teacher, student_k1, student_k2, student_k4, student_k8"),
     "provider": ("cpu", "cpu, cuda, tensorrt or tensorrt_rtx"),
     "update_rate": ("100.0", "rate of the control loop [Hz]"),
-    "planning": ("every_cycle", "planning.mode: every_cycle, ahead or auto"),
+    "planning": ("every_cycle", "planning.mode: every_cycle, ahead, corrected or auto"),
     "command_type": ("spec", "command.type: spec, or float64_multi_array for ros2_control's forward controllers"),
     "autostart": ("true", "configure and activate at once; false: wait for a lifecycle manager"),
     "record": ("false", "write every cycle's telemetry into the run folder"),

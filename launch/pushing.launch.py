@@ -24,14 +24,14 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 ARGUMENTS = {
-    "task": ("pushing", "task whose robot is simulated: its name, module:Class, or gymnasium:ENV_ID"),
+    "task": ("pushing", "task whose robot is simulated: its name, module:Class, gymnasium:ENV_ID or metaworld:NAME"),
     "engine": ("student_k4", "policy of the bundle: teacher, student_k1, student_k2, student_k4, student_k8"),
     "provider": ("cpu", "cpu, cuda, tensorrt or tensorrt_rtx"),
     "scenario": ("nominal", "scenario of the task by name, or a path to a scenario YAML"),
     "update_rate": ("100.0", "rate of the control loop [Hz]"),
     "planning": (
         "every_cycle",
-        "planning.mode: every_cycle, ahead or auto (ahead where the engine outlasts the period)",
+        "planning.mode: every_cycle, ahead, corrected, or auto (ahead where the engine outlasts the period)",
     ),
     "params_file": ("", "YAML file with more parameters of the nodes"),
     "duration": ("0.0", "seconds of control, then end; 0: until interrupted"),

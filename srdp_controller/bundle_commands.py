@@ -49,6 +49,8 @@ def inspect(bundle: Place) -> dict[str, Any]:
         thresholds = calibration.policies.get(name)
         text = f", thresholds {thresholds.thresholds}" if thresholds else ""
         print(f"  {name}: {entry.steps} steps, {size / 1e6:.2f} MB, SHA-256 {entry.sha256[:12]}{text}")
+    measured = loaded.content.latency_budget
+    print(measured.text if measured else f"latency budget: not measured; srdp eval budget {bundle} --store")
     return {"seed": None, "bundle": loaded.content.model_dump(mode="json"), "bundle_sha256": loaded.identity}
 
 

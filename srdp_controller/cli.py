@@ -40,11 +40,17 @@ GROUPS: dict[str, dict[str, Command]] = {
     "evaluate": {
         "eval closed-loop": Command("evaluation.closed_loop:closed_loop", "sim", "success rate in simulation"),
         "eval table": Command("evaluation.table:table", "sim", "every policy in every scenario, for the model card"),
+        "eval budget": Command("evaluation.latency_budget:budget", "sim", "how late commands may be"),
         "eval fidelity": Command("evaluation.fidelity:fidelity", "sim,train", "distance of the actions"),
         "experiment ablations": Command(
             "experiments.ablations:ablations", "sim,train", "what each ingredient is worth"
         ),
-        "experiment direct-policies": Command("experiments.direct_policies:direct_policies", "train", "no teacher"),
+        "experiment direct-policies": Command(
+            "experiments.direct_policies:direct_policies", "train", "the baselines that need training"
+        ),
+        "experiment latency": Command(
+            "experiments.latency:latency", "sim,train", "what delay costs each policy, and each way to run a slow one"
+        ),
     },
     "measure": {
         "bench latency": Command("benchmarks.latency:bench_latency", "sim", "every policy beside its floor"),

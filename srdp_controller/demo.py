@@ -25,7 +25,7 @@ def demo(
     duration: float = 30.0,
     update_rate: float = 100.0,
     provider: str = "cpu",
-    planning: Literal["every_cycle", "ahead", "auto"] = "every_cycle",
+    planning: Literal["every_cycle", "ahead", "auto", "corrected"] = "auto",
     swap: bool = False,
     run_folder: Path = Path("runs/latest"),
     seed: int = 0,
@@ -34,14 +34,15 @@ def demo(
     """Run the simulated robot and the controller over DDS; the summary of the run.
 
     Args:
-        task: whose robot is simulated: a name, module:Class or gymnasium:ENV_ID; default: the bundle's
+        task: whose robot is simulated: a name, module:Class, gymnasium:ENV_ID or metaworld:NAME; default: the bundle's
         model: bundle folder; default: the shipped models/pushing
         engine: a policy of the bundle; default: its middle student
         scenario: of the task, by name or path
         duration: seconds of control
         update_rate: of the controller [Hz]
         provider: cpu, cuda, tensorrt or tensorrt_rtx
-        planning: run the engine in every cycle, or ahead of the loop (auto: where it outlasts the period)
+        planning: run the engine in every cycle, or ahead of the loop; auto: where it outlasts the period; corrected:
+            ahead, with the bundle's correction head
         swap: swap the engine at half time
         run_folder: where records and pictures go; what is there is deleted
         seed: of the episodes and the policy's noise

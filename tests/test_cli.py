@@ -54,7 +54,7 @@ def test_the_extras_that_commands_name_exist_and_bring_the_command_line():
     [
         (["bench", "lop"], "bench loop"),
         (["pipelin"], "pipeline"),
-        (["eval"], "eval closed-loop, eval table, eval fidelity"),
+        (["eval"], "eval closed-loop, eval table, eval budget, eval fidelity"),
         (["inspect", "models", "--json"], "path of a file"),
         (["inspect", "nowhere"], "nowhere"),
         (["eval", "closed-loop", "MODEL", "--policy", "student_k3"], "student_k8"),

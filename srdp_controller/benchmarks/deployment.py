@@ -1,4 +1,4 @@
-"""``srdp bench deployment``: how a policy can be run on a robot, side by side on the same task.
+"""``srdp bench deployment``: which engines fit this machine, and how they can be run, side by side on the same task.
 
 The teacher in the loop (its actions come late), the teacher planning ahead of the loop (real-time chunking), and the
 students in the loop; inference takes what it takes on this machine, measured first, and on one that is slower by a
@@ -7,7 +7,7 @@ factor. The cycle is the node's own, in virtual time (``evaluation.rollout``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,8 @@ import tyro
 
 from srdp_controller.certify.intervals import success_interval
 from srdp_controller.control.build import default_values
-from srdp_controller.engines.bundle import load_bundle
+from srdp_controller.control.deployment import FITTING_SHARE
+from srdp_controller.engines.bundle import LatencyBudget, load_bundle
 from srdp_controller.errors import SrdpError
 from srdp_controller.evaluation.closed_loop import Job, run_jobs
 from srdp_controller.evaluation.latency import measure_inference, percentiles, summary
@@ -69,6 +70,25 @@ def settings(policies: Sequence[str], rates: Sequence[float], slower: Sequence[f
     return found
 
 
+def fitting(measured: Mapping[str, Sequence[float]], budget: LatencyBudget | None) -> list[dict[str, Any]]:
+    """Which engines fit this machine: the highest rate at which each runs in the loop, and whether it is fast enough.
+
+    ``within_budget`` is None where the bundle has no latency budget.
+    """
+    found = []
+    for name, samples in measured.items():
+        slow_s = percentiles(samples, 1.0)["p99"]
+        found.append(
+            {
+                "policy": name,
+                "p99_ms": slow_s * 1e3,
+                "highest_rate_hz": FITTING_SHARE / slow_s,
+                "within_budget": None if budget is None else slow_s <= budget.delay_s,
+            }
+        )
+    return found
+
+
 def deployment(
     bundle: tyro.conf.Positional[Path] = Path("models/pushing"),
     *,
@@ -97,6 +117,13 @@ def deployment(
     tick_s = found.make_world(found.scenario(scenario)).tick_s
     report = ProgressPrinter()
     measured = measure_inference(loaded, list(loaded.content.policies))
+    engines = fitting(measured, loaded.content.latency_budget)
+    words = {True: "within the latency budget", False: "slower than the latency budget", None: "no latency budget"}
+    for engine in engines:
+        print(
+            f"{engine['policy']:<14} {engine['p99_ms']:8.2f} ms (p99), in the loop up to "
+            f"{engine['highest_rate_hz']:.0f} Hz, {words[engine['within_budget']]}"
+        )
     rows = settings(list(loaded.content.policies), rates, slower)
     jobs = [
         Job(
@@ -137,6 +164,7 @@ def deployment(
         "task": found.name,
         "scenario": scenario,
         "inference_us": summary(measured),
+        "engines": engines,
         "table": table,
     }
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from srdp_controller.engines.bundle import LoadedBundle
+from srdp_controller.engines.bundle import INPAINTING, LoadedBundle
 from srdp_controller.engines.engine import Engine
 
 
@@ -26,7 +26,7 @@ def alarm_threshold(bundle: LoadedBundle, policy: str, values: Mapping[str, Any]
     Raises:
         BundleError: the calibration cannot give ``abstain.alpha``.
     """
-    if not values["abstain.enabled"] or policy == "teacher" or policy not in bundle.content.policies:
+    if not values["abstain.enabled"] or policy in ("teacher", INPAINTING) or policy not in bundle.content.policies:
         return math.inf
     return bundle.calibration().threshold(policy, values["abstain.alpha"])
 

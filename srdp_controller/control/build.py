@@ -17,6 +17,7 @@ from srdp_controller.control.planner import Planner
 from srdp_controller.control.safety_filter import SafetyFilter
 from srdp_controller.control.supervisor import Supervisor, SupervisorTiming
 from srdp_controller.control.telemetry import Telemetry
+from srdp_controller.engines.bundle import LatencyBudget
 from srdp_controller.errors import SrdpError
 from srdp_controller.observation import ObservationAssembler
 from srdp_controller.resources import find_resource
@@ -58,6 +59,19 @@ def safety_limits(values: Mapping[str, Any]) -> SafetyLimits:
         values["safety.barrier_gain"],
         keep_out_zones(values["safety.keep_out"]),
     )
+
+
+def within_budget(values: Mapping[str, Any], budget: LatencyBudget | None) -> Mapping[str, Any]:
+    """The parameters with an ``observation.max_age`` that keeps a bundle's latency budget, where it is enforced.
+
+    Raises:
+        SrdpError: it is to be enforced, and the bundle has none.
+    """
+    if not values["latency.enforce"]:
+        return values
+    if budget is None:
+        raise SrdpError("parameter latency.enforce: the bundle has no latency budget; srdp eval budget BUNDLE --store")
+    return {**values, "observation.max_age": min(values["observation.max_age"], budget.age_s)}
 
 
 def build_cycle(

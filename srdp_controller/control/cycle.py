@@ -17,11 +17,11 @@ from srdp_controller.control.loop import LoopState
 from srdp_controller.control.noise import HeldNoise
 from srdp_controller.control.planner import ChunkSchedule, Plan, Planner
 from srdp_controller.control.safety_filter import SafetyFilter
-from srdp_controller.control.sources import Ahead, Moment, Proposal, Source, Student, Teacher
+from srdp_controller.control.sources import Ahead, Corrected, Moment, Proposal, Source, Student, Teacher
 from srdp_controller.control.statistics import Statistics
 from srdp_controller.control.supervisor import Event, Mode, Supervisor
 from srdp_controller.control.telemetry import MODES, Telemetry
-from srdp_controller.engines.engine import Engine
+from srdp_controller.engines.engine import Runnable
 from srdp_controller.errors import cause_of
 from srdp_controller.observation import NEVER_NS, ObservationAssembler
 from srdp_controller.spec import TRAJECTORY
@@ -103,7 +103,8 @@ class Cycle:
         self.loop: LoopState | None = None  # of the loop that calls, for statistics by mode
         self._assembler, self._noise, self._take, self._publish = assembler, noise, take, publish
         self._student = Student(slot, assembler, noise, self.statistics)
-        self._ahead = Ahead(ahead, slot, assembler, self.schedule, noise, self.statistics, max_age_ns)
+        planned_ahead = (ahead, slot, assembler, self.schedule, noise, self.statistics, max_age_ns)
+        self._ahead, self._corrected = Ahead(*planned_ahead), Corrected(*planned_ahead)
         self._teacher = Teacher(teacher, assembler, self.schedule, max_age_ns, settings.teacher_deadline_ns)
         self._in_force: object = self._student  # the source of the plan in force
         self._history = CommandHistory(assembler.history_ages_ns, settings.period_ns)
@@ -130,7 +131,7 @@ class Cycle:
             failure = cause_of(error)
         self.finish(now_ns, time.monotonic_ns() - started_ns, failure)
 
-    def begin(self, now_ns: int) -> Engine | None:
+    def begin(self, now_ns: int) -> Runnable | None:
         """Exchange the deployment, observe, fill the inputs in; the engine whose ``run`` is due now, or None."""
         self._unobserved, self._failure = "the observation could not be read", ""
         try:
@@ -176,7 +177,10 @@ class Cycle:
 
     @property
     def _source(self) -> Source:
-        return self._ahead if self.slot.current.ahead else self._student
+        deployment = self.slot.current
+        if not deployment.ahead:
+            return self._student
+        return self._ahead if deployment.corrector is None else self._corrected
 
     def _exchange(self) -> None:
         """Put a deployment that has been prepared, and an episode that has been announced, in force."""
@@ -240,9 +244,9 @@ class Cycle:
                     self._join(proposal.plan, source, source.plans_ahead)
             except Exception as error:
                 proposal = self._failed(cause_of(error))
-        if source is self._ahead and self.slot.current.ahead:  # not where it has just been rolled back
+        if isinstance(source, Ahead) and source is self._source:  # not where it has just been rolled back
             try:  # only now: what is committed are the actions of the plan that was just joined
-                self._ahead.submit(self._ahead.noise, moment)
+                source.submit(source.noise, moment)
             except Exception as error:
                 proposal = self._failed(cause_of(error))
         return proposal

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from srdp_controller.control.histogram import Histogram
 from srdp_controller.control.privileges import use_fifo
-from srdp_controller.engines.engine import Engine
+from srdp_controller.engines.bundle import LatencyBudget
+from srdp_controller.engines.corrector import CorrectorEngine
+from srdp_controller.engines.engine import Engine, Runnable
 from srdp_controller.errors import EngineError, cause_of
 from srdp_controller.spec import PolicySpec
 
@@ -38,6 +40,8 @@ class Deployment:
         run_time_ns: what the loop has to expect (``measure``).
         teacher: the teacher's engine of the same bundle and provider.
         ahead: whether it takes longer than a period, and plans ahead of the loop.
+        corrector: corrects, in every cycle, what was planned ahead (``planning.mode: corrected``).
+        budget: how old the observations behind its commands may be; None where nobody has measured it.
     """
 
     request: DeploymentRequest
@@ -46,6 +50,8 @@ class Deployment:
     run_time_ns: float
     teacher: Engine
     ahead: bool = False
+    corrector: CorrectorEngine | None = None
+    budget: LatencyBudget | None = None
 
     @property
     def name(self) -> str:
@@ -79,7 +85,7 @@ def require_same_robot(mine: PolicySpec, other: PolicySpec, where: str) -> None:
 PAUSE_S = 1e-3
 
 
-def measure(engine: Engine, runs: int = 100) -> float:
+def measure(engine: Runnable, runs: int = 100) -> float:
     """Run time [ns] that the loop has to expect of an engine, over ``runs`` runs.
 
     Runs are ``PAUSE_S`` apart, as in a loop, and so that nobody waits for long for this thread's processor or
@@ -133,8 +139,27 @@ def require_chunk(name: str, run_time_ns: float, chunk_ns: int, max_age_ns: int)
         )
 
 
+def require_budget(name: str, run_time_ns: float, budget: LatencyBudget) -> None:
+    """Refuse an engine whose run time alone is more delay than its task bears.
+
+    Raises:
+        EngineError: with the measured time and the budget.
+    """
+    if run_time_ns > budget.delay_s * 1e9:
+        raise EngineError(
+            f"engine {name} takes {run_time_ns * 1e-6:.1f} ms, more than the {budget.delay_s * 1e3:.0f} ms by which "
+            f"commands may be late ({budget.text}); choose fewer steps"
+        )
+
+
 class DeploymentSlot:
-    """Holds the deployment in force; ``take`` and ``roll_back`` are called by the loop between two cycles."""
+    """Holds the deployment in force; ``take`` and ``roll_back`` are called by the loop between two cycles.
+
+    Attributes:
+        current: what is in force.
+        history: since when (system time [s]) which policy was.
+        previous: what was before the last swap, until the new one has proved itself.
+    """
 
     def __init__(
         self, deployment: Deployment, prepare: Callable[[DeploymentRequest], Deployment], priority: int = 0
@@ -143,6 +168,7 @@ class DeploymentSlot:
         self._priority = priority
         self._retired: list[Deployment] = []
         self.current = deployment
+        self.history = [(time.time(), deployment.name)]
         self.previous: Deployment | None = None
         self.swaps = 0
         self.rollbacks = 0
@@ -188,7 +214,7 @@ class DeploymentSlot:
         self._pending = None
         self._retire(self.previous)
         self.previous = self.current
-        self.current = pending
+        self._put_in_force(pending)
         self.swaps += 1
         return True
 
@@ -196,11 +222,17 @@ class DeploymentSlot:
         """Put the deployment before the last swap in force again, once; whether there was one."""
         if self.previous is None:
             return False
-        failed, self.current, self.previous = self.current, self.previous, None
+        failed = self.current
+        self._put_in_force(self.previous)
+        self.previous = None
         self._retire(failed)
         self.rollbacks += 1
         self.refusal = f"{failed.request} failed right after the swap ({reason})"
         return True
+
+    def _put_in_force(self, deployment: Deployment) -> None:
+        self.current = deployment
+        self.history.append((time.time(), deployment.name))
 
     def settle(self) -> None:
         """The new deployment has proved itself: forget the one before."""

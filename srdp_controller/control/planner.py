@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from srdp_controller.control.abstention import latent_distance
-from srdp_controller.engines.engine import Engine
+from srdp_controller.engines.engine import Engine, Guided
 from srdp_controller.errors import SrdpError
 
 RECENT = 8  # plans whose longest run time says how long the next one takes
@@ -31,9 +31,10 @@ class Plan(NamedTuple):
         begun_ns: when its first action was due (monotonic).
         measured_ns: when the oldest part of its observation was measured (monotonic).
         score: the policy's latent distance at that observation, NaN where there is none.
-        conditioned: whether the policy was told which of its first actions were committed already.
+        conditioned: whether the policy was told what is executed until it is ready, and goes on from there.
         engine: what made it.
         took_ns: from its submission until it was ready.
+        observation: (obs_dim,) what it was planned from; None where nobody is going to ask.
     """
 
     chunk: np.ndarray
@@ -43,14 +44,43 @@ class Plan(NamedTuple):
     conditioned: bool = False
     engine: Engine | None = None
     took_ns: int = 0
+    observation: np.ndarray | None = None
+
+    def place(self, now_ns: int, step_ns: int) -> int:
+        """Which of the chunk's actions is due at ``now_ns``; beyond its ends there is none."""
+        return (now_ns - self.begun_ns) // step_ns
 
     def action(self, now_ns: int, step_ns: int) -> np.ndarray | None:
         """The chunk's action for ``now_ns``: what has passed is skipped; None after its end."""
-        index = (now_ns - self.begun_ns) // step_ns
+        index = self.place(now_ns, step_ns)
         if 0 <= index < len(self.chunk):
             action: np.ndarray = self.chunk[index]
             return action
         return None
+
+
+class Rest(NamedTuple):
+    """What is left of the plan in force for one that is begun now.
+
+    Attributes:
+        chunk: (horizon, act_dim), one action for each step from now on; past the plan's end the last is repeated.
+        weights: (horizon,) how much each action binds the next plan (``soft_mask``).
+    """
+
+    chunk: np.ndarray
+    weights: np.ndarray
+
+
+def soft_mask(committed: int, left: int, horizon: int) -> np.ndarray:
+    """Real-time chunking's weights (horizon,): arXiv 2506.07339, eq. 5.
+
+    1 for the ``committed`` actions that are executed before the next plan is ready, falling exponentially over the
+    other of the ``left`` ones, 0 for what the plan in force does not reach.
+    """
+    step = np.arange(horizon)
+    share = (left - step) / (left - committed + 1)
+    falling = share * np.expm1(share) / math.expm1(1.0)
+    return np.where(step < committed, 1.0, np.where(step < left, falling, 0.0)).astype(np.float32)
 
 
 class Planner(Protocol):
@@ -73,7 +103,13 @@ class Planner(Protocol):
         """Plan with another engine from the next plan on."""
 
     def submit(
-        self, observation: np.ndarray, noise: np.ndarray, now_ns: int, measured_ns: int, conditioned: bool = False
+        self,
+        observation: np.ndarray,
+        noise: np.ndarray,
+        now_ns: int,
+        measured_ns: int,
+        conditioned: bool = False,
+        rest: Rest | None = None,
     ) -> bool:
         """Start a plan from an observation (obs_dim,); False while one is being made."""
 
@@ -104,13 +140,19 @@ class RunTimes:
         return max(self._recent)
 
 
-def prepare_inputs(engine: Engine, observation: np.ndarray, noise: np.ndarray) -> None:
-    """Copy an observation (obs_dim,) and noise into an engine's buffers.
+def prepare_inputs(engine: Engine, observation: np.ndarray, noise: np.ndarray, rest: Rest | None) -> bool:
+    """Copy an observation (obs_dim,) and noise into an engine's buffers, and into a guided one's what is left to do.
+
+    Returns whether the engine was told of a rest to go on from.
 
     A student that draws anew at every step brings more draws than the teacher takes: the first is shared.
     """
     engine.observation[0] = observation
     np.copyto(engine.noise, noise[:, : engine.noise.shape[1]])
+    if not isinstance(engine, Guided):
+        return False
+    engine.previous[0], engine.weights[0] = (0.0, 0.0) if rest is None else rest
+    return rest is not None
 
 
 class PlanWorker:
@@ -151,7 +193,13 @@ class PlanWorker:
         self.error = ""
 
     def submit(
-        self, observation: np.ndarray, noise: np.ndarray, now_ns: int, measured_ns: int, conditioned: bool = False
+        self,
+        observation: np.ndarray,
+        noise: np.ndarray,
+        now_ns: int,
+        measured_ns: int,
+        conditioned: bool = False,
+        rest: Rest | None = None,
     ) -> bool:
         """Start a plan from an observation (obs_dim,); False, at once, while one is being made."""
         if self._busy:
@@ -159,10 +207,10 @@ class PlanWorker:
         if self._engine is not self._next:
             self._engine = self._next
             self._times = RunTimes()
-        prepare_inputs(self._engine, observation, noise)
+        told = prepare_inputs(self._engine, observation, noise, rest)
         self._begun_ns = now_ns
         self._measured_ns = measured_ns
-        self._conditioned = conditioned
+        self._conditioned = conditioned or told
         self._busy = True
         os.eventfd_write(self._wake, 1)
         return True
@@ -192,7 +240,14 @@ class PlanWorker:
                     self._times.record(took_ns)
                     score = latent_distance(engine)
                     self._plan = Plan(
-                        chunk, self._begun_ns, self._measured_ns, score, self._conditioned, engine, took_ns
+                        chunk,
+                        self._begun_ns,
+                        self._measured_ns,
+                        score,
+                        self._conditioned,
+                        engine,
+                        took_ns,
+                        engine.observation[0].copy(),
                     )
                     self.plans += 1
                     self._report(engine, "")
@@ -283,15 +338,31 @@ class ChunkSchedule:
         The chunk that is being planned has steps of its own, from ``now_ns`` on; each is given the action
         in force in its middle.
         """
-        actions: list[list[float]] = []
-        if self.plan is None:
-            return actions
-        for step in range(min(most, -(-delay_ns // self.step_ns))):
-            action = self.plan.action(now_ns + step * self.step_ns + self.step_ns // 2, self.step_ns)
+        steps = min(most, -(-delay_ns // self.step_ns))
+        return [action.tolist() for action in self._next(now_ns, steps)]
+
+    def _next(self, now_ns: int, steps: int) -> list[np.ndarray]:
+        """The plan's actions in the middles of the next ``steps`` steps from ``now_ns`` on, as far as it reaches."""
+        actions: list[np.ndarray] = []
+        while self.plan is not None and len(actions) < steps:
+            action = self.plan.action(now_ns + len(actions) * self.step_ns + self.step_ns // 2, self.step_ns)
             if action is None:
                 break
-            actions.append(action.tolist())
+            actions.append(action)
         return actions
+
+    def rest(self, now_ns: int, delay_ns: int) -> Rest | None:
+        """What is left of the plan in force for one begun now that takes ``delay_ns``; None where nothing is."""
+        if self.plan is None:
+            return None
+        horizon = len(self.plan.chunk)
+        actions = self._next(now_ns, horizon)
+        if not actions:
+            return None
+        left = len(actions)
+        committed = min(left, -(-delay_ns // self.step_ns))
+        chunk = np.stack(actions + actions[-1:] * (horizon - left))
+        return Rest(chunk, soft_mask(committed, left, horizon))
 
     def clear(self) -> None:
         """No plan is in force any more."""

@@ -1,7 +1,7 @@
 """Where a cycle's plan comes from: the student in every cycle, an engine that plans ahead, or the teacher.
 
-Each says with ``finish`` what it found, as a ``Proposal``; before that, the two that run the deployed engine fill
-its inputs in with ``begin``. The cycle decides which source is asked and puts the proposed plan in force.
+Each says with ``finish`` what it found, as a ``Proposal``; before that, those that drive with the deployed engine fill
+inputs in with ``begin``. The cycle decides which source is asked and puts the proposed plan in force.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from srdp_controller.control.noise import HeldNoise
 from srdp_controller.control.planner import ChunkSchedule, Plan, Planner
 from srdp_controller.control.statistics import Statistics
 from srdp_controller.control.supervisor import Event
-from srdp_controller.engines.engine import Engine
+from srdp_controller.engines.engine import Engine, Runnable
 from srdp_controller.errors import EngineError
 from srdp_controller.observation import ObservationAssembler
 
@@ -47,7 +47,7 @@ class Source(Protocol):
     def noise(self) -> np.ndarray:
         """The sampler's noise in force (1, n_noise, horizon, act_dim)."""
 
-    def begin(self, moment: Moment) -> Engine | None:
+    def begin(self, moment: Moment) -> Runnable | None:
         """Fill the inputs in; the engine whose ``run`` is due now, or None."""
 
     def finish(self, moment: Moment, inference_ns: int) -> Proposal:
@@ -117,7 +117,8 @@ class _Planned:
         committed = self._schedule.committed(moment.now_ns, planner.delay_ns(), steps) if steps else ()
         if steps:
             assembler.set_prefix(committed)
-        planner.submit(assembler.vector, noise, moment.now_ns, moment.observed_ns, len(committed) > 0)
+        rest = self._schedule.rest(moment.now_ns, planner.delay_ns())
+        planner.submit(assembler.vector, noise, moment.now_ns, moment.observed_ns, len(committed) > 0, rest)
         if steps:
             assembler.set_prefix(())
 
@@ -141,13 +142,15 @@ class Ahead(_Planned):
         self._slot, self._noise, self._statistics = slot, noise, statistics
         self.noise = np.zeros_like(slot.current.engine.noise)
         self._newest: Plan | None = None
+        self._planned: Plan | None = None
 
-    def begin(self, moment: Moment) -> None:
-        """Draw the noise of the next plan."""
+    def begin(self, moment: Moment) -> Runnable | None:
+        """Draw the noise of the next plan; there is nothing to wait for."""
         shape = self._slot.current.engine.noise.shape
         if self.noise.shape != shape:
             self.noise = np.zeros(shape, np.float32)
         self._noise.fill(self.noise, moment.now_ns)
+        return None
 
     def finish(self, moment: Moment, inference_ns: int) -> Proposal:
         """The newest plan, unless it is too old; ``submit`` has the next one made, once this one is in force."""
@@ -163,6 +166,36 @@ class Ahead(_Planned):
         if now_ns - plan.measured_ns > self._max_age_ns:
             return Proposal(Event.PLAN_LATE, f"{name} takes longer than {self._max_age_ns * 1e-6:.0f} ms")
         return Proposal(Event.TRUSTED, "", plan)
+
+
+class Corrected(Ahead):
+    """As ``Ahead``, and a small network corrects each action of the late plan from the newest observation (A2C2)."""
+
+    plans_ahead = False  # what is corrected goes on from what was executed: fading would bring the old plan back
+
+    def begin(self, moment: Moment) -> Runnable | None:
+        """The correction head, filled in for the action that is due; None where no plan reaches."""
+        super().begin(moment)
+        head, step_ns = self._slot.current.corrector, self._schedule.step_ns
+        plan, self._planned = self._planner.newest(moment.now_ns), None
+        action = None if plan is None else plan.action(moment.now_ns, step_ns)
+        if head is None or plan is None or action is None:
+            return None
+        self._planned = plan
+        head.observation[0], head.origin[0], head.base_action[0] = self._assembler.vector, plan.observation, action
+        head.index[0, 0] = plan.place(moment.now_ns, step_ns)
+        return head
+
+    def finish(self, moment: Moment, inference_ns: int) -> Proposal:
+        """The newest plan with the correction added to all of its actions: for the later ones it is a first guess."""
+        proposal, head = super().finish(moment, inference_ns), self._slot.current.corrector
+        plan = proposal.plan
+        # one that became ready since ``begin`` is corrected by the next cycle
+        if head is None or plan is None or plan is not self._planned:
+            return proposal
+        if not math.isfinite(float(head.correction.sum())):
+            raise EngineError(f"{head.name} answered NaN")
+        return proposal._replace(plan=plan._replace(chunk=plan.chunk + head.correction))
 
 
 class Teacher(_Planned):

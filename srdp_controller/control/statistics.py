@@ -30,7 +30,11 @@ class ModeStatistics:
 
 @dataclass
 class Statistics:
-    """Counters and histograms [ns] of a run; the loop's thread writes, others may read."""
+    """Counters and histograms [ns] of a run; the loop's thread writes, others may read.
+
+    ``observation_age`` is that of what is observed, ``command_age`` that of what a command came from: of a plan that
+    was made ahead, it is older.
+    """
 
     commands: int = 0
     rejected_messages: int = 0
@@ -41,6 +45,7 @@ class Statistics:
     latency: Histogram = field(default_factory=Histogram)
     overhead: Histogram = field(default_factory=Histogram)
     observation_age: Histogram = field(default_factory=Histogram)
+    command_age: Histogram = field(default_factory=Histogram)
     score: float = math.nan
     modes: dict[Mode, int] = field(default_factory=lambda: dict.fromkeys(Mode, 0))
     by_mode: dict[Mode, ModeStatistics] = field(default_factory=lambda: {mode: ModeStatistics() for mode in Mode})
@@ -50,7 +55,7 @@ class Statistics:
     def restart(self) -> None:
         """Empty the histograms and count the commands anew; the other counters go on."""
         self.commands = 0
-        for histogram in (self.inference, self.latency, self.overhead, self.observation_age):
+        for histogram in (self.inference, self.latency, self.overhead, self.observation_age, self.command_age):
             histogram.clear()
         for statistics in self.by_mode.values():
             statistics.clear()
@@ -77,6 +82,7 @@ class Statistics:
             statistics.latency.record(latency_ns)
         if age_ns is not None:
             statistics.age.record(age_ns)
+            self.command_age.record(age_ns)
         if inference_ns:
             statistics.inference.record(inference_ns)
         if loop is not None:

@@ -27,6 +27,7 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
 }
 MANIFEST = "bundle.json"
 UNIDENTIFIED = ("provenance", "content_sha256")
+INPAINTING = "teacher_inpainting"  # the guided policy that goes on from the chunk in force
 MAX_MANIFEST_BYTES = 4 * 2**20
 MAX_FILE_BYTES = 256 * 2**20
 
@@ -53,6 +54,53 @@ class PolicyEntry(FileEntry):
     evaluations: int = Field(ge=1, description="sequential evaluations of the denoiser per action")
     noise_shape: tuple[int, int, int] = Field(description="n_noise, horizon, act_dim")
     latent_dim: int = Field(ge=1)
+    guided: bool = Field(
+        default=False,
+        exclude_if=lambda guided: not guided,  # a bundle without any keeps the identity that it had
+        description="takes `previous` and `weights` too: the rest of the chunk in force, how much each action binds",
+    )
+
+
+def corrector_shapes(spec: PolicySpec) -> dict[str, tuple[int, ...]]:
+    """Shapes of a correction head's inputs and of its output, the last, at batch one, in the graph's order."""
+    return {
+        "observation": (1, spec.obs_dim),
+        "base_action": (1, spec.act_dim),
+        "origin": (1, spec.obs_dim),
+        "index": (1, 1),
+        "correction": (1, spec.act_dim),
+    }
+
+
+class LatencyBudget(Strict):
+    """How late commands may be: measured in simulation by ``srdp eval budget``."""
+
+    policy: str
+    scenario: str
+    update_rate_hz: float
+    episodes: int = Field(ge=1, description="of each delay")
+    share: float = Field(description="of the success without delay, below which it falls beyond the budget")
+    delay_s: float = Field(
+        ge=0.0, description="the budget: between a command and its effect, beside the scenario's own"
+    )
+    interval_s: tuple[float, float] = Field(description="95 % bootstrap interval of the budget")
+    undelayed_age_s: float = Field(ge=0.0, description="median age of the observation behind a command, undelayed")
+    longest_s: float = Field(description="the longest delay that was tried: a budget as long is a lower bound")
+
+    @property
+    def age_s(self) -> float:
+        """Age of the observation behind a command at which the budget is used up [s]."""
+        return self.undelayed_age_s + self.delay_s
+
+    @property
+    def text(self) -> str:
+        """The budget in a sentence."""
+        low, high = (1e3 * bound for bound in self.interval_s)
+        least = "at least " if self.delay_s >= self.longest_s else ""
+        return (
+            f"latency budget: {least}{1e3 * self.delay_s:.0f} ms [{low:.0f}, {high:.0f}] of added delay, that is "
+            f"observations {1e3 * self.age_s:.0f} ms old ({self.policy}, {self.scenario}, {self.episodes} episodes)"
+        )
 
 
 class Bundle(Strict):
@@ -63,6 +111,12 @@ class Bundle(Strict):
     spec: PolicySpec
     policies: dict[str, PolicyEntry] = Field(min_length=1)
     calibration: FileEntry
+    correctors: dict[str, FileEntry] = Field(
+        default_factory=dict,
+        exclude_if=lambda entries: not entries,  # a bundle without any keeps the identity that it had
+        description="by the name of the policy whose late chunks it corrects",
+    )
+    latency_budget: LatencyBudget | None = Field(default=None, exclude_if=lambda budget: budget is None)
     provenance: dict[str, Any]
 
 
@@ -159,12 +213,32 @@ class LoadedBundle:
             raise BundleError(f"{self.folder}: no policy {name!r}; the bundle has: {known}")
         return entry
 
+    def corrector(self, name: str) -> FileEntry:
+        """Entry of the head that corrects a policy's late chunks.
+
+        Raises:
+            BundleError: there is none; the message says how to get one.
+        """
+        entry = self.content.correctors.get(name)
+        if entry is None:
+            known = ", ".join(self.content.correctors) or "none"
+            raise BundleError(
+                f"{self.folder}: no correction head for {name!r} (for: {known}); rebuild the bundle with "
+                f"`srdp pipeline --set 'corrector.policies=[{name}]'`, or choose another planning.mode"
+            )
+        return entry
+
     def shapes(self, name: str) -> dict[str, tuple[int, ...]]:
-        """Shapes of a policy's inputs (``observation``, ``noise``) and outputs at batch one, in the graph's order."""
+        """Shapes of a policy's inputs and outputs at batch one, in the graph's order.
+
+        The inputs are ``observation`` and ``noise``, and of a guided policy ``previous`` and ``weights``.
+        """
         entry, spec = self.policy(name), self.spec
+        guidance = {"previous": (1, spec.horizon, spec.act_dim), "weights": (1, spec.horizon)} if entry.guided else {}
         return {
             "observation": (1, spec.obs_dim),
             "noise": (1, *entry.noise_shape),
+            **guidance,
             "action": (1, spec.horizon, spec.act_dim),
             "latent": (1, entry.latent_dim),
             "teacher_latent": (1, entry.latent_dim),
@@ -196,7 +270,8 @@ class LoadedBundle:
 
     def read_all(self) -> dict[str, bytes]:
         """Every file of the bundle, the manifest too, by name and verified; errors as in ``read``."""
-        entries = [*self.content.policies.values(), self.content.calibration]
+        content = self.content
+        entries = [*content.policies.values(), *content.correctors.values(), content.calibration]
         return {entry.file: self.read(entry) for entry in entries} | {MANIFEST: self.raw}
 
     def calibration(self) -> Calibration:

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
+
+
+class Runnable(Protocol):
+    """What a cycle runs between filling buffers in and reading the answer."""
+
+    def run(self) -> None:
+        """Evaluate once on the buffers.
+
+        Raises:
+            EngineError: the evaluation failed or was cancelled.
+        """
 
 
 class Engine(Protocol):
@@ -33,3 +44,15 @@ class Engine(Protocol):
 
     def cancel(self) -> None:
         """Ask a ``run`` under way in another thread to stop early; it then raises."""
+
+
+@runtime_checkable
+class Guided(Protocol):
+    """An engine whose policy is told the rest of the chunk in force, so that its own goes on from there.
+
+    ``previous`` (1, horizon, act_dim, raw SI) holds that rest, its last action repeated; ``weights`` (1, horizon) says
+    how much each of its actions binds: 1 what is executed before the new chunk is ready, 0 what is free.
+    """
+
+    previous: np.ndarray
+    weights: np.ndarray

@@ -17,7 +17,7 @@ PROVIDERS = {
 # a short graph is replayed as one CUDA graph: nothing is launched node by node
 CUDA_GRAPH = {"cuda": "enable_cuda_graph", "tensorrt": "trt_cuda_graph_enable", "tensorrt_rtx": "enable_cuda_graph"}
 DEVICE = "cuda"
-INPUTS = ("observation", "noise")
+INPUTS = ("observation", "noise", "previous", "weights")  # the last two of guided policies only
 LONG_EVALUATIONS, LONG_BYTES = 16, 16 * 2**20
 onnxruntime.set_default_logger_severity(3)
 
@@ -68,6 +68,12 @@ class OnnxEngine:
     refused here or in the first run (``providers.create_engine`` then runs it node by node).
     """
 
+    observation: np.ndarray
+    noise: np.ndarray
+    action: np.ndarray
+    latent: np.ndarray
+    teacher_latent: np.ndarray
+
     def __init__(self, bundle: LoadedBundle, name: str, provider: str = "cpu", cuda_graph: bool = True) -> None:
         entry, shapes = bundle.policy(name), bundle.shapes(name)
         graph, where = bundle.read(entry), str(bundle.folder / entry.file)
@@ -86,9 +92,8 @@ class OnnxEngine:
                 raise EngineError(f"{where}: {key} is {found[key]}, the bundle's spec says {shape}")
         if len(found) > len(shapes):
             raise EngineError(f"{where}: the graph has {', '.join(found)}; expected {', '.join(shapes)}")
-        self.observation, self.noise, self.action, self.latent, self.teacher_latent = (
-            np.zeros(shape, dtype=np.float32) for shape in shapes.values()
-        )
+        for key, shape in shapes.items():
+            setattr(self, key, np.zeros(shape, dtype=np.float32))
         self._options = onnxruntime.RunOptions() if is_long else None
         self._cancelled = False
         self._binding = session.io_binding()
@@ -117,8 +122,9 @@ class OnnxEngine:
 
     def _replay(self) -> None:
         values = self._values
-        for key in INPUTS:
-            values[key].update_inplace(getattr(self, key))
+        for key, value in values.items():
+            if key in INPUTS:
+                value.update_inplace(getattr(self, key))
         self._session.run_with_iobinding(self._binding)
         for key, value in values.items():
             if key not in INPUTS:
@@ -137,7 +143,10 @@ class OnnxEngine:
 
 
 class BatchedPolicy:
-    """A policy of a bundle on batches, for evaluation: (B, obs_dim), (B, *noise_shape) -> chunk."""
+    """A policy of a bundle on batches, for evaluation: (B, obs_dim), (B, *noise_shape) -> chunk.
+
+    A guided policy takes ``previous`` (B, horizon, act_dim) and ``weights`` (B, horizon) after them.
+    """
 
     def __init__(self, bundle: LoadedBundle, name: str, threads: int = 1) -> None:
         entry = bundle.policy(name)
@@ -145,16 +154,19 @@ class BatchedPolicy:
         options.intra_op_num_threads = threads
         self._session = onnxruntime.InferenceSession(bundle.read(entry), options, providers=["CPUExecutionProvider"])
         self.noise_shape = entry.noise_shape
+        self._inputs = INPUTS if entry.guided else INPUTS[:2]
 
-    def __call__(self, observation: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    def __call__(self, observation: np.ndarray, noise: np.ndarray, *guidance: np.ndarray) -> np.ndarray:
         """Chunk (B, horizon, act_dim), raw SI units."""
-        action, _, _ = self.all(observation, noise)
+        action, _, _ = self.all(observation, noise, *guidance)
         return action
 
-    def all(self, observation: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def all(
+        self, observation: np.ndarray, noise: np.ndarray, *guidance: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Chunk, latent and teacher latent."""
+        given = zip(self._inputs, (observation, noise, *guidance), strict=True)
         action, latent, teacher_latent = self._session.run(
-            ["action", "latent", "teacher_latent"],
-            {"observation": observation.astype(np.float32), "noise": noise.astype(np.float32)},
+            ["action", "latent", "teacher_latent"], {key: values.astype(np.float32) for key, values in given}
         )
         return action, latent, teacher_latent

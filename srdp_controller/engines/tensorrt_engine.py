@@ -46,6 +46,8 @@ class TensorRtEngine:
     def __init__(self, bundle: LoadedBundle, name: str, flavour: str, precision: str = "fp32", cache: str = "") -> None:
         self.name, self.provider, self.evaluations = name, flavour, bundle.policy(name).evaluations
         self._cancelled = False
+        if bundle.policy(name).guided:
+            raise EngineError(f"engine {name}: guided by the chunk in force, which {flavour} is not made for; use cpu")
         module: Any = import_flavour(flavour)
         self._cuda = cuda = Cuda()
         try:

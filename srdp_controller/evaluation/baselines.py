@@ -1,9 +1,11 @@
-"""Few-step samplers without distillation, on the bundle's own teacher: plain DDIM and DPM-Solver++.
+"""What the students are compared with: few-step samplers on the bundle's own teacher, and policies trained without it.
 
-Both are made of the teacher's ONNX graph, so they run on the same weights and the same run time as the teacher.
+Plain DDIM, DPM-Solver++ and DDIM with a warm start are made of the teacher's ONNX graph: the same weights and run time.
 Where a sampler takes its first step decides how good it is with few steps: at t = T nothing is left of the signal
 and one step from there predicts noise. Each is therefore started at the level that brings its actions nearest to
 the teacher's on calibration states, which no evaluation uses.
+
+The others (``offline.baselines``) are graphs that ``srdp experiment direct-policies`` leaves in a folder, by name.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from srdp_controller.errors import SrdpError, missing_extra
 from srdp_controller.evaluation.policies import Policy, bundled, without_latent
 from srdp_controller.evaluation.states import visited_states
 from srdp_controller.files import write_json
+from srdp_controller.offline.baselines import POLICIES
 from srdp_controller.progress import Progress
 from srdp_controller.provenance import describe_run
 from srdp_controller.simulation.scenario import slug
@@ -97,16 +100,80 @@ def dpm(bundle: LoadedBundle, steps: int, first_level: int) -> Policy:
     return Policy(f"dpm_k{steps}", entry.noise_shape, without_latent(actions))
 
 
-SAMPLERS: dict[str, Callable[[LoadedBundle, int, int], Policy]] = {"ddim": ddim, "dpm": dpm}
+def warm(bundle: LoadedBundle, steps: int, first_level: int) -> Policy:
+    """DDIM that starts from the rest of the chunk in force, noised to ``first_level`` (as STEP and RNR-DP do).
+
+    Where nothing is in force, at an episode's beginning, it is the teacher with all its steps. A lower level keeps more
+    of the last chunk and needs fewer steps, and corrects less of it.
+    """
+    import onnx
+
+    from srdp_controller.offline.export.teacher_graph import read_process, skip_steps
+
+    entry = bundle.policy("teacher")
+    graph = bundle.read(entry)
+    alpha_bar, _ = read_process(onnx.load_from_string(graph))
+    session, fresh = _session(skip_steps(onnx.load_from_string(graph), steps, first_level)), bundled(bundle, "teacher")
+    signal, spread = alpha_bar[first_level] ** 0.5, (1.0 - alpha_bar[first_level]) ** 0.5
+    centre, scale = bundle.spec.action_normalisation()
+
+    def actions(observation: np.ndarray, noise: np.ndarray, previous: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        going_on = weights.any(axis=1)
+        chunks = np.empty_like(previous)
+        if not going_on.all():
+            chunks[~going_on] = fresh.actions(observation[~going_on], noise[~going_on])
+        if going_on.any():
+            begun = signal * ((previous - centre) / scale)[:, None] + spread * noise
+            chunks[going_on] = _run(session, observation[going_on], begun[going_on])
+        return chunks
+
+    return Policy(f"warm_k{steps}", entry.noise_shape, without_latent(actions), guided=True)
+
+
+SAMPLERS: dict[str, Callable[[LoadedBundle, int, int], Policy]] = {"ddim": ddim, "dpm": dpm, "warm": warm}
 NAME = re.compile(rf"({'|'.join(SAMPLERS)})_k(\d+)(?:@(\d+))?")
 
 
-def load_policy(bundle: LoadedBundle, name: str) -> Policy:
-    """A policy of the bundle, or ``ddim_kN@LEVEL``, ``dpm_kN@LEVEL``: its teacher with N steps from that level.
+def trained_folder(bundle: LoadedBundle, folder: Path | None = None) -> Path:
+    """Where the policies that were trained without the bundle's teacher lie: ``folder``, or runs/TASK/baselines."""
+    return folder or Path("runs") / slug(bundle.content.task) / "baselines"
+
+
+def trained(bundle: LoadedBundle, name: str, folder: Path | None = None) -> Policy:
+    """One of ``offline.baselines`` for the bundle's robot; ``folder`` as in ``trained_folder``.
+
+    Raises:
+        SrdpError: it was not trained yet, or for another robot.
+    """
+    import onnx
+
+    path, spec = trained_folder(bundle, folder) / f"{name}.onnx", bundle.spec
+    if not path.is_file():
+        raise SrdpError(
+            f"{path}: not there; `srdp experiment direct-policies RECIPE --policies {name}` makes it "
+            "(where it lies in another folder, name that with --baselines)"
+        )
+    session = _session(onnx.load(path))
+    observation, noise = (argument.shape for argument in session.get_inputs())
+    if [observation[1], *noise[2:]] != [spec.obs_dim, spec.horizon, spec.act_dim]:
+        raise SrdpError(
+            f"{path}: takes observations of {observation[1]} values and noise of {noise[1:]}; the bundle's spec has "
+            f"{spec.obs_dim}, chunks of {[spec.horizon, spec.act_dim]}: train it with the bundle's own recipe"
+        )
+    return Policy(name, tuple(noise[1:]), without_latent(lambda o, n: _run(session, o, n)))
+
+
+def load_policy(bundle: LoadedBundle, name: str, folder: Path | None = None) -> Policy:
+    """A policy by name.
+
+    One of the bundle; ``ddim_kN@LEVEL``, ``dpm_kN@LEVEL``, ``warm_kN@LEVEL``, its teacher with N steps from that level;
+    or one of ``offline.baselines`` in ``folder`` (see ``trained_folder``).
 
     Raises:
         SrdpError: there is no such policy, or a package is missing.
     """
+    if name in POLICIES:
+        return trained(bundle, name, folder)
     match = NAME.fullmatch(name)
     if match is None:
         return bundled(bundle, name)
@@ -123,11 +190,13 @@ def with_level(bundle: LoadedBundle, task: Task, name: str, results: Path, progr
     The choice depends on the teacher only and is kept in ``results``/TASK/starting_levels.json.
 
     Raises:
-        SrdpError: the task has no world to draw calibration states from.
+        SrdpError: the task has no world to draw calibration states from, or the name is a warm start's without level.
     """
     match = NAME.fullmatch(name)
     if match is None or match.group(3):
         return name
+    if match.group(1) == "warm":
+        raise SrdpError(f"{name}: name the level that it starts from, {name}@LEVEL; it depends on how old a chunk gets")
     path = results / slug(task.name) / "starting_levels.json"
     teacher = bundle.policy("teacher").sha256
     known = json.loads(path.read_text()) if path.exists() else {}

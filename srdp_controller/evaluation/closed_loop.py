@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from srdp_controller.certify.intervals import success_interval
 from srdp_controller.control.abstention import alarm_threshold
 from srdp_controller.control.build import default_values
 from srdp_controller.engines.bundle import load_bundle
+from srdp_controller.engines.corrector import CorrectorEngine
 from srdp_controller.errors import SrdpError
 from srdp_controller.evaluation.baselines import load_policy, with_level
 from srdp_controller.evaluation.latency import measure_inference, percentiles
@@ -37,31 +39,42 @@ def closed_loop(
     seed: int = 0,
     update_rate: float = 100.0,
     latency: float | Literal["measured"] = 0.0,
-    planning: Literal["every_cycle", "ahead", "auto"] = "every_cycle",
+    added_delay: float = 0.0,
+    planning: Literal["every_cycle", "ahead", "auto", "corrected"] = "every_cycle",
+    blend_time: float | None = None,
+    max_age: float | None = None,
     noise_hold: float = 0.2,
     abstain: bool = True,
     task: str | None = None,
     processes: int = 2,
     results: Path = RESULTS,
+    baselines: Path | None = None,
 ) -> dict[str, Any]:
     """Success rate in simulation.
 
     Args:
         bundle: folder, e.g. models/pushing
         policy: a policy of the bundle, or its teacher with N steps: ddim_kN, dpm_kN (from the best starting level;
-            ddim_kN@LEVEL from another)
+            ddim_kN@LEVEL from another), warm_kN@LEVEL (from the rest of the last chunk, noised to LEVEL), or one of
+            `srdp experiment direct-policies` (bc, gmm, flow_k1, ...)
         scenario: name, or path of a YAML file
         episodes: how many
         seed: of the episodes
         update_rate: of the loop [Hz]
         latency: of an evaluation [ms], or "measured": what it takes on this machine, drawn anew each time
+        added_delay: between a command and its effect, beside the scenario's own [ms]
         planning: the policy runs in every cycle (those that begin meanwhile are missed), plans ahead, or the latter
-            where it does not fit into the period
+            where it does not fit into the period; corrected: plans ahead, and the bundle's correction head mends each
+            action of its late chunks
+        blend_time: in which a chunk fades into the next that was planned ahead [s]; the node's default where not given
+        max_age: of the observation behind a command [s], beyond which the robot holds; the node's default where not
+            given
         noise_hold: how long one draw of the noise is kept [s]; 0 draws it every cycle
         abstain: hand over to the teacher where the bundle's test fires, as the node does
         task: the bundle's, where not given
         processes: that share the episodes; the result does not depend on it
         results: folder that keeps the best starting levels, TASK/starting_levels.json
+        baselines: folder of what direct-policies trained (default: runs/TASK/baselines)
 
     Raises:
         SrdpError: something is wrong with the arguments, or the task lacks a world.
@@ -74,7 +87,7 @@ def closed_loop(
     latencies_s: Sequence[float] = ()
     teacher_s: Sequence[float] = ()
     if latency == "measured":
-        measured = measure_inference(loaded, list(dict.fromkeys([full, "teacher"])))
+        measured = measure_inference(loaded, list(dict.fromkeys([full, "teacher"])), baselines=baselines)
         latencies_s, teacher_s = measured[full], measured["teacher"]
     elif latency:
         latencies_s = [latency * 1e-3]
@@ -82,11 +95,25 @@ def closed_loop(
         "update_rate": update_rate,
         "noise.hold_time": noise_hold,
         "planning.mode": planning,
+        **({} if blend_time is None else {"planning.blend_time": blend_time}),
+        **({} if max_age is None else {"observation.max_age": max_age}),
         "abstain.enabled": abstain,
         # a bundle of few trajectories has no threshold for the node's alpha: then that for its smallest
         "abstain.alpha": loaded.calibration().smallest_alpha(default_values()["abstain.alpha"]),
     }
-    job = Job(bundle, full, found.name, scenario, values, latencies_s, teacher_s, alarm_threshold(loaded, full, values))
+    threshold = alarm_threshold(loaded, full, values)
+    job = Job(
+        bundle,
+        full,
+        found.name,
+        scenario,
+        values,
+        latencies_s,
+        teacher_s,
+        threshold,
+        added_delay_s=added_delay * 1e-3,
+        baselines=baselines,
+    )
     driven: list[Episode] = []
     for _, block in run_jobs([job], [1_000_000 * (seed + 1) + index for index in range(episodes)], processes):
         driven += block
@@ -104,8 +131,11 @@ def closed_loop(
         **tally(driven),
         "update_rate_hz": update_rate,
         "planning": planning,
+        "blend_time_s": blend_time,
+        "max_age_s": max_age,
         "latency_ms": waiting["p50"],
         "latency_p99_ms": waiting["p99"],
+        "added_delay_ms": added_delay,
         "noise_hold_s": noise_hold,
         "abstain": abstain,
     }
@@ -155,6 +185,8 @@ class Job:
         scenario: name or path.
         values: of the controller's parameters.
         latencies_s: as those of ``Driver``, and ``teacher_latencies_s``, ``threshold`` too.
+        added_delay_s: as that of ``rollout``.
+        baselines: folder of ``baselines.load_policy``.
     """
 
     bundle: Path
@@ -165,15 +197,28 @@ class Job:
     latencies_s: Sequence[float] = ()
     teacher_latencies_s: Sequence[float] = ()
     threshold: float = math.inf
+    added_delay_s: float = 0.0
+    baselines: Path | None = None
 
     def __call__(self, number: int, seeds: Sequence[int]) -> tuple[int, list[Episode]]:
         """The job's number, and one episode for each seed."""
         bundle = load_bundle(self.bundle)
         teacher = None if math.isinf(self.threshold) else bundled(bundle, "teacher")
-        policy = load_policy(bundle, self.policy)
-        driver = Driver(policy, self.latencies_s, teacher, self.teacher_latencies_s, self.threshold)
+        policy, corrector = load_policy(bundle, self.policy, self.baselines), None
+        if self.values["planning.mode"] == "corrected":
+            corrector = partial(CorrectorEngine, bundle, self.policy)
+        driver = Driver(policy, self.latencies_s, teacher, self.teacher_latencies_s, self.threshold, corrector)
         task = find_task(self.task)
-        return number, rollout(task, self.scenario, driver, seeds, spec=bundle.spec, values=self.values, robots=BLOCK)
+        return number, rollout(
+            task,
+            self.scenario,
+            driver,
+            seeds,
+            spec=bundle.spec,
+            values=self.values,
+            added_delay_s=self.added_delay_s,
+            robots=BLOCK,
+        )
 
 
 def run_jobs(jobs: Sequence[Job], seeds: Sequence[int], processes: int) -> Iterator[tuple[int, list[Episode]]]:

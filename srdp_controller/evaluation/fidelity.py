@@ -25,10 +25,11 @@ from srdp_controller.certify.sample_distances import (
 )
 from srdp_controller.engines.bundle import LoadedBundle, load_bundle
 from srdp_controller.errors import SrdpError
-from srdp_controller.evaluation.baselines import SAMPLERS, load_policy, with_level
+from srdp_controller.evaluation.baselines import SAMPLERS, load_policy, trained_folder, with_level
 from srdp_controller.evaluation.closed_loop import RESULTS
 from srdp_controller.evaluation.policies import Policy, bundled
 from srdp_controller.evaluation.states import BIMODAL_CANDIDATES, bimodal_states, draw_states
+from srdp_controller.offline.baselines import POLICIES
 from srdp_controller.progress import ProgressPrinter
 from srdp_controller.tasks.task import find_task
 
@@ -134,7 +135,7 @@ def fidelity(
     states: Literal["test", "shifted", "augmented", "bimodal"] = "test",
     count: int = 128,
     samples: int = 64,
-    direct: tuple[Path, ...] = (),
+    baselines: Path | None = None,
     seed: int = 0,
     task: str | None = None,
     results: Path = RESULTS,
@@ -147,7 +148,8 @@ def fidelity(
             those where the teacher has two modes
         count: number of states
         samples: actions drawn at each state
-        direct: bundles of few-step diffusions that were trained without a teacher
+        baselines: folder of what `srdp experiment direct-policies` trained (default: runs/TASK/baselines, as far as
+            there is anything)
         seed: of states and noise
         task: the bundle's, where not given
         results: folder that keeps the best starting levels, TASK/starting_levels.json
@@ -160,6 +162,13 @@ def fidelity(
     loaded, report = load_bundle(bundle), ProgressPrinter()
     spec, found = loaded.spec, find_task(task or loaded.content.task)
     teacher = bundled(loaded, "teacher")
+    folder = trained_folder(loaded, baselines)
+    there = [name for name in POLICIES if (folder / f"{name}.onnx").is_file()]
+    if not there:
+        remedy = f"{folder}: no policy trained directly; `srdp experiment direct-policies RECIPE` makes them"
+        if baselines is not None:
+            raise SrdpError(remedy)
+        report("fidelity", 0, 1, remedy)
     bimodal = states == "bimodal"
     drawn = draw_states(found, spec, states, count * (BIMODAL_CANDIDATES if bimodal else 1), seed, teacher)
     if bimodal:
@@ -170,32 +179,30 @@ def fidelity(
     separation = SEPARATION_BIMODAL if bimodal else SEPARATION
     students = [name for name in loaded.content.policies if name != "teacher"]
     steps = sorted({loaded.policy(name).steps for name in students})
-    compared = [(name, loaded, name) for name in students]
+    compared = {name: name for name in students}
     for solver in SAMPLERS:
         if solver == "dpm" and not (find_spec("diffusers") and find_spec("torch")):
             report("fidelity", 0, 1, "without DPM-Solver++: pip install 'srdp_controller[train]'")
             continue
         for k in steps:
             full = with_level(loaded, found, f"{solver}_k{k}", results, lambda *now: report("starting level", *now))
-            compared.append((f"{solver}_k{k}", loaded, full))
-    for folder in direct:
-        other = load_bundle(folder)
-        compared.append((f"direct_k{other.policy('teacher').steps}", other, "teacher"))
+            compared[f"{solver}_k{k}"] = full
+    compared |= {name: name for name in there}
     entries: dict[str, dict[str, Any]] = {}
-    for index, (name, source, full) in enumerate(compared):
-        policy = load_policy(source, full)
+    for index, (name, full) in enumerate(compared.items()):
+        policy = load_policy(loaded, full, baselines)
         noise, extra = reference.noise, policy.noise_shape[0] - 1
         if extra:  # a sampler that draws more than once
             shape = (*noise.shape[:2], extra, *noise.shape[3:])
             fresh = np.random.default_rng([seed, 82]).standard_normal(shape).astype(np.float32)
             noise = np.concatenate([noise, fresh], axis=2)
-        matched = not extra and source is loaded
-        entries[name] = compare(reference, sampler(source, policy, drawn)(noise), seed, matched, separation)
+        matched = not extra and name not in POLICIES  # what shares noise with its teacher
+        entries[name] = compare(reference, sampler(loaded, policy, drawn)(noise), seed, matched, separation)
         if "@" in full:
             entries[name]["starting_level"] = int(full.partition("@")[2])
         report("fidelity", index + 1, len(compared), f"{name}: {entries[name]['ratio_to_floor']:.2f} times the floor")
     for name, entry in entries.items():
-        plain = entries.get(f"ddim_k{name.rsplit('k', 1)[1]}", {}).get("sliced_wasserstein")
+        plain = entries.get(f"ddim_k{name.rpartition('_k')[2]}", {}).get("sliced_wasserstein")
         entry["ratio_to_ddim"] = entry["sliced_wasserstein"] / plain if plain else None
     own = coverage_of_teacher(reference, separation)
     _print(entries, own)
@@ -219,9 +226,9 @@ def fidelity(
 def _print(entries: dict[str, dict[str, Any]], own_coverage: float | None) -> None:
     columns = {"ratio_to_floor": 2, "ratio_to_ddim": 3, "mmd": 5, "tv_lower": 2, "mode_coverage": 2}
     columns["matched_noise_rmse"] = 3
-    print(f"{'policy':<12} {'SW / floor':>10} {'SW / DDIM':>10} {'MMD^2':>10} {'TV >=':>10} {'modes':>10} {'RMSE':>10}")
+    print(f"{'policy':<14} {'SW / floor':>10} {'SW / DDIM':>10} {'MMD^2':>10} {'TV >=':>10} {'modes':>10} {'RMSE':>10}")
     for name, entry in entries.items():
         cells = ["-" if entry[key] is None else f"{entry[key]:.{digits}f}" for key, digits in columns.items()]
-        print(f"{name:<12} " + " ".join(f"{cell:>10}" for cell in cells))
+        print(f"{name:<14} " + " ".join(f"{cell:>10}" for cell in cells))
     if own_coverage is not None:
         print(f"the teacher's own second sample keeps {own_coverage:.2f} of its modes")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from srdp_controller.engines.bundle import LoadedBundle
-from srdp_controller.engines.engine import Engine
+from srdp_controller.engines.engine import Engine, Guided
 from srdp_controller.engines.providers import load_engine
 from srdp_controller.evaluation.baselines import load_policy
 from srdp_controller.evaluation.policies import BatchedEngine
@@ -17,17 +18,23 @@ from srdp_controller.evaluation.policies import BatchedEngine
 PAUSE_S = 3e-3  # between two runs, so that caches cool down as in a loop
 
 
-def measure_inference(bundle: LoadedBundle, policies: Sequence[str], rounds: int = 10) -> dict[str, list[float]]:
+def measure_inference(
+    bundle: LoadedBundle, policies: Sequence[str], rounds: int = 10, baselines: Path | None = None
+) -> dict[str, list[float]]:
     """Run times [s] at batch one on the CPU, up to the 99th percentile: what lies above is other programs' doing.
 
-    The policies take turns, so that a machine whose speed drifts hits all alike.
+    The policies take turns, so that a machine whose speed drifts hits all alike. ``baselines`` is the folder of
+    ``load_policy``.
     """
     engines: dict[str, Engine] = {
         name: load_engine(bundle, name, "cpu")
         if name in bundle.content.policies
-        else BatchedEngine(load_policy(bundle, name), bundle.spec)
+        else BatchedEngine(load_policy(bundle, name, baselines), bundle.spec)
         for name in policies
     }
+    for engine in engines.values():
+        if isinstance(engine, Guided):
+            engine.weights[:] = 1.0  # as after an episode's first chunk
     samples: dict[str, list[float]] = {name: [] for name in policies}
     for _ in range(rounds):
         for name, engine in engines.items():

@@ -11,7 +11,7 @@ from srdp_controller.engines.bundle import LoadedBundle
 from srdp_controller.engines.onnx_engine import BatchedPolicy
 from srdp_controller.spec import PolicySpec
 
-Evaluate = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
+Evaluate = Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -24,24 +24,27 @@ class Policy:
         evaluate: observation (B, obs_dim) and noise (B, *noise_shape) -> chunk (B, horizon, act_dim), latent and
             teacher's latent (B, latent_dim); raw SI units, float32.
         latent_dim: 1 where there is no latent (they are then zero, and no test is made on them).
+        guided: ``evaluate`` takes, after the noise, the rest of the chunk in force (B, horizon, act_dim) and how much
+            each of its actions binds (B, horizon); all zero where there is none.
     """
 
     name: str
     noise_shape: tuple[int, int, int]
     evaluate: Evaluate
     latent_dim: int = 1
+    guided: bool = False
 
-    def actions(self, observation: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    def actions(self, *inputs: np.ndarray) -> np.ndarray:
         """Chunks (B, horizon, act_dim) alone."""
-        return self.evaluate(observation, noise)[0]
+        return self.evaluate(*inputs)[0]
 
 
-def without_latent(actions: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Evaluate:
+def without_latent(actions: Callable[..., np.ndarray]) -> Evaluate:
     """``Policy.evaluate`` of a policy that answers with chunks only."""
 
-    def evaluate(observation: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def evaluate(observation: np.ndarray, *inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         nothing = np.zeros((len(observation), 1), np.float32)
-        return actions(observation, noise), nothing, nothing
+        return actions(observation, *inputs), nothing, nothing
 
     return evaluate
 
@@ -53,7 +56,7 @@ def bundled(bundle: LoadedBundle, name: str) -> Policy:
         SrdpError: it has none of that name.
     """
     entry = bundle.policy(name)
-    return Policy(name, entry.noise_shape, BatchedPolicy(bundle, name).all, entry.latent_dim)
+    return Policy(name, entry.noise_shape, BatchedPolicy(bundle, name).all, entry.latent_dim, entry.guided)
 
 
 class BatchedEngine:
@@ -67,6 +70,9 @@ class BatchedEngine:
         self.name = policy.name
         self.observation = np.zeros((1, spec.obs_dim), np.float32)
         self.noise = np.zeros((1, *policy.noise_shape), np.float32)
+        if policy.guided:
+            self.previous = np.zeros((1, spec.horizon, spec.act_dim), np.float32)
+            self.weights = np.zeros((1, spec.horizon), np.float32)
         self.action = np.zeros((1, spec.horizon, spec.act_dim), np.float32)
         self.latent = np.zeros((1, policy.latent_dim), np.float32)
         self.teacher_latent = np.zeros((1, policy.latent_dim), np.float32)
@@ -85,8 +91,8 @@ def run_together(engines: Sequence[BatchedEngine]) -> None:
     for engine in engines:
         groups.setdefault(id(engine.policy), []).append(engine)
     for group in groups.values():
-        answers = group[0].policy.evaluate(
-            np.concatenate([engine.observation for engine in group]), np.concatenate([engine.noise for engine in group])
-        )
+        policy = group[0].policy
+        names = ("observation", "noise", "previous", "weights") if policy.guided else ("observation", "noise")
+        answers = policy.evaluate(*(np.concatenate([getattr(engine, name) for engine in group]) for name in names))
         for index, engine in enumerate(group):
             engine.action[0], engine.latent[0], engine.teacher_latent[0] = (answer[index] for answer in answers)

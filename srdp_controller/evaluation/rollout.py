@@ -17,7 +17,9 @@ import numpy as np
 
 from srdp_controller.control.build import build_cycle, default_values
 from srdp_controller.control.deployment import Deployment, DeploymentRequest, fits
+from srdp_controller.control.supervisor import Mode
 from srdp_controller.control.telemetry import Telemetry
+from srdp_controller.engines.corrector import CorrectorEngine
 from srdp_controller.errors import SrdpError
 from srdp_controller.evaluation.policies import BatchedEngine, Policy, run_together
 from srdp_controller.evaluation.virtual_planner import VirtualPlanner
@@ -36,6 +38,8 @@ class Driver:
         teacher: of the fallback.
         teacher_latencies_s: as ``latencies_s``.
         threshold: of the latent distance; infinite where there is no test.
+        corrector: makes a robot's head for the policy's late chunks, where ``planning.mode`` is ``corrected``; it is
+            taken to need no time.
     """
 
     policy: Policy
@@ -43,6 +47,7 @@ class Driver:
     teacher: Policy | None = None
     teacher_latencies_s: Sequence[float] = ()
     threshold: float = math.inf
+    corrector: Callable[[], CorrectorEngine] | None = None
 
 
 @dataclass
@@ -56,6 +61,7 @@ class Episode:
         abstentions: how often the test fired.
         modes: cycles in each mode.
         interventions: cycles in which the safety filter changed the command noticeably; and by cause.
+        command_age_s: median age of the observations behind the commands when they were published [s]; NaN without.
         commands: (ticks, act_dim) in force while the world ticked.
         ages_s: (ticks,) age of the observation behind them [s].
     """
@@ -68,6 +74,7 @@ class Episode:
     modes: dict[str, int] = field(default_factory=dict)
     interventions: int = 0
     interventions_by_cause: dict[str, int] = field(default_factory=dict)
+    command_age_s: float = math.nan
     commands: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     ages_s: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
 
@@ -95,7 +102,14 @@ class _Robot:
         self._rate = float(values["update_rate"])
         mode = values["planning.mode"]
         slowest_ns = 1e9 * max(driver.latencies_s, default=0.0)
-        self._ahead = mode == "ahead" or (mode == "auto" and not fits(slowest_ns, round(1e9 / self._rate)))
+        self._corrector: CorrectorEngine | None = None
+        if mode == "corrected":
+            if driver.corrector is None:
+                raise SrdpError(f"planning.mode corrected: there is no correction head for {driver.policy.name}")
+            self._corrector = driver.corrector()
+        self._ahead = mode in ("ahead", "corrected") or (
+            mode == "auto" and not fits(slowest_ns, round(1e9 / self._rate))
+        )
 
     def start(self, seed: int) -> None:
         """Reset the world, and build the cycle as the node does."""
@@ -109,7 +123,15 @@ class _Robot:
         self._cycle = build_cycle(
             {**values, "seed": seed},
             observed.assembler,
-            Deployment(DeploymentRequest(driver.policy.name), engine, driver.threshold, 0.0, teacher, self._ahead),
+            Deployment(
+                DeploymentRequest(driver.policy.name),
+                engine,
+                driver.threshold,
+                0.0,
+                teacher,
+                self._ahead,
+                self._corrector,
+            ),
             _no_swap,
             VirtualPlanner(teacher, self._clock, drawn(driver.teacher_latencies_s, rng), self._later),
             VirtualPlanner(engine, self._clock, self._latency, self._later),
@@ -140,7 +162,7 @@ class _Robot:
             until_s = world.time_s + world.tick_s - 1e-9
             if self._number / self._rate < until_s:
                 return True
-            while self._outbox and self._outbox[0][0] * 1e-9 < until_s:
+            while self._outbox and self._outbox[0][0] * 1e-9 <= world.time_s + 1e-9:  # a later one waits for a tick
                 _, self._command, self._measured_ns = self._outbox.pop(0)
                 world.send(self._command)
             if self._command:
@@ -155,6 +177,9 @@ class _Robot:
         """Begin the cycle; the engine that it wants to be run."""
         self._now_ns = round(self._number / self._rate * 1e9)
         engine: Any = self._cycle.begin(self._now_ns)
+        if engine is self._corrector and engine is not None:
+            engine.run()  # too small to be worth a batch
+            engine = None
         self._took_ns = 0 if engine is None else self._latency()
         return engine
 
@@ -176,6 +201,8 @@ class _Robot:
         episode.modes = {mode.value: count for mode, count in cycle.statistics.modes.items()}
         episode.interventions = cycle.safety.interventions
         episode.interventions_by_cause = dict(cycle.safety.interventions_by_cause)
+        ages = cycle.statistics.by_mode[Mode.STUDENT].age
+        episode.command_age_s = ages.quantile(0.5) * 1e-9 if ages.count else math.nan
         episode.commands = np.array(self._commands, np.float32)
         episode.ages_s = np.array(self._ages_s, np.float32)
 
@@ -188,6 +215,7 @@ def rollout(
     *,
     spec: PolicySpec,
     values: Mapping[str, Any] | None = None,
+    added_delay_s: float = 0.0,
     robots: int = 16,
 ) -> list[Episode]:
     """One episode for each seed, in the order of ``seeds``; the result does not depend on ``robots``.
@@ -199,6 +227,7 @@ def rollout(
         seeds: of the episodes.
         spec: of the driver's policies.
         values: of the controller's parameters, where not at their defaults.
+        added_delay_s: between a command and its effect, beside the scenario's own [s].
         robots: how many are stepped together.
 
     Raises:
@@ -211,7 +240,7 @@ def rollout(
             raise SrdpError(f"parameter {name!r} is unknown; the controller's are: {', '.join(known)}")
     later: list[VirtualPlanner] = []
     waiting = list(reversed(seeds))
-    conditions = task.scenario(scenario)
+    conditions = task.scenario(scenario).delayed(added_delay_s)
     active = [
         _Robot(ObservedWorld(task.make_world(conditions), spec), driver, {**known, **changed}, later)
         for _ in range(min(robots, len(seeds)))

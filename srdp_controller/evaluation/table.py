@@ -37,6 +37,7 @@ def table(
     seed: int = 0,
     processes: int = 2,
     results: Path = RESULTS,
+    baselines: Path | None = None,
 ) -> dict[str, Any]:
     """Closed loop of every policy in every scenario, a row each, into RESULTS/TASK/closed_loop.json.
 
@@ -45,12 +46,14 @@ def table(
 
     Args:
         bundle: folder, e.g. models/pushing
-        policies: the bundle's and plain DDIM with as many steps as each student, where not given
+        policies: the bundle's and plain DDIM with as many steps as each student, where not given; also those of
+            `srdp experiment direct-policies`
         scenarios: all of the task's without sensor faults, where not given
         episodes: of each row
         seed: of the episodes
         processes: that share the episodes
         results: folder
+        baselines: folder of what direct-policies trained (default: runs/TASK/baselines)
     """
     loaded = load_bundle(bundle)
     task = find_task(loaded.content.task)
@@ -74,6 +77,7 @@ def table(
                 seed=seed,
                 processes=processes,
                 results=results,
+                baselines=baselines,
             )
             rows[policy, scenario] = row | same
             write_json(path, {**origin, "rows": list(rows.values())})

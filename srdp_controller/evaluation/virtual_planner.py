@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from srdp_controller.control.abstention import latent_distance
-from srdp_controller.control.planner import Plan, RunTimes, prepare_inputs
+from srdp_controller.control.planner import Plan, Rest, RunTimes, prepare_inputs
 from srdp_controller.engines.engine import Engine
 from srdp_controller.errors import SrdpError
 
@@ -61,13 +61,19 @@ class VirtualPlanner:
         self.error = ""
 
     def submit(
-        self, observation: np.ndarray, noise: np.ndarray, now_ns: int, measured_ns: int, conditioned: bool = False
+        self,
+        observation: np.ndarray,
+        noise: np.ndarray,
+        now_ns: int,
+        measured_ns: int,
+        conditioned: bool = False,
+        rest: Rest | None = None,
     ) -> bool:
         """Evaluate at once, or leave it to ``later``, and keep the plan back until it would be ready."""
         if self.busy:
             return False
-        prepare_inputs(self.engine, observation, noise)
-        self._request = (now_ns, measured_ns, conditioned)
+        told = prepare_inputs(self.engine, observation, noise, rest)
+        self._request = (now_ns, measured_ns, conditioned or told)
         if self._later is not None:
             self._later.append(self)
             return True
@@ -85,7 +91,8 @@ class VirtualPlanner:
         chunk = engine.action[0].copy()
         self.error = "" if np.isfinite(chunk).all() else f"engine {engine.name} answered NaN"
         if not self.error:
-            self._pending = Plan(chunk, now_ns, measured_ns, latent_distance(engine), conditioned, engine, took_ns)
+            score, observation = latent_distance(engine), engine.observation[0].copy()
+            self._pending = Plan(chunk, now_ns, measured_ns, score, conditioned, engine, took_ns, observation)
             self._ready_ns = now_ns + took_ns
 
     def expire(self, now_ns: int, deadline_ns: int) -> None:

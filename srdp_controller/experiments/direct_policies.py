@@ -1,36 +1,86 @@
-"""``srdp experiment direct-policies``: few-step diffusion policies without a teacher, section 8's ablation (iii)."""
+"""``srdp experiment direct-policies``: the baselines that need training, as graphs that ``srdp eval`` finds by name."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from srdp_controller.offline.pipeline import Pipeline, RecipePath, shipped_recipe
+from srdp_controller.errors import SrdpError
+from srdp_controller.offline.baselines import POLICIES, TRAININGS
+from srdp_controller.offline.baselines.train import methods, train_policies
+from srdp_controller.offline.export.assemble import PARITY_TOLERANCE
+from srdp_controller.offline.parallel import run_parallel
+from srdp_controller.offline.pipeline import Overrides, Pipeline, RecipePath, shipped_recipe
 from srdp_controller.offline.recipe import load_recipe
 from srdp_controller.progress import ProgressPrinter
+from srdp_controller.simulation.scenario import slug
+
+QUICK = ("collect.episodes=20", "distill.students=[]", "distill.queries=500", "teacher.steps=200", "distill.steps=200")
 
 
 def direct_policies(
     recipe: RecipePath = None,
+    set: Overrides = [],  # noqa: A002, B006
     *,
-    students: tuple[int, ...] = (1, 2, 4, 8),
-    base: Path = Path("runs/pushing"),
-    run_folder: Path = Path("runs/direct"),
+    policies: tuple[str, ...] = POLICIES,
+    run_folder: Path | None = None,
+    base: Path | None = None,
+    steps: int | None = None,
+    quick: bool = False,
+    processes: int = 2,
 ) -> dict[str, Any]:
-    """Train K-step diffusion policies on the data alone, and export each as a bundle for ``eval fidelity --direct``.
+    """Train policies on a recipe's data without distilling its teacher, each as RUN/baselines/NAME.onnx.
+
+    They have a student's network sizes, data, batch and number of steps. Each chooses its few knobs by the energy score
+    on the calibration trajectories, trained for a quarter of the steps a candidate.
+    Consistency distillation needs the teacher, which is trained first where it is not there.
 
     Args:
         recipe: recipe YAML (default: the shipped export/pushing.yaml)
-        students: numbers of steps, a policy each
-        base: run folder whose dataset and split are taken over
-        run_folder: each policy's bundle is run_folder/kK/bundle
+        set: override, e.g. distill.batch=128; may be given again
+        policies: which; those of one training (flow_k1, flow_k2, flow_k4) are made together
+        run_folder: RUN, with the dataset and the teacher (default: runs/TASK)
+        base: another run folder, whose stages with the same keys are taken over
+        steps: of each training (default: the recipe's distill.steps)
+        quick: a few steps on a few episodes, in RUN/baselines/quick: does everything work?
+        processes: that share the trainings, one thread each
+
+    Raises:
+        SrdpError: there is no such policy, or what the pipeline finds wrong with the recipe.
     """
-    bundles = []
-    for steps in students:
-        content = load_recipe(shipped_recipe(recipe), [f"teacher.diffusion_steps={steps}", "distill.students=[]"])
-        pipeline = Pipeline(content, run_folder / f"k{steps}", report=ProgressPrinter())
-        pipeline.take_over(base)
-        pipeline.run("export")
-        bundles.append(str(run_folder / f"k{steps}" / "bundle"))
-        print(bundles[-1])
-    return {"seed": content.seed, "bundles": bundles}
+    unknown = [policy for policy in policies if policy not in POLICIES]
+    if unknown:
+        raise SrdpError(f"--policies {' '.join(unknown)}: choose from: {' '.join(POLICIES)}")
+    path = shipped_recipe(recipe)
+    content = load_recipe(path, set)
+    run = run_folder or Path("runs") / slug(content.task)
+    folder = run / "baselines"
+    if quick:
+        run = folder = folder / "quick"  # the stages of a run that lasted hours must not give way to these
+        content = load_recipe(path, [*QUICK, *set])
+    pipeline = Pipeline(content, run, report=ProgressPrinter())
+    if base is not None:
+        pipeline.take_over(base.resolve())
+    chosen = [name for name, made in TRAININGS.items() if any(policy in policies for policy in made)]
+    needs = {methods(content)[name].last for name in chosen}
+    pipeline.run("queries" if "queries" in needs else "data")
+    fresh = Pipeline(content, run, report=pipeline.report)  # without the dataset, for the processes
+    jobs = [partial(train_policies, fresh, name, steps or content.distill.steps, folder.resolve()) for name in chosen]
+    table = [row for rows in run_parallel(jobs, min(processes, len(jobs))) for row in rows]
+    print(f"{'policy':<16} {'energy score':>12} {'steps':>8} {'seconds':>8}  knobs")
+    for row in table:
+        knobs = ", ".join(f"{name} {value}" for name, value in row["knobs"].items())
+        print(f"{row['policy']:<16} {row['energy_score']:>12.4f} {row['steps']:>8} {row['seconds']:>8.0f}  {knobs}")
+    print(folder)
+    checks = [
+        {
+            "name": f"{row['policy']}: graph against PyTorch",
+            "passed": row["graph_error"] <= PARITY_TOLERANCE,
+            "value": row["graph_error"],
+            "bound": PARITY_TOLERANCE,
+        }
+        for row in table
+    ]
+    result = {"seed": content.seed, "quick": quick, "folder": str(folder), "checks": checks, "table": table}
+    return {**result, "figures": []}

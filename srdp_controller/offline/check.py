@@ -116,6 +116,10 @@ def _networks(pipeline: Pipeline, spec: PolicySpec | None) -> list[str]:
     for count, often in Counter(recipe.distill.students).items():
         if not 1 <= count <= steps or often > 1:
             problems.append(f"distill.students: {count} must stand there once and be 1 to {steps}, the teacher's steps")
+    known = ["teacher", *(f"student_k{count}" for count in recipe.distill.students)]
+    for name in recipe.corrector.policies:
+        if name not in known:
+            problems.append(f"corrector.policies: {name!r} is none of this recipe's policies: {', '.join(known)}")
     if own is not None and recipe.teacher.critic.enabled:
         problems.append("teacher.critic guides a teacher that is trained here, not one that was brought")
     if spec is None or problems:

@@ -26,7 +26,7 @@ from srdp_controller.simulation.scenario import Scenario, slug
 from srdp_controller.spec import PolicySpec
 from srdp_controller.tasks.task import Expert, Outcome, Task, TaskError, find_task, load_object, summarise
 
-WORST_EXPERT = 0.9  # least share of successes
+WORST_EXPERT = {"all": 0.9, "successes": 0.5}  # least share of successes, by what is kept
 
 
 def dataset_name(task_name: str) -> str:
@@ -89,12 +89,17 @@ def _collect_part(recipe: Recipe, spec: PolicySpec, first: int, count: int, fold
     collector = DataCollector(env, step_data_callback=RecordExpertCommand, record_infos=True)
     keep = math.exp(-spec.step_s / recipe.collect.disturbance_time_s)
     std = disturbance_std(recipe, spec)
-    outcomes = []
-    for episode in range(first, first + count):
+    outcomes: list[Outcome] = []
+    keep_all = recipe.collect.keep == "all"
+    command = np.zeros(spec.act_dim, np.float32)
+
+    def play(stage: Any, episode: int) -> Outcome:
+        """The episode, the same every time, on the environment or on the collector around it."""
+        nonlocal command
         rng = np.random.default_rng([recipe.seed, episode, 1])
         expert = make_expert(recipe, task, rng)
         expert.reset()
-        collector.reset(seed=int(np.random.SeedSequence([recipe.seed, episode]).generate_state(1)[0]))
+        stage.reset(seed=int(np.random.SeedSequence([recipe.seed, episode]).generate_state(1)[0]))
         disturbance = std * rng.standard_normal(spec.act_dim)
         done = False
         while not done:
@@ -103,17 +108,23 @@ def _collect_part(recipe: Recipe, spec: PolicySpec, first: int, count: int, fold
                 raise DatasetError(f"the expert's command is {command}; expected {spec.act_dim} finite numbers")
             disturbance = keep * disturbance + math.sqrt(1.0 - keep * keep) * std * rng.standard_normal(spec.act_dim)
             executed = np.clip(command + disturbance, env.action_space.low, env.action_space.high)
-            _, _, terminated, truncated, _ = collector.step(executed.astype(np.float32))
+            _, _, terminated, truncated, _ = stage.step(executed.astype(np.float32))
             done = terminated or truncated
-        outcomes.append(replace(env.world.outcome, details={}))
-    collector.create_dataset(
-        dataset_id=name,
-        algorithm_name="expert",
-        author="srdp_controller",
-        author_email="none@example.org",
-        code_permalink="https://example.org",
-        description=f"Demonstrations of task {recipe.task}",
-    )
+        return replace(env.world.outcome, details={})
+
+    for episode in range(first, first + count):
+        # the collector keeps what it has seen end, so an episode that may be left out is first played without it
+        outcome = play(collector if keep_all else env, episode)
+        outcomes.append(outcome if keep_all or not outcome.success else play(collector, episode))
+    if keep_all or any(outcome.success for outcome in outcomes):
+        collector.create_dataset(
+            dataset_id=name,
+            algorithm_name="expert",
+            author="srdp_controller",
+            author_email="none@example.org",
+            code_permalink="https://example.org",
+            description=f"Demonstrations of task {recipe.task}",
+        )
     collector.close()
     return outcomes
 
@@ -123,11 +134,13 @@ def collect(recipe: Recipe, spec: PolicySpec, folder: Path, progress: Progress) 
 
     ``spec`` says what of the world is observed, at what rate, and the limits of the commands.
 
-    Returns: episodes, successes (None where the world judges none), steps, metrics.
+    Returns: episodes, successes (None where the world judges none), kept (of the episodes, in the dataset), steps
+    (of the dataset), metrics (of all episodes).
 
     Raises:
         TaskError: the task has no world, or nobody demonstrates it.
-        DatasetError: the expert failed in more than one episode in ten, so the data would be bad.
+        DatasetError: the expert failed in more than one episode in ten, so the data would be bad; or, where only
+            successes are kept, in more than half, so that luck would have chosen them.
     """
     task, settings = find_task(recipe.task), recipe.collect
     make_expert(recipe, task, np.random.default_rng(0))  # one that is missing is missed here, not in a worker
@@ -152,21 +165,25 @@ def collect(recipe: Recipe, spec: PolicySpec, folder: Path, progress: Progress) 
         good = sum(outcome.success for outcome in outcomes)
         text = f"expert succeeded in {good} of {len(outcomes)}" if found[0].judged else f"{len(outcomes)} episodes"
         progress(len(outcomes), settings.episodes, text)
-    combined = minari.combine_datasets([minari.load_dataset(part) for _, _, part in parts], name)
-    combined.storage.update_metadata({"seed": recipe.seed, "recipe": settings.model_dump_json()})
-    steps = int(combined.total_steps)
-    for _, _, part in parts:
-        minari.delete_dataset(part)
     judged = all(outcome.judged for outcome in outcomes)
     successes = sum(outcome.success for outcome in outcomes)
-    if judged and successes < WORST_EXPERT * settings.episodes:
+    if judged and successes < WORST_EXPERT[settings.keep] * settings.episodes:
         raise DatasetError(
             f"the expert succeeded in {successes} of {settings.episodes} episodes only; "
             f"scenario {settings.scenario!r} is too hard to learn from"
         )
+    if settings.keep == "successes" and not judged:
+        raise DatasetError(f"collect.keep is 'successes', but nothing judges an episode of {recipe.task}; keep all")
+    kept = [part for _, _, part in parts if (folder / part).exists()]
+    combined = minari.combine_datasets([minari.load_dataset(part) for part in kept], name)
+    combined.storage.update_metadata({"seed": recipe.seed, "recipe": settings.model_dump_json()})
+    steps = int(combined.total_steps)
+    for part in kept:
+        minari.delete_dataset(part)
     return {
         "episodes": settings.episodes,
         "successes": successes if judged else None,
+        "kept": int(combined.total_episodes),
         "steps": steps,
         "metrics": summarise(outcomes),
     }

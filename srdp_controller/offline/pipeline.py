@@ -46,8 +46,10 @@ from srdp_controller.offline.export.assemble import assemble_bundle
 from srdp_controller.offline.parallel import run_parallel
 from srdp_controller.offline.queries import TeacherQueries, load_queries, query_teacher, save_queries
 from srdp_controller.offline.recipe import Recipe, content_hash, load_recipe
+from srdp_controller.offline.train_corrector import plan_chunks, train_corrector
 from srdp_controller.offline.train_teacher import CommandInputs, build_teacher, train_teacher
 from srdp_controller.offline.training import load_weights
+from srdp_controller.policy.corrector import Corrector
 from srdp_controller.policy.denoiser import DiffusionTeacher
 from srdp_controller.policy.student import Student
 from srdp_controller.policy.teacher import SrdpTeacher
@@ -90,8 +92,8 @@ class Pipeline:
     @property
     def stages(self) -> dict[str, Stage]:
         """The stages of this recipe, in order."""
-        collecting = self.recipe.data.source == "collect"
-        return {stage.name: stage for stage in STAGES if collecting or stage.name != "collect"}
+        without = {"collect": self.recipe.data.source != "collect", "correct": not self.recipe.corrector.policies}
+        return {stage.name: stage for stage in STAGES if not without.get(stage.name)}
 
     def run(self, last: str = "export") -> Pipeline:
         """Complete every stage up to ``last``.
@@ -141,7 +143,9 @@ class Pipeline:
         """Hash of all that a stage's result depends on."""
         stage = self.stages[name]
         sections = [attrgetter(path)(self.recipe) for path in stage.sections]
-        return content_hash(name, sections, [self.key(parent) for parent in stage.parents], stage.content(self))
+        return content_hash(
+            name, sections, [self.key(parent) for parent in stage.parents if parent in self.stages], stage.content(self)
+        )
 
     def completed(self, name: str) -> str:
         """The key for which a stage was completed in the run folder; empty where it was not."""
@@ -262,6 +266,16 @@ class Pipeline:
             found[f"student_k{steps}"] = load_weights(student, self.folder / f"student_k{steps}.pt")
         return found
 
+    def correctors(self) -> dict[str, Corrector]:
+        """The trained correction heads by the name of their policy, frozen."""
+        recipe, spec = self.recipe.corrector, self.spec
+        return {
+            name: load_weights(
+                Corrector(spec.obs_dim, spec.act_dim, recipe.hidden), self.folder / f"corrector_{name}.pt"
+            )
+            for name in recipe.policies
+        }
+
     def last_metrics(self) -> dict[str, Any]:
         """Last line of each network's metrics (``NAME.jsonl`` holds all of them)."""
         names = ["teacher", *(f"student_k{steps}" for steps in self.recipe.distill.students)]
@@ -351,6 +365,20 @@ def _distill_one(pipeline: Pipeline, steps: int) -> None:
     distill(pipeline.teacher(), steps, pipeline.queries(), recipe.distill, recipe.seed, pipeline.folder, progress)
 
 
+def _correct(pipeline: Pipeline) -> None:
+    """One correction head for each policy that the recipe names, from chunks of that policy."""
+    recipe, spec, seed = pipeline.recipe, pipeline.spec, pipeline.recipe.seed
+    trajectories = pipeline.split().train
+    data, lengths = samples(trajectories, spec), [len(trajectory.action) for trajectory in trajectories]
+    students = pipeline.students()
+    for policy in recipe.corrector.policies:
+        name = f"corrector_{policy}"
+        progress = pipeline.progress(name)
+        base = pipeline.teacher() if policy == "teacher" else students[policy]
+        late = plan_chunks(recipe.corrector, base, data, lengths, spec, seed, progress, _inputs(pipeline))
+        train_corrector(recipe.corrector, data, late, spec, seed, pipeline.folder, name, progress)
+
+
 def _calibrate(pipeline: Pipeline) -> dict[str, Any]:
     """Split conformal thresholds of each student's latent distance."""
     alphas = pipeline.recipe.calibrate.alphas
@@ -383,6 +411,8 @@ def _export(pipeline: Pipeline) -> dict[str, Any]:
         provenance,
         held_out[np.random.default_rng(0).integers(len(held_out), size=PARITY_STATES)],
         pipeline.progress("export"),
+        pipeline.correctors(),
+        recipe.inpainting,
     )
     return {"parity_max_error": parity, "bundle_sha256": bundle.identity}
 
@@ -449,12 +479,13 @@ STAGES = (
     ),
     Stage("queries", _ask_teacher, ("queries", "seed"), ("teacher",), files=("queries.pt",)),
     Stage("distill", _distill, ("distill", "seed"), ("queries",), files=("student_k*",)),
+    Stage("correct", _correct, ("corrector", "observation", "seed"), ("distill",), files=("corrector_*",)),
     Stage("calibrate", _calibrate, ("calibrate",), ("distill",), files=("calibration.json",)),
     Stage(
         "export",
         _export,
-        ("task",),
-        ("calibrate",),
+        ("task", "inpainting"),
+        ("calibrate", "correct"),
         content=lambda pipeline: [versions(), str(_target(pipeline).resolve())],  # a newer exporter: another graph
         outside=lambda pipeline: [_target(pipeline) / MANIFEST],
     ),
@@ -478,7 +509,7 @@ def pipeline_command(
     run_folder: Path | None = None,
     output: Path | None = None,
     base: Path | None = None,
-    last: Literal["collect", "data", "teacher", "queries", "distill", "calibrate", "export"] = "export",
+    last: Literal["collect", "data", "teacher", "queries", "distill", "correct", "calibrate", "export"] = "export",
 ) -> dict[str, Any]:
     """Run the stages from dataset to bundle; unchanged ones are skipped, interrupted ones resume.
 

@@ -33,6 +33,9 @@ class CollectRecipe(Strict):
         default=0.1, ge=0.0, description="std of the executed perturbation, in units of each action's scale"
     )
     disturbance_time_s: float = Field(default=0.4, gt=0.0, description="its correlation time")
+    keep: Literal["all", "successes"] = Field(
+        default="all", description="successes: what the expert failed at is left out, and counted"
+    )
     processes: Processes = 2
 
 
@@ -162,6 +165,33 @@ class DistillRecipe(QueryRecipe):
         return network
 
 
+class InpaintingRecipe(Strict):
+    """The teacher that goes on from the chunk in force (real-time chunking): one more policy of the bundle."""
+
+    steps: int = Field(default=0, ge=0, description="DDIM steps, each with its backward pass; 0: no such policy")
+    largest_weight: float = Field(default=5.0, gt=0.0, description="beta: bound of the guidance where little is signal")
+
+
+class CorrectorRecipe(Strict):
+    """The head that corrects each action of a late chunk from the newest observation (``planning.mode: corrected``)."""
+
+    policies: tuple[str, ...] = Field(
+        default=(),
+        description="whose chunks it learns to correct: teacher, student_k1, ...; none: there is no such head",
+    )
+    candidates: int = Field(
+        default=4, ge=1, description="chunks drawn at a state; the one nearest to what was demonstrated is corrected"
+    )
+    sampling_steps: int = Field(
+        default=20, ge=1, description="DDIM steps of a teacher that draws them; all T take long"
+    )
+    hidden: tuple[int, ...] = (256, 256)
+    steps: int = Field(default=10_000, ge=1)
+    batch: int = Field(default=512, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0.0)
+    ema_decay: float = Field(default=0.999, ge=0.0, lt=1.0)
+
+
 class CalibrateRecipe(Strict):
     """Split conformal thresholds of the latent distance."""
 
@@ -181,6 +211,8 @@ class Recipe(Strict):
     observation: ObservationRecipe = ObservationRecipe()
     teacher: TeacherRecipe = TeacherRecipe()
     distill: DistillRecipe = DistillRecipe()
+    corrector: CorrectorRecipe = CorrectorRecipe()
+    inpainting: InpaintingRecipe = InpaintingRecipe()
     calibrate: CalibrateRecipe = CalibrateRecipe()
 
     @property

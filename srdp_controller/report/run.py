@@ -32,6 +32,24 @@ def every_cycle_commanded(record: Mapping[str, Any]) -> bool:
     return bool(record["cycles"] - record.get("cycles_before_ready", 0) == record["commands"])
 
 
+def by_engine(outcomes: list[dict[str, Any]], engines: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Episodes and successes of each engine that drove one from its beginning to its end; those with a swap count not.
+
+    Args:
+        outcomes: with ``begun_s``, ``ended_s`` and ``success``.
+        engines: with ``since_s`` and ``engine``, in order; times are the system's [s].
+    """
+    found: dict[str, dict[str, int]] = {}
+    for outcome in outcomes:
+        before = [entry["engine"] for entry in engines if entry["since_s"] <= outcome["begun_s"]]
+        swapped = any(outcome["begun_s"] < entry["since_s"] < outcome["ended_s"] for entry in engines)
+        if before and not swapped:
+            counts = found.setdefault(before[-1], {"episodes": 0, "successes": 0})
+            counts["episodes"] += 1
+            counts["successes"] += bool(outcome["success"])
+    return found
+
+
 def judge(summary: dict[str, Any]) -> list[str]:
     """What was unsound about a run, the cause before what follows from it; an empty list for a sound one."""
     problems = []
@@ -74,6 +92,7 @@ def summarise_run(run_folder: Positional[Path] = Path("runs/latest")) -> dict[st
         metrics = summarise([Outcome(metrics=outcome["metrics"]) for outcome in simulation["outcomes"]])
         summary = {**metrics, **summary, "metrics": metrics, "commands_received": simulation["commands"]}
         summary |= {key: simulation[key] for key in ("task", "scenario", "episodes", "successes", "bad_commands")}
+        summary["by_engine"] = by_engine(simulation["outcomes"], control["engines"])
     problems = judge(summary)
     summary |= {"sound": not problems, "problems": problems}
     write_json(folder / "summary.json", summary)

@@ -18,8 +18,18 @@ from srdp_controller.errors import SrdpError
 from srdp_controller.files import write_file
 from srdp_controller.resources import find_resource
 
-SAMPLER = re.compile(r"(student|ddim|dpm|direct)_k(\d+)(?:@(\d+))?")
-SAMPLERS = {"student": "student", "ddim": "DDIM", "dpm": "DPM-Solver++", "direct": "trained directly"}
+SAMPLERS = {
+    "student": "student",
+    "ddim": "DDIM",
+    "dpm": "DPM-Solver++",
+    "diffusion": "diffusion with T = K",
+    "zero_snr": "v-prediction, zero terminal SNR",
+    "flow": "flow matching",
+    "meanflow": "MeanFlow",
+    "consistency": "consistency distillation",
+}
+SAMPLER = re.compile(rf"({'|'.join(SAMPLERS)})_k(\d+)(?:@(\d+))?")
+POLICY_LABELS = {"bc": "BC, mean square error", "gmm": "BC, mixture of Gaussians"}
 LOOPS = {
     "dedicated": "this controller",
     "dedicated_explained": "this controller, watched for the causes of late cycles",
@@ -106,7 +116,7 @@ def label(policy: str) -> str:
     """A policy's name for people; a sampler says the level that it starts at."""
     match = SAMPLER.fullmatch(policy)
     if match is None:
-        return policy
+        return POLICY_LABELS.get(policy, policy)
     start = f" from level {match[3]}" if match[3] else ""
     return f"{SAMPLERS[match[1]]}, K = {match[2]}{start}"
 
@@ -153,9 +163,11 @@ def counted(value: Any) -> str:
 
 def demo(run: Result) -> str:
     """A run: what ``srdp summary`` prints, and the README of ``make demo``."""
+    engines = run.get("by_engine", {}) if run["swaps"] else {}
     told = {
         "engine": "{engine} on {provider} at {update_rate_hz:.0f} Hz for {duration_s:.0f} s",
         "episodes": "?{successes} of {episodes} succeeded ({scenario} of {task})",
+        **{f"by {name}": f"{found['successes']} of {found['episodes']}" for name, found in engines.items()},
         **{name.replace("_", " "): counted(value) for name, value in run.get("metrics", {}).items()},
         "cycles": "{cycles}, {commands} commands, {overruns} overruns",
         "modes": counted(run["modes"]),

@@ -9,22 +9,24 @@ from typing import Any
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from srdp_controller.control.abstention import alarm_threshold
-from srdp_controller.control.build import safety_limits
+from srdp_controller.control.build import safety_limits, within_budget
 from srdp_controller.control.deployment import (
     Deployment,
     DeploymentRequest,
     fits,
     measure,
+    require_budget,
     require_chunk,
     require_fit,
     require_same_robot,
 )
 from srdp_controller.engines.bundle import LoadedBundle, load_bundle
+from srdp_controller.engines.corrector import CorrectorEngine
 from srdp_controller.engines.engine import Engine
 from srdp_controller.engines.engine_cache import cache_folder
 from srdp_controller.engines.providers import NATIVE, EngineOptions
 from srdp_controller.engines.signature import require_signature
-from srdp_controller.errors import SrdpError
+from srdp_controller.errors import EngineError, SrdpError
 from srdp_controller.messages import message_class
 from srdp_controller.observation import ObservationAssembler
 from srdp_controller.ros.parameters import bundle_folder
@@ -35,7 +37,11 @@ Load = Callable[[LoadedBundle, str, str, EngineOptions], Engine]
 
 
 class Preparation:
-    """Prepares deployments for one robot: the one of the bundle that the node was configured with."""
+    """Prepares deployments for one robot: the one of the bundle that the node was configured with.
+
+    Attributes:
+        values: the node's parameters, within that bundle's latency budget where it is enforced.
+    """
 
     def __init__(self, values: Mapping[str, Any], first: DeploymentRequest, log: RcutilsLogger, load: Load) -> None:
         """Open the bundle of the first request and say everything that does not fit.
@@ -43,18 +49,19 @@ class Preparation:
         Raises:
             SrdpError: a line for each thing that does not fit.
         """
-        self._values, self._log, self._load = values, log, load
+        self.values, self._log, self._load = values, log, load
         self._period_ns = round(1e9 / values["update_rate"])
         self._latest: Deployment | None = None
         self.bundle = self._open(first)
         found = list(problems(self.bundle, first, values))
         if found:
             raise SrdpError("\n".join(found))
+        self.values = within_budget(values, self.bundle.content.latency_budget)
 
     def _open(self, request: DeploymentRequest) -> LoadedBundle:
         bundle = load_bundle(bundle_folder(request.model_dir))
-        if self._values["trusted_keys"]:
-            require_signature(bundle, list(self._values["trusted_keys"]))
+        if self.values["trusted_keys"]:
+            require_signature(bundle, list(self.values["trusted_keys"]))
         return bundle
 
     def prepare(self, request: DeploymentRequest) -> Deployment:
@@ -63,30 +70,44 @@ class Preparation:
         Raises:
             SrdpError: it does not fit period or robot, or cannot be loaded.
         """
-        values, name = self._values, request.engine
+        values, name = self.values, request.engine
         same = bundle_folder(request.model_dir) == self.bundle.folder
         bundle = self.bundle if same else self._open(request)
         require_same_robot(self.bundle.spec, bundle.spec, str(bundle.folder))
         engine = self._engine(bundle, name, request.provider)
         run_time = measure(engine, 100 if engine.evaluations <= 16 else 20)
         planning, spec = values["planning.mode"], bundle.spec
-        ahead = planning == "ahead" or (planning == "auto" and not fits(run_time, self._period_ns))
+        ahead = planning in ("ahead", "corrected") or (planning == "auto" and not fits(run_time, self._period_ns))
         if ahead:
             chunk_ns = round(spec.horizon * spec.step_s * 1e9)
             require_chunk(name, run_time, chunk_ns, round(values["observation.max_age"] * 1e9))
         else:
             require_fit(name, run_time, self._period_ns)
+        budget = bundle.content.latency_budget
+        if budget is not None:
+            try:
+                require_budget(name, run_time, budget)
+            except EngineError as error:
+                if values["latency.enforce"]:
+                    raise
+                self._log.warning(str(error))
+        corrector = self._corrector(bundle, name) if planning == "corrected" else None
         threshold = alarm_threshold(bundle, name, values)
         last = self._latest
         if last is not None and replace(last.request, engine=name) == request:
             teacher = last.teacher
         else:
             teacher = self._engine(bundle, "teacher", request.provider)
-        self._latest = Deployment(request, engine, threshold, run_time, teacher, ahead)
+        self._latest = Deployment(request, engine, threshold, run_time, teacher, ahead, corrector, budget)
         return self._latest
 
+    def _corrector(self, bundle: LoadedBundle, name: str) -> CorrectorEngine:
+        head = CorrectorEngine(bundle, name)
+        require_fit(head.name, measure(head), self._period_ns)
+        return head
+
     def _engine(self, bundle: LoadedBundle, name: str, provider: str) -> Engine:
-        values = self._values
+        values = self.values
         options = EngineOptions(values["engine_cache"], values["precision"], values["provider_fallback"])
         if provider in NATIVE:
             folder = cache_folder(bundle, options.cache)
@@ -104,6 +125,8 @@ def problems(bundle: LoadedBundle, request: DeploymentRequest, values: Mapping[s
         lambda: bundle.policy(request.engine),
         lambda: request.engine not in bundle.content.policies or alarm_threshold(bundle, request.engine, values),
         lambda: safety_limits(values),
+        lambda: within_budget(values, bundle.content.latency_budget),
+        lambda: values["planning.mode"] == "corrected" and bundle.corrector(request.engine),
         *((require_mcap,) if values["record"] else ()),
     )
     for check in checks:

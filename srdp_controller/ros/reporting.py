@@ -21,7 +21,7 @@ from srdp_controller.ros.session import Session
 REPORT_EVERY_S = 0.05
 
 
-WINDOWS = ("lateness", "execution", "inference", "latency", "observation_age")
+WINDOWS = ("lateness", "execution", "inference", "latency", "observation_age", "command_age")
 
 
 class Reporter:
@@ -147,11 +147,13 @@ class Reporter:
         mode = cycle.supervisor.mode
         late = rolling["recent_lateness_p99_us"] * 1e-6
         old = rolling["recent_observation_age_p99_us"] * 1e-6 > values["diagnostics.age_warn"]
+        budget = cycle.slot.current.budget
+        spent = budget is not None and rolling["recent_command_age_p99_us"] * 1e-6 > budget.age_s
         overrunning = overruns > max(1, values["diagnostics.overruns_warn"] * cycles)
         swamped = overruns > max(1, values["diagnostics.overruns_error"] * cycles)
         if mode is Mode.STOP or late > values["diagnostics.lateness_error"] or swamped or self._failure:
             status.level = DiagnosticStatus.ERROR
-        elif mode is not Mode.STUDENT or late > values["diagnostics.lateness_warn"] or overrunning or old:
+        elif mode is not Mode.STUDENT or late > values["diagnostics.lateness_warn"] or overrunning or old or spent:
             status.level = DiagnosticStatus.WARN
         else:
             status.level = DiagnosticStatus.OK
@@ -163,6 +165,11 @@ class Reporter:
             )
         if old:
             status.message += f"; observations are older than {values['diagnostics.age_warn'] * 1e3:.0f} ms (p99)"
+        if budget is not None and spent:
+            status.message += (
+                f"; commands come from observations {rolling['recent_command_age_p99_us'] * 1e-3:.0f} ms old (p99), "
+                f"more than the bundle's latency budget of {budget.age_s * 1e3:.0f} ms"
+            )
         status.message = self._failure or status.message
         in_modes = {f"cycles_{kind.value}": count for kind, count in cycle.statistics.modes.items()}
         yield

@@ -222,6 +222,7 @@ class SimulationNode(Node):
             record = {**facts, "duration_s": round(outcome.duration_s, 3), **outcome.metrics}
             self._outcomes.publish(String(data=json.dumps(record)))
             rest = {"judged": outcome.judged, "metrics": dict(outcome.metrics), "details": outcome.details}
+            rest |= {"begun_s": self._begun_ns * 1e-9, "ended_s": time.time()}
             self.outcomes.append({**record, **rest})
             if outcome.success and any(self._frames):
                 self._shown = self._frames, outcome.details

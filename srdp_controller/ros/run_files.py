@@ -82,13 +82,14 @@ def times_of(session: Session) -> dict[str, Histogram]:
         "overhead": statistics.overhead,
         "latency": statistics.latency,
         "observation_age": statistics.observation_age,
+        "command_age": statistics.command_age,
     }
 
 
 def percentiles(times: Mapping[str, Histogram]) -> dict[str, dict[str, float]]:
-    """Percentiles as ``NAME_us``; the observation's age is in milliseconds."""
-    in_ms = {f"{name}_ms": times[name].percentiles(1e6) for name in times if name == "observation_age"}
-    return {f"{name}_us": times[name].percentiles() for name in times if name != "observation_age"} | in_ms
+    """Percentiles as ``NAME_us``; ages as ``NAME_ms``."""
+    ages = {f"{name}_ms": times[name].percentiles(1e6) for name in times if name.endswith("_age")}
+    return {f"{name}_us": times[name].percentiles() for name in times if not name.endswith("_age")} | ages
 
 
 def run_record(session: Session, failure: str) -> dict[str, Any]:
@@ -103,6 +104,7 @@ def run_record(session: Session, failure: str) -> dict[str, Any]:
     return {
         **counters(session),
         "provider": slot.current.engine.provider,
+        "engines": [{"since_s": since_s, "engine": name} for since_s, name in slot.history],
         **percentiles(times),
         "modes": {mode.value: count for mode, count in statistics.modes.items()},
         "by_mode": by_mode,

@@ -34,7 +34,7 @@ class Session:
         """
         with contextlib.ExitStack() as made:
             preparation = self.preparation = Preparation(values, request, node.get_logger(), node.load)
-            spec = preparation.bundle.spec
+            spec, values = preparation.bundle.spec, preparation.values
             first = preparation.prepare(request)
             assembler = ObservationAssembler(spec)
             inputs = self.inputs = Inputs(

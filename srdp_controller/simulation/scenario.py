@@ -86,6 +86,11 @@ class Scenario(Strict):
                         f"scenario {self.name}: {what}: no topic {topic!r}; there are: {', '.join(topics)}"
                     )
 
+    def delayed(self, seconds: float) -> Scenario:
+        """This scenario with so much more delay between a command and its effect; 0 changes nothing."""
+        actuation = self.actuation.model_copy(update={"delay_s": self.actuation.delay_s + seconds})
+        return self.model_copy(update={"actuation": actuation})
+
     def without(self, hole: Scenario) -> Scenario:
         """This scenario less the starts that ``hole`` draws (what a dataset leaves out)."""
         raise ScenarioError(f"scenario {hole.name}: this task has no layouts that could be left out of a dataset")

@@ -52,7 +52,7 @@ class GymnasiumTask(Task):
         horizon: int = 8,
         success_return: float | None = None,
     ) -> None:
-        self.name = f"gymnasium:{env_id}"
+        self.name = self.name or f"gymnasium:{env_id}"
         self._env_id, self._horizon = env_id, horizon
         env = self._make()
         self._boxes = _boxes(self.name, env.observation_space)

@@ -3,7 +3,7 @@
 Only ``spec`` is needed to train and to deploy. A world unlocks evaluation, the demo and the benchmarks; an
 expert unlocks collection; ``draw`` and ``render`` unlock figures. What a command needs and a task lacks is said
 by name (``TaskError``). Tasks are found by name through the entry-point group ``srdp_controller.tasks``, or are
-given as ``module:Class`` or as ``gymnasium:ENV_ID``.
+given as ``module:Class``, as ``gymnasium:ENV_ID`` or as ``metaworld:NAME``.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def known_tasks() -> list[str]:
 
 
 def find_task(name: str) -> Task:
-    """A task by its name, as ``module:Class``, or as ``gymnasium:ENV_ID``.
+    """A task by its name, as ``module:Class``, as ``gymnasium:ENV_ID``, or as ``metaworld:NAME``.
 
     Raises:
         TaskError: there is none; the message says what there is.
@@ -113,6 +113,10 @@ def find_task(name: str) -> Task:
         from srdp_controller.tasks.gymnasium_task import GymnasiumTask
 
         return GymnasiumTask(name.removeprefix("gymnasium:"))
+    if name.startswith("metaworld:"):
+        from srdp_controller.tasks.metaworld_task import MetaWorldTask
+
+        return MetaWorldTask(name.removeprefix("metaworld:"))
     if ":" in name:
         task: Task = load_object(name, "task")()
         task.name = task.name or name
@@ -122,7 +126,7 @@ def find_task(name: str) -> Task:
             return entry.load()()  # type: ignore[no-any-return]
     raise TaskError(
         f"no task {name!r}; installed are: {', '.join(known_tasks()) or 'none'}; "
-        "or give module:Class, or gymnasium:ENV_ID"
+        "or give module:Class, gymnasium:ENV_ID, or metaworld:NAME"
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from virtual_rig import MS, Virtual
 
 from srdp_controller.control.deployment import fits, require_chunk
-from srdp_controller.control.planner import ChunkSchedule, Plan, PlanWorker
+from srdp_controller.control.planner import ChunkSchedule, Plan, PlanWorker, soft_mask
 from srdp_controller.control.supervisor import Mode
 from srdp_controller.engines.providers import load_engine
 from srdp_controller.errors import EngineError
@@ -236,3 +236,96 @@ def test_an_engine_does_not_answer_for_the_one_before_it(bundle):
         assert worker.error == ""
     finally:
         worker.close()
+
+
+# --- what is left of the plan in force, and corrections of late actions --------------------------
+
+
+def test_the_soft_mask_binds_what_is_executed_meanwhile_and_frees_what_no_plan_reaches():
+    weights = soft_mask(committed=2, left=6, horizon=8)
+    assert weights[:2].tolist() == [1.0, 1.0] and weights[6:].tolist() == [0.0, 0.0]
+    assert np.all(np.diff(weights[1:7]) < 0.0)
+    share = (6 - 3) / (6 - 2 + 1)  # c_3 of arXiv 2506.07339, eq. 5
+    assert weights[3] == pytest.approx(share * (np.exp(share) - 1.0) / (np.e - 1.0))
+
+
+def test_the_rest_of_a_plan_is_given_in_the_next_ones_steps_and_goes_on_with_its_last_action():
+    schedule = ChunkSchedule(STEP, blend_ns=0)
+    assert schedule.rest(0, 90) is None
+    schedule.join(plan_of([0.0, 1.0, 2.0, 3.0]), 0, blend=False)
+    rest = schedule.rest(70, 60)  # steps begin at 70, 120: their middles are in the second and in the third action
+    assert rest.chunk[:, 0].tolist() == [1.0, 2.0, 3.0, 3.0]
+    assert rest.weights.tolist() == soft_mask(committed=2, left=3, horizon=4).tolist()
+    assert schedule.rest(400, 60) is None  # it is over
+
+
+class GuidedEngine(CountingEngine):
+    """Counts on from the rest of the chunk in force."""
+
+    def __init__(self, spec):
+        super().__init__(spec)
+        self.previous, self.weights = np.zeros_like(self.action), np.zeros((1, spec.horizon), np.float32)
+
+    def run(self):
+        self.told.append(self.weights[0].copy())
+        self.action[0, :, 0] = self.previous[0, 0, 0] + 1e-3 * np.arange(self.spec.horizon)
+
+
+def test_a_guided_engine_is_told_the_rest_and_its_plan_is_joined_without_fading(bundle):
+    class Rig(Virtual):
+        @staticmethod
+        def load(bundle, name, provider):
+            return GuidedEngine(bundle.spec)
+
+    virtual = Rig(bundle, took_ms=90.0)
+    virtual.step(100)
+    told = virtual.cycle.slot.current.engine.told
+    assert not told[0].any()  # nothing was in force
+    assert len(told) >= 9 and all(weights[:2].tolist() == [1.0, 1.0] for weights in told[2:])  # 90 ms: two steps
+    assert virtual.cycle.schedule.plan.conditioned
+
+
+class Head:
+    """Says what it was shown, as a correction."""
+
+    name = "head"
+
+    def __init__(self, spec):
+        self.observation, self.origin = (np.zeros((1, spec.obs_dim), np.float32) for _ in range(2))
+        self.base_action, self.correction = (np.zeros((1, spec.act_dim), np.float32) for _ in range(2))
+        self.index, self.shown, self.value = np.zeros((1, 1), np.float32), [], 0.01
+
+    def run(self):
+        self.shown.append((self.observation.copy(), self.origin.copy(), self.base_action.copy(), int(self.index[0, 0])))
+        self.correction[:] = self.value
+
+
+def corrected(bundle, **more):
+    virtual = Virtual(bundle, engine="student_k4", took_ms=40.0, **more)
+    head = Head(bundle.spec)
+    virtual.cycle.slot.current = replace(virtual.cycle.slot.current, corrector=head)
+    return virtual, head
+
+
+def test_a_late_action_is_corrected_from_the_newest_observation_in_every_cycle(bundle):
+    virtual, head = corrected(bundle)
+    assert virtual.step(2) is Mode.HOLD and not head.shown  # there is nothing to correct
+    virtual.step(4)
+    virtual.messages["/object_pose"] = [-0.10, 0.02]
+    virtual.step(1)
+    observation, origin, base, index = head.shown[-1]
+    place = bundle.spec.observation_index("object_x")
+    assert observation[0, place] == pytest.approx(-0.10) and origin[0, place] == pytest.approx(-0.15)
+    assert index == 1 and len(head.shown) == 3  # planned in the first cycle, 60 ms ago
+    wish = virtual.cycle.schedule.action(virtual.now)
+    np.testing.assert_allclose(wish, base[0] + 0.01, atol=1e-7)
+    virtual.step(30)
+    assert len(head.shown) == 33 and {shown[3] for shown in head.shown} == {0, 1}  # plans get 80 ms old, steps are 50
+
+
+def test_a_correction_that_is_no_number_is_a_failure_of_the_engine(bundle):
+    virtual, head = corrected(bundle)
+    virtual.step(8)
+    head.value = float("nan")
+    assert virtual.step() is Mode.HOLD
+    assert "head answered NaN" in virtual.cycle.supervisor.reason

@@ -10,6 +10,7 @@ pytest.importorskip("pybullet", reason="needs the simulation: make setup")
 pytest.importorskip("onnx", reason="baselines are made of the teacher's graph")
 
 from srdp_controller.benchmarks import deployment
+from srdp_controller.engines.bundle import LatencyBudget, LoadedBundle
 from srdp_controller.errors import SrdpError
 from srdp_controller.evaluation import baselines, closed_loop, states, table
 from srdp_controller.evaluation.fidelity import fidelity
@@ -39,6 +40,22 @@ def results(tmp_path, monkeypatch):
     monkeypatch.setattr(baselines, "CALIBRATION_STATES", 8)
     monkeypatch.setattr(baselines, "EARLIEST", 0.88)
     return tmp_path / "eval"
+
+
+@pytest.fixture(scope="module")
+def trained(bundle, tmp_path_factory):
+    """A folder with one policy that was (not) trained directly, its network and its sampler."""
+    torch = pytest.importorskip("torch", reason="the offline side needs torch: make setup-train")
+    from srdp_controller.offline.baselines.regression import MixtureNetwork, draw
+    from srdp_controller.offline.export.graphs import export_sampler
+    from srdp_controller.offline.recipe import NetworkRecipe
+
+    spec, folder = bundle.spec, tmp_path_factory.mktemp("baselines")
+    torch.manual_seed(0)
+    network = MixtureNetwork(spec.obs_dim, spec.horizon * spec.act_dim, NetworkRecipe(trunk=(16,), head=(16, 16)))
+    network = network.eval().requires_grad_(False)
+    (folder / "gmm.onnx").write_bytes(export_sampler(network, draw, 2, spec))
+    return folder, lambda observation, noise: draw(network, torch.from_numpy(observation), torch.from_numpy(noise))
 
 
 def drive(model_dir, policy="student_k1", scenario="nominal", episodes=1, **options):
@@ -110,12 +127,13 @@ def test_samplers_that_cannot_be_are_refused(bundle, name):
         baselines.load_policy(bundle, name)
 
 
-def test_fidelity_compares_students_and_baselines_with_the_teacher(model_dir, results, monkeypatch):
+def test_fidelity_compares_students_and_baselines_with_the_teacher(model_dir, results, trained, monkeypatch):
     monkeypatch.setattr(baselines, "EARLIEST", 0.98)
     pytest.importorskip("diffusers")
-    result = fidelity(model_dir, states="test", count=8, samples=16, results=results)
+    result = fidelity(model_dir, states="test", count=8, samples=16, results=results, baselines=trained[0])
     assert set(result["policies"]) == {"student_k1", "student_k2", "student_k4", "student_k8"}
-    assert {"ddim_k1", "ddim_k8", "dpm_k4"} <= set(result["baselines"])
+    assert {"ddim_k1", "ddim_k8", "dpm_k4", "gmm"} <= set(result["baselines"])
+    assert result["baselines"]["gmm"]["matched_noise_rmse"] is None  # its noise means something else
     wanted = "sliced_wasserstein sliced_wasserstein_interval ratio_to_floor mmd tv_lower mode_coverage "
     wanted += "mode_coverage_of_teacher matched_noise_rmse"
     for entry in (*result["policies"].values(), *result["baselines"].values()):
@@ -124,6 +142,52 @@ def test_fidelity_compares_students_and_baselines_with_the_teacher(model_dir, re
         assert low <= entry["sliced_wasserstein"] <= high
     assert result["baselines"]["ddim_k1"]["starting_level"] == 98
     assert result["policies"]["student_k4"]["ratio_to_floor"] < 2.0
+
+
+def test_a_policy_that_was_trained_directly_is_found_by_its_name(bundle, trained):
+    folder, network = trained
+    spec, rng = bundle.spec, np.random.default_rng(0)
+    policy = baselines.load_policy(bundle, "gmm", folder)
+    assert policy.noise_shape == (2, spec.horizon, spec.act_dim)
+    observation = rng.standard_normal((32, spec.obs_dim)).astype(np.float32)
+    noise = rng.standard_normal((32, *policy.noise_shape)).astype(np.float32)
+    (centre, scale), (action_centre, action_scale) = spec.observation_normalisation(), spec.action_normalisation()
+    wanted = network((observation - centre) / scale, noise.reshape(32, 2, -1)).clamp(-4.0, 4.0)
+    found = (policy.actions(observation, noise) - action_centre) / action_scale
+    np.testing.assert_allclose(found.reshape(32, -1), wanted, atol=1e-4)
+    assert np.abs(found).max() > 0.1
+    assert len(measure_inference(bundle, ["gmm"], rounds=1, baselines=folder)["gmm"]) >= 29
+
+
+def test_a_policy_that_was_not_trained_yet_says_what_trains_it(bundle, model_dir, trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    remedy = "srdp experiment direct-policies RECIPE --policies flow_k2"
+    with pytest.raises(SrdpError, match=rf"^runs/pushing/baselines/flow_k2.onnx: not there; `{remedy}`"):
+        drive(model_dir, policy="flow_k2", processes=1)
+    with pytest.raises(SrdpError, match=rf"{trained[0]}/flow_k2.onnx: not there"):
+        baselines.load_policy(bundle, "flow_k2", trained[0])
+    with pytest.raises(SrdpError, match="no policy trained directly; `srdp experiment direct-policies RECIPE`"):
+        fidelity(model_dir, count=4, samples=8, baselines=tmp_path)
+
+
+def test_a_policy_that_was_trained_for_another_robot_is_refused(bundle, trained):
+    content = bundle.content.model_copy(update={"spec": bundle.spec.extended(1, 0, 0)})
+    other = LoadedBundle(bundle.folder, content, bundle.raw)
+    with pytest.raises(SrdpError, match="the bundle's spec has 16"):
+        baselines.load_policy(other, "gmm", trained[0])
+
+
+def test_the_table_drives_a_policy_that_was_trained_directly(model_dir, short, trained, tmp_path):
+    rows = table.table(
+        model_dir,
+        policies=("gmm",),
+        scenarios=(short,),
+        episodes=2,
+        processes=2,
+        results=tmp_path,
+        baselines=trained[0],
+    )["rows"]
+    assert [(row["policy"], row["episodes"], row["abstentions"]) for row in rows] == [("gmm", 2, 0)]
 
 
 def test_bimodal_states_are_those_where_the_teacher_has_two_modes(bundle):
@@ -174,6 +238,24 @@ def test_a_table_goes_on_where_it_was_interrupted(model_dir, results, monkeypatc
 def test_every_scenario_of_the_task_but_the_faulty_ones_is_in_the_table():
     names = table.scenarios_of(TASK)
     assert names[0] == "nominal" and {"shifted", "noisy", "delayed"} <= set(names) and "faulty" not in names
+
+
+def test_engines_fit_by_the_period_and_by_the_latency_budget():
+    budget = LatencyBudget(
+        policy="student_k1",
+        scenario="nominal",
+        update_rate_hz=100.0,
+        episodes=100,
+        share=0.9,
+        delay_s=0.06,
+        interval_s=(0.05, 0.07),
+        undelayed_age_s=0.01,
+        longest_s=0.3,
+    )
+    fast, slow = deployment.fitting({"student_k1": [1e-3], "teacher": [0.2]}, budget)
+    assert fast["highest_rate_hz"] == pytest.approx(800.0) and slow["highest_rate_hz"] == pytest.approx(4.0)
+    assert (fast["within_budget"], slow["within_budget"]) == (True, False)
+    assert deployment.fitting({"teacher": [0.2]}, None)[0]["within_budget"] is None
 
 
 def test_the_deployment_benchmark_drives_every_setting(model_dir, short, tmp_path):

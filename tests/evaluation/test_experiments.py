@@ -8,6 +8,7 @@ pytest.importorskip("torch", reason="the offline side needs torch: make setup-tr
 pytest.importorskip("joblib", reason="the offline side needs joblib: make setup-train")
 
 from srdp_controller.experiments.ablations import ABLATIONS, FULL, ablations, summarise, t_interval
+from srdp_controller.experiments.latency import latency
 from srdp_controller.offline.parallel import run_parallel
 from srdp_controller.offline.pipeline import Pipeline
 from srdp_controller.offline.recipe import load_recipe
@@ -87,3 +88,34 @@ def test_tasks_run_in_other_processes():
 
     pids = set(run_parallel([os.getpid] * 4, 2))
     assert os.getpid() not in pids
+
+
+def test_latency_drives_each_policy_at_each_delay_once(model_dir, tmp_path, capsys):
+    brief = tmp_path / "brief.yaml"
+    brief.write_text(yaml.safe_dump({"name": "brief", "time_limit_s": 0.3}))
+
+    def found():
+        return latency(
+            model_dir,
+            policies=("student_k1",),
+            delays=(0.0, 50.0),
+            only=("in the loop", "newest chunk"),
+            scenario=str(brief),
+            inference=40.0,
+            episodes=1,
+            processes=1,
+            run_folder=tmp_path / "runs",
+        )
+
+    first = found()
+    rows = [(row["policy"], row["way"], row["added_delay_ms"]) for row in first["table"]]
+    ways = [("teacher", "in the loop"), ("teacher", "newest chunk"), ("student_k1", "in the loop")]
+    assert rows == [(*way, delay) for delay in (0.0, 50.0) for way in ways]
+    by_row = dict(zip(rows, first["table"], strict=True))
+    # 40 ms are four periods: the loop waits through three of them, the planner through none
+    assert by_row["teacher", "in the loop", 0.0]["missed_cycles"] > 15
+    assert by_row["teacher", "newest chunk", 0.0]["missed_cycles"] == 0
+    assert "student_k1, in the loop" in capsys.readouterr().out
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
+    assert found()["table"] == first["table"]
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()} == written

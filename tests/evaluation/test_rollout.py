@@ -1,6 +1,7 @@
 """The controller's cycle in virtual time: what an episode depends on, what late policies cost, who drives when."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def test_the_rollout_commands_what_a_loop_written_by_hand_does(bundle, short):
     world = observed.world
     observed.reset(np.random.default_rng([seed, 0]))
     engine, teacher = (load_engine(bundle, name, "cpu") for name in ("student_k2", "teacher"))
-    sent, in_force = [], []
+    sent, in_force, waiting = [], [], False
     cycle = build_cycle(
         {**default_values(), "update_rate": rate, "seed": seed},
         observed.assembler,
@@ -84,14 +85,18 @@ def test_the_rollout_commands_what_a_loop_written_by_hand_does(bundle, short):
     )
     cycle.begin_episode(0)
     number = math.ceil(world.time_s * rate - 1e-6)
+    cycles, due_s = 0, 0.0
     while not world.outcome.finished:
         if number / rate < world.time_s + world.tick_s - 1e-9:
-            cycle(round(number / rate * 1e9))
+            due_s = number / rate
+            cycle(round(due_s * 1e9))
+            number, cycles, waiting = number + 1, cycles + 1, True
+        if waiting and due_s <= world.time_s + 1e-9:  # a command between two ticks takes effect with the second
             world.send(sent[-1])
-            number += 1
-        in_force += sent[-1:]
+            waiting = False
+        in_force += sent[-2:-1] if waiting else sent[-1:]
         observed.tick()
-    assert len(sent) == episode.cycles > 90
+    assert cycles == episode.cycles > 90
     np.testing.assert_array_equal(episode.commands, np.array(in_force, np.float32))
 
 
@@ -130,6 +135,45 @@ def test_a_policy_that_plans_ahead_misses_none_and_holds_until_its_first_plan(sp
     assert episode.modes["HOLD"] == 8  # at 100 Hz
     assert episode.modes["STUDENT"] == episode.cycles - 8
     assert 0.08 < np.median(episode.ages_s[60:]) < 0.25
+
+
+class Halving:
+    """A correction head: takes back half of what was planned."""
+
+    def __init__(self, spec):
+        self.observation, self.origin = (np.zeros((1, spec.obs_dim), np.float32) for _ in range(2))
+        self.base_action, self.correction = (np.zeros((1, spec.act_dim), np.float32) for _ in range(2))
+        self.index = np.zeros((1, 1), np.float32)
+
+    def run(self):
+        self.correction[:] = -0.5 * self.base_action
+
+
+def test_each_robot_has_a_head_that_corrects_its_late_chunks(spec, short):
+    driver = Driver(Scripted(spec).policy(), latencies_s=[0.08], corrector=lambda: Halving(spec))
+    episodes = rollout(TASK, short, driver, [0, 1], spec=spec, values={"planning.mode": "corrected"})
+    for episode in episodes:
+        assert episode.missed_cycles == 0 and episode.modes["HOLD"] == 8
+        np.testing.assert_allclose(episode.commands[-1], [0.05, 0.0], atol=1e-3)
+    with pytest.raises(SrdpError, match="no correction head for scripted"):
+        rollout(TASK, short, replace(driver, corrector=None), [0], spec=spec, values={"planning.mode": "corrected"})
+
+
+def test_a_guided_policy_is_shown_the_rest_of_its_own_last_chunk(spec, short):
+    shown = []
+
+    def evaluate(observation, noise, previous, weights):
+        shown.append((previous.copy(), weights.copy()))
+        chunk = np.full_like(previous, 0.01 * len(shown))
+        latent = np.zeros((len(observation), 1), np.float32)
+        return chunk, latent, latent
+
+    policy = Policy("guided", (1, spec.horizon, spec.act_dim), evaluate, guided=True)
+    rollout(TASK, short, Driver(policy, latencies_s=[0.1]), [0], spec=spec, values={"planning.mode": "ahead"})
+    assert not shown[0][1].any()
+    for number, (previous, weights) in enumerate(shown[1:], 1):
+        np.testing.assert_allclose(previous, 0.01 * number, atol=1e-6)
+        assert weights[0, :2].tolist() == [1.0, 1.0] and 0.0 < weights[0, 2] < 1.0  # 100 ms are two steps
 
 
 def test_latencies_are_drawn_by_the_episodes_seed(spec, short):

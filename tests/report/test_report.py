@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("tyro", reason="the command line needs tyro: pip install 'srdp_controller[cli]'")
 
-from srdp_controller.report.run import judge
+from srdp_controller.report.run import by_engine, judge
 from srdp_controller.report.tables import (
     SECTIONS,
     closed_loop,
@@ -56,6 +56,16 @@ def test_a_run_is_judged_with_its_cause(changes, cause):
     assert problems[0].find(cause) >= 0 if cause else problems == [], problems
 
 
+def test_an_episode_is_that_of_the_engine_that_drove_all_of_it():
+    engines = [{"since_s": 0.0, "engine": "teacher"}, {"since_s": 10.0, "engine": "student_k1"}]
+    times = [(1.0, 4.0, False), (5.0, 9.0, True), (9.5, 12.0, True), (12.5, 14.0, True)]
+    outcomes = [{"begun_s": begun, "ended_s": ended, "success": success} for begun, ended, success in times]
+    assert by_engine(outcomes, engines) == {
+        "teacher": {"episodes": 2, "successes": 1},
+        "student_k1": {"episodes": 1, "successes": 1},  # the third saw both
+    }
+
+
 def test_a_table_has_its_columns_and_a_line_a_row():
     text = table([{"x": 1, "y": {"z": 0.5}}], "a: {x} | b: {y[z]:.0%} | c: {twice}", twice=lambda row: 2 * row["x"])
     assert text.splitlines() == ["| a | b | c |", "| --- | --- | --- |", "| 1 | 50% | 2 |"]
@@ -72,6 +82,7 @@ def test_only_a_column_that_may_be_empty_is_left_empty():
 def test_a_sampler_says_its_starting_level():
     assert label("ddim_k4@60") == "DDIM, K = 4 from level 60"
     assert label("student_k2") == "student, K = 2" and label("teacher") == "teacher"
+    assert label("zero_snr_k2") == "v-prediction, zero terminal SNR, K = 2" and label("bc").startswith("BC")
 
 
 def row(policy, scenario, ways):

@@ -61,6 +61,7 @@ def test_swaps_under_load_lose_no_command(start, bench, read_json):
     result = read_json("controller.json")
     assert result["cycles_before_ready"] == 0
     assert result["swaps"] == 4 and result["engine"] == "student_k4"
+    assert len(result["engines"]) == 5 and result["engines"][-1]["engine"] == "student_k4"
     assert result["commands"] == result["cycles"]
     assert result["limit_violations"] == 0
 

@@ -40,14 +40,20 @@ def experts(tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))  # collect sets it; it shall not outlive the test
 
 
-def record(folder, expert, task="gymnasium:Pendulum-v1", episodes=4, seed=0):
-    recipe = Recipe(
-        task=task, seed=seed, collect=CollectRecipe(episodes=episodes, processes=1, expert=expert, hole_scenario="")
-    )
+def record(folder, expert, task="gymnasium:Pendulum-v1", episodes=4, seed=0, keep="all"):
+    settings = CollectRecipe(episodes=episodes, processes=1, expert=expert, hole_scenario="", keep=keep)
+    recipe = Recipe(task=task, seed=seed, collect=settings)
     spec = GymnasiumTask("Pendulum-v1").spec()
     steps = []
     found = collect(recipe, spec, folder, lambda done, total, text: steps.append((done, total)))
     return found, steps, load_trajectories(folder, dataset_name(task), spec)
+
+
+def judged_by(monkeypatch, success_return):
+    monkeypatch.setattr(
+        "srdp_controller.offline.collect.find_task",
+        lambda name: GymnasiumTask("Pendulum-v1", success_return=success_return),
+    )
 
 
 def test_an_expert_of_ones_own_is_recorded_on_any_environment(tmp_path, experts):
@@ -76,11 +82,30 @@ def test_an_expert_that_is_missing_or_answers_nonsense_is_named(tmp_path, expert
 
 
 def test_an_expert_that_fails_where_the_world_judges_is_refused(tmp_path, experts, monkeypatch):
-    monkeypatch.setattr(
-        "srdp_controller.offline.collect.find_task", lambda name: GymnasiumTask("Pendulum-v1", success_return=0.0)
-    )
+    judged_by(monkeypatch, 0.0)
     with pytest.raises(DatasetError, match="succeeded in 0 of 2 episodes only"):
         record(tmp_path, "srdp_test_experts:Damper", episodes=2)
+
+
+def test_only_successes_are_kept_where_the_recipe_says_so(tmp_path, experts, monkeypatch):
+    _, _, everything = record(tmp_path / "all", "srdp_test_experts:Damper", episodes=6)
+    returns = [float(trajectory.reward.sum()) for trajectory in everything]
+    between = float(np.mean(sorted(returns)[1:3]))  # two of the six fail
+    judged_by(monkeypatch, between)
+    found, _, kept = record(tmp_path / "kept", "srdp_test_experts:Damper", episodes=6, keep="successes")
+    assert (found["episodes"], found["successes"], found["kept"]) == (6, 4, 4)
+    wanted = [one.observation for one, earned in zip(everything, returns, strict=True) if earned > between]
+    assert all(np.array_equal(one.observation, other) for one, other in zip(kept, wanted, strict=True))
+
+
+def test_keeping_successes_needs_a_judge_and_an_expert_that_fails_no_more_than_half_the_time(
+    tmp_path, experts, monkeypatch
+):
+    with pytest.raises(DatasetError, match="nothing judges an episode of gymnasium:Pendulum-v1; keep all"):
+        record(tmp_path, "srdp_test_experts:Damper", episodes=2, keep="successes")
+    judged_by(monkeypatch, 0.0)
+    with pytest.raises(DatasetError, match="succeeded in 0 of 2 episodes only"):
+        record(tmp_path, "srdp_test_experts:Damper", episodes=2, keep="successes")
 
 
 def test_the_disturbance_is_in_units_of_each_actions_scale():

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 
+from srdp_controller.control.planner import soft_mask
 from srdp_controller.engines.bundle import (
+    INPAINTING,
     SCHEMA_VERSION,
     Bundle,
     FileEntry,
@@ -19,10 +23,19 @@ from srdp_controller.engines.bundle import (
     sha256,
     write_bundle,
 )
+from srdp_controller.engines.corrector import CorrectorEngine
 from srdp_controller.engines.onnx_engine import BatchedPolicy
 from srdp_controller.errors import SrdpError
 from srdp_controller.files import write_file
-from srdp_controller.offline.export.graphs import export_student, export_teacher
+from srdp_controller.offline.export.graphs import (
+    export_corrector,
+    export_inpainting,
+    export_student,
+    export_teacher,
+)
+from srdp_controller.offline.export.inpainting import InpaintingGraph
+from srdp_controller.offline.recipe import InpaintingRecipe
+from srdp_controller.policy.corrector import Corrector
 from srdp_controller.policy.denoiser import DiffusionTeacher
 from srdp_controller.policy.student import Student
 from srdp_controller.progress import Progress
@@ -41,6 +54,8 @@ def assemble_bundle(
     provenance: dict[str, Any],
     states: np.ndarray,
     report: Progress,
+    correctors: Mapping[str, Corrector] = MappingProxyType({}),
+    inpainting: InpaintingRecipe | None = None,
 ) -> tuple[LoadedBundle, dict[str, float]]:
     """Export, check parity on raw ``states`` (n, obs_dim), then replace ``target``; returns bundle and errors.
 
@@ -65,6 +80,23 @@ def assemble_bundle(
             latent_dim=teacher.latent_dim,
         )
         report(index + 1, len(graphs), name)
+    if inpainting is not None and inpainting.steps:
+        data = export_inpainting(teacher, spec, inpainting.steps, inpainting.largest_weight)
+        write_file(staging / f"{INPAINTING}.onnx", data)
+        policies[INPAINTING] = policies["teacher"].model_copy(
+            update={
+                "file": f"{INPAINTING}.onnx",
+                "sha256": sha256(data),
+                "steps": inpainting.steps,
+                "evaluations": 2 * inpainting.steps,  # forwards and back
+                "guided": True,
+            }
+        )
+    heads: dict[str, FileEntry] = {}
+    for name, corrector in correctors.items():
+        data = export_corrector(corrector, spec)
+        write_file(staging / f"corrector_{name}.onnx", data)
+        heads[name] = FileEntry(file=f"corrector_{name}.onnx", sha256=sha256(data))
     write_file(staging / "calibration.json", calibration)
     bundle = Bundle(
         schema_version=SCHEMA_VERSION,
@@ -72,10 +104,11 @@ def assemble_bundle(
         spec=spec,
         policies=policies,
         calibration=FileEntry(file="calibration.json", sha256=sha256(calibration)),
+        correctors=heads,
         provenance=provenance,
     )
     write_bundle(staging, bundle)
-    parity = parity_errors(staging, teacher, students, states)
+    parity = parity_errors(staging, teacher, students, states, correctors, inpainting)
     worst = max(parity.values())
     if worst > PARITY_TOLERANCE:
         raise SrdpError(f"export: ONNX differs from PyTorch by {worst:.2g} scales, more than {PARITY_TOLERANCE:.0e}")
@@ -87,7 +120,12 @@ def assemble_bundle(
 
 @torch.no_grad()
 def parity_errors(
-    folder: Path, teacher: DiffusionTeacher, students: dict[str, Student], states: np.ndarray
+    folder: Path,
+    teacher: DiffusionTeacher,
+    students: dict[str, Student],
+    states: np.ndarray,
+    correctors: Mapping[str, Corrector] = MappingProxyType({}),
+    inpainting: InpaintingRecipe | None = None,
 ) -> dict[str, float]:
     """Largest difference (in scales of the action) of each exported graph from PyTorch on states (n, obs_dim), SI."""
     bundle = load_bundle(folder)
@@ -101,12 +139,31 @@ def parity_errors(
     for name, entry in bundle.content.policies.items():
         noise = rng.standard_normal((n, *entry.noise_shape)).astype(np.float32)
         draws = torch.from_numpy(noise.reshape(n, entry.noise_shape[0], -1))
-        if name == "teacher":
+        guidance: tuple[np.ndarray, ...] = ()
+        if entry.guided:
+            assert inpainting is not None
+            guidance = (
+                (action_centre + action_scale * rng.standard_normal((n, spec.horizon, spec.act_dim))).astype(
+                    np.float32
+                ),
+                np.tile(soft_mask(1, spec.horizon - 1, spec.horizon), (n, 1)),
+            )
+            graph = InpaintingGraph(teacher, spec, inpainting.steps, inpainting.largest_weight)
+            answer = graph(*(torch.from_numpy(values) for values in (states, noise, *guidance)))[0]
+            expected = (answer - torch.from_numpy(action_centre)) / torch.from_numpy(action_scale)
+        elif name == "teacher":
             expected = teacher.sample(observation, draws[:, 0])[0].clamp(-4.0, 4.0)
         else:
             student = students[name]
             expected = student(observation, draws if student.draws > 1 else draws[:, 0])[0]
         chunk = expected.numpy().reshape(n, spec.horizon, spec.act_dim)
-        found = (BatchedPolicy(bundle, name)(states, noise) - action_centre) / action_scale
+        found = (BatchedPolicy(bundle, name)(states, noise, *guidance) - action_centre) / action_scale
         errors[name] = float(np.abs(found - chunk).max())
+    for name, corrector in correctors.items():
+        head = CorrectorEngine(bundle, name)
+        head.observation[0], head.origin[0], head.base_action[0] = states[0], states[-1], action_centre
+        head.run()
+        planned, place = torch.zeros(1, spec.act_dim), torch.zeros(1, 1)
+        residual = corrector(observation[:1], planned, observation[-1:], place).numpy()
+        errors[f"corrector_{name}"] = float(np.abs(head.correction / action_scale - residual).max())
     return errors

@@ -9,6 +9,7 @@ copy of the weights.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,11 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from srdp_controller.engines.bundle import corrector_shapes
 from srdp_controller.offline.export.folded_student import FoldedStudentGraph, can_fold
+from srdp_controller.offline.export.inpainting import InpaintingGraph, traced
 from srdp_controller.offline.export.teacher_graph import STEPS, step_table
+from srdp_controller.policy.corrector import Corrector
 from srdp_controller.policy.denoiser import DiffusionTeacher
 from srdp_controller.policy.networks import SrdpNetwork
 from srdp_controller.policy.samplers import CLIP
@@ -80,6 +84,16 @@ class StudentGraph(nn.Module):
         return self.scaling.action(a.clamp(-CLIP, CLIP)), student.alignment(latent), self.teacher.latent(normalised)
 
 
+class _SamplerGraph(nn.Module):
+    def __init__(self, network: nn.Module, sample: Callable[[Any, Tensor, Tensor], Tensor], spec: PolicySpec) -> None:
+        super().__init__()
+        self.network, self.sample, self.scaling = network, sample, _Scaling(spec)
+
+    def forward(self, observation: Tensor, noise: Tensor) -> Tensor:
+        chunk = self.sample(self.network, self.scaling.observation(observation), noise.flatten(2))
+        return self.scaling.action(chunk.clamp(-CLIP, CLIP))
+
+
 class _TeacherStart(nn.Module):
     def __init__(self, teacher: DiffusionTeacher, spec: PolicySpec) -> None:
         super().__init__()
@@ -117,7 +131,7 @@ class _TeacherStep(nn.Module):
 
 
 def _to_onnx(
-    module: nn.Module, example: tuple[Any, ...], inputs: list[str], outputs: list[str], dynamic: dict[str, Any] | None
+    module: nn.Module, example: tuple[Any, ...], inputs: list[str], outputs: list[str], dynamic: Any
 ) -> onnx.ModelProto:
     program = torch.onnx.export(
         module.eval(),
@@ -177,6 +191,45 @@ def export_student(student: Student, teacher: DiffusionTeacher, spec: PolicySpec
         ["observation", "noise"],
         ["action", "latent", "teacher_latent"],
         {"observation": {0: batch}, "noise": {0: batch}},
+    )
+    return _finish(model)
+
+
+def export_sampler(
+    network: nn.Module, sample: Callable[[Any, Tensor, Tensor], Tensor], draws: int, spec: PolicySpec
+) -> bytes:
+    """ONNX bytes of a policy without a latent, batch dimension free.
+
+    ``sample`` takes ``network``, normalised observations (B, obs_dim) and noise (B, draws, A), and gives chunks (B, A).
+    """
+    batch = torch.export.Dim("batch", min=1, max=65536)
+    model = _to_onnx(
+        _SamplerGraph(network, sample, spec),
+        (torch.zeros(2, spec.obs_dim), torch.zeros(2, draws, spec.horizon, spec.act_dim)),
+        ["observation", "noise"],
+        ["action"],
+        {"observation": {0: batch}, "noise": {0: batch}},
+    )
+    return _finish(model)
+
+
+def export_inpainting(teacher: DiffusionTeacher, spec: PolicySpec, steps: int, largest_weight: float) -> bytes:
+    """ONNX bytes of the teacher with ``steps`` steps that go on from the chunk in force (``inpainting``)."""
+    batch = torch.export.Dim("batch", min=1, max=65536)
+    chunk = (spec.horizon, spec.act_dim)
+    rows = 1 + spec.obs_dim * spec.horizon * spec.act_dim  # like no other size, or the batch would be taken for that
+    example = (
+        torch.zeros(rows, spec.obs_dim),
+        torch.zeros(rows, 1, *chunk),
+        torch.zeros(rows, *chunk),
+        torch.zeros(rows, spec.horizon),
+    )
+    model = _to_onnx(
+        traced(InpaintingGraph(teacher, spec, steps, largest_weight), example),
+        example,
+        ["observation", "noise", "previous", "weights"],
+        ["action", "latent", "teacher_latent"],
+        tuple({0: batch} for _ in example),
     )
     return _finish(model)
 
@@ -276,3 +329,30 @@ def export_teacher(teacher: DiffusionTeacher, spec: PolicySpec) -> bytes:
     del onnx_graph.output[:]
     onnx_graph.output.extend(kept)
     return _finish(start)
+
+
+class _CorrectorGraph(nn.Module):
+    def __init__(self, corrector: Corrector, spec: PolicySpec) -> None:
+        super().__init__()
+        self.corrector, self.scaling = corrector, _Scaling(spec)
+
+    def forward(self, observation: Tensor, base_action: Tensor, origin: Tensor, index: Tensor) -> Tensor:
+        scaling = self.scaling
+        base = (base_action - scaling.action_centre) / scaling.action_scale  # type: ignore[operator]
+        now, then = scaling.observation(observation), scaling.observation(origin)
+        return self.corrector(now, base, then, index / scaling.horizon) * scaling.action_scale  # type: ignore[operator, no-any-return]
+
+
+def export_corrector(corrector: Corrector, spec: PolicySpec) -> bytes:
+    """ONNX bytes of a correction head, batch dimension free: ``corrector_shapes``, in SI units."""
+    batch = torch.export.Dim("batch", min=1, max=65536)
+    shapes = corrector_shapes(spec)
+    *inputs, output = shapes
+    model = _to_onnx(
+        _CorrectorGraph(corrector, spec),
+        tuple(torch.zeros(2, *shapes[name][1:]) for name in inputs),
+        inputs,
+        [output],
+        {name: {0: batch} for name in inputs},
+    )
+    return _finish(model)

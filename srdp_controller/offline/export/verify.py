@@ -58,10 +58,17 @@ def verify_bundle(
         rng = np.random.default_rng(0)
         states = (centre + scale * rng.standard_normal((samples, len(centre)))).astype(np.float32)
         noise = rng.standard_normal((samples, *entry.noise_shape)).astype(np.float32)
+        guidance = {  # nothing to go on from, as in the engines' own buffers
+            key: np.zeros(shape, np.float32)
+            for key, shape in bundle.shapes(name).items()
+            if key in ("previous", "weights")
+        }
         reference = ReferenceEvaluator(onnx.load_from_string(bundle.read(entry)))
         with np.errstate(over="ignore"):  # its sigmoid overflows on the way to zero
             wanted = [
-                reference.run(["action", "latent"], {"observation": states[i : i + 1], "noise": noise[i : i + 1]})
+                reference.run(
+                    ["action", "latent"], {"observation": states[i : i + 1], "noise": noise[i : i + 1], **guidance}
+                )
                 for i in range(samples)
             ]
         policies[name] = {}

@@ -1,0 +1,195 @@
+"""``srdp experiment latency``: what delay costs each policy, and each way to run a slow one, on a bundle's task.
+
+| way | what is executed while an evaluation is under way |
+| --- | --- |
+| instant | nothing has to be: inference takes no time; what the slow policy could do if it were fast |
+| in the loop | the last command, on and on: nobody is there to send the next |
+| newest chunk | the chunk before, on and on; of the new one what is past by then is dropped |
+| faded in | the same, and the new chunk is faded in |
+| inpainting | real-time chunking (2506.07339): the new chunk is guided to go on from the one before |
+| warm start | DDIM from the noised rest of the chunk before |
+| trained prefix | the policy was trained to be told what is executed until it is ready (2512.05964) |
+| corrected | a small network mends each action of the late chunk from the newest observation (2509.23224) |
+
+All with the controller's own cycle in virtual time. An evaluation takes what it takes on this machine, measured first;
+each ``delay`` is added between a command and its effect, for all alike.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from srdp_controller.engines.bundle import INPAINTING, LoadedBundle, load_bundle
+from srdp_controller.errors import SrdpError
+from srdp_controller.evaluation.baselines import with_level
+from srdp_controller.evaluation.closed_loop import RESULTS, Job, run_jobs, tally
+from srdp_controller.evaluation.latency import measure_inference, summary
+from srdp_controller.evaluation.rollout import Episode
+from srdp_controller.files import write_json
+from srdp_controller.offline.recipe import content_hash
+from srdp_controller.progress import ProgressPrinter
+from srdp_controller.tasks.task import find_task
+
+FIRST_SEED = 7_000_000
+HOLDS_AFTER_S = 1.0  # long plans are the point here: no way is stopped for the age of what it saw
+
+
+@dataclass(frozen=True)
+class Way:
+    """A row of the table.
+
+    Attributes:
+        name: as in the table above.
+        policy: as ``baselines.load_policy`` takes it.
+        planning: ``planning.mode``.
+        blend_s: ``planning.blend_time``.
+        prefixed: whether it needs the bundle that was trained with a prefix.
+    """
+
+    name: str
+    policy: str
+    planning: str = "ahead"
+    blend_s: float = 0.0
+    prefixed: bool = False
+
+
+def ways(bundle: LoadedBundle, fast: Sequence[str], prefixed: bool, warm: str) -> list[Way]:
+    """The teacher in every way that the bundle (and its twin with a prefix) allows, and the ``fast`` policies."""
+    content = bundle.content
+    found = [
+        Way("instant", "teacher", "every_cycle"),
+        Way("in the loop", "teacher", "every_cycle"),
+        Way("newest chunk", "teacher"),
+        Way("faded in", "teacher", blend_s=0.05),
+    ]
+    found += [Way("inpainting", INPAINTING)] if INPAINTING in content.policies else []
+    found += [Way("warm start", warm)] if warm else []
+    found += [Way("trained prefix", "teacher", prefixed=True)] if prefixed else []
+    found += [Way("corrected", "teacher", "corrected")] if "teacher" in content.correctors else []
+    return found + [Way("in the loop", policy, "every_cycle") for policy in fast]
+
+
+def graphs(bundle: LoadedBundle, way: Way) -> list[str]:
+    """SHA-256 of the graphs that a way runs: what is finished holds for every bundle that has the same."""
+    entry = bundle.content.policies.get(way.policy) or bundle.policy("teacher")
+    return [entry.sha256, *([bundle.corrector(way.policy).sha256] if way.planning == "corrected" else [])]
+
+
+def latency(
+    bundle: tyro.conf.Positional[Path],
+    *,
+    policies: tuple[str, ...] = ("student_k1", "ddim_k1", "ddim_k4"),
+    delays: tuple[float, ...] = (0.0, 25.0, 50.0, 100.0, 150.0, 200.0, 300.0),
+    prefix_bundle: Path | None = None,
+    warm: str = "warm_k10@60",
+    only: tuple[str, ...] = (),
+    scenario: str = "nominal",
+    update_rate: float = 100.0,
+    inference: float | None = None,
+    episodes: int = 100,
+    processes: int = 2,
+    baselines: Path | None = None,
+    run_folder: Path = Path("runs/latency"),
+    results: Path = RESULTS,
+) -> dict[str, Any]:
+    """Success against delay of fast policies and of every way to run the teacher; run it again to go on.
+
+    Args:
+        bundle: with a correction head of its teacher (corrector.policies=[teacher]) and inpainting (inpainting.steps=5)
+            where those ways are wanted
+        policies: that run in the loop beside the teacher: of the bundle, ddim_kN, or a baseline's name
+        delays: added between a command and its effect [ms]
+        prefix_bundle: of a teacher trained with a prefix (observation.action_prefix=4) on the same data
+        warm: the policy with a warm start; empty: none
+        only: these ways (all where none is named)
+        scenario: of the task
+        update_rate: of the loop [Hz]
+        inference: of the teacher, in whichever way it runs [ms]; what is measured where not given
+        episodes: of each way at each delay, the same for all
+        processes: that share them
+        baselines: folder of those that were trained (default: runs/TASK/baselines)
+        run_folder: keeps what is finished, and what was measured
+        results: folder of the best starting levels
+    """
+    loaded, report = load_bundle(bundle), ProgressPrinter()
+    task = find_task(loaded.content.task)
+    fast = [with_level(loaded, task, name, results, lambda *now: report("starting level", *now)) for name in policies]
+    found = [way for way in ways(loaded, fast, prefix_bundle is not None, warm) if not only or way.name in only]
+    if not found:
+        raise SrdpError(f"--only {' '.join(only)}: no such way; there are: see `srdp experiment latency --help`")
+    names = list(dict.fromkeys(way.policy for way in found))
+    kept = run_folder / f"inference_{loaded.identity[:12]}_{content_hash(names)[:8]}.json"
+    if not kept.exists():  # one measurement for all cells, also of those that a later call adds
+        run_folder.mkdir(parents=True, exist_ok=True)
+        write_json(kept, measure_inference(loaded, names, baselines=baselines))
+    measured: dict[str, list[float]] = json.loads(kept.read_text())
+    cells = [(way, delay) for delay in delays for way in found]
+    rows = []
+    for number, (way, delay) in enumerate(cells):
+        folder = prefix_bundle if way.prefixed and prefix_bundle is not None else bundle
+        slow = inference is not None and way.policy not in fast
+        times = [] if way.name == "instant" else [inference * 1e-3] if slow and inference else measured[way.policy]
+        values = {
+            "update_rate": update_rate,
+            "planning.mode": way.planning,
+            "planning.blend_time": way.blend_s,
+            "observation.max_age": HOLDS_AFTER_S,
+            "abstain.enabled": False,
+        }
+        job = Job(
+            folder,
+            way.policy,
+            task.name,
+            scenario,
+            values,
+            times,
+            added_delay_s=delay * 1e-3,
+            baselines=baselines,
+        )
+        key = content_hash(graphs(load_bundle(folder), way), way.policy, scenario, values, times, delay, episodes)
+        cell = run_folder / f"{key[:16]}.json"
+        if not cell.exists():
+            driven: list[Episode] = []
+            for _, block in run_jobs([job], range(FIRST_SEED, FIRST_SEED + episodes), processes):
+                driven += block
+            row = {"way": way.name, "policy": way.policy, "planning": way.planning, "added_delay_ms": delay}
+            write_json(cell, {**row, "episodes": episodes, **tally(driven)})
+        rows.append(json.loads(cell.read_text()))
+        report("latency", number + 1, len(cells), f"{label(rows[-1])}, {delay:g} ms: {rows[-1]['success_rate']:.0%}")
+    print_table(rows)
+    return {
+        "quick": False,
+        "seed": FIRST_SEED,
+        "task": task.name,
+        "scenario": scenario,
+        "bundle_sha256": loaded.identity,
+        "update_rate_hz": update_rate,
+        "inference_us": summary(measured),
+        "teacher_inference_ms": inference,
+        "checks": [],
+        "table": rows,
+        "figures": [],
+    }
+
+
+def label(row: dict[str, Any]) -> str:
+    """A row's policy and the way it is run."""
+    return f"{row['policy']}, {row['way']}"
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """One line for each policy and way, one column for each delay."""
+    delays = list(dict.fromkeys(row["added_delay_ms"] for row in rows))
+    print(f"{'policy, way':<28}" + "".join(f"{delay:>17.0f} ms" for delay in delays))
+    for name in dict.fromkeys(label(row) for row in rows):
+        line = f"{name:<28}"
+        for row in (row for row in rows if label(row) == name):
+            low, high = row["success_interval"]
+            line += f"{row['success_rate']:>7.0%} ({low:.0%} to {high:.0%})".rjust(20)
+        print(line)

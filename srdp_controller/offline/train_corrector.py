@@ -1,0 +1,112 @@
+"""Trains the correction head of late chunks (after A2C2, arXiv 2509.23224) on demonstrations and a policy's chunks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from srdp_controller.offline.dataset import Samples
+from srdp_controller.offline.queries import BLOCK
+from srdp_controller.offline.recipe import CorrectorRecipe
+from srdp_controller.offline.train_teacher import CommandInputs
+from srdp_controller.offline.training import fit
+from srdp_controller.policy.corrector import Corrector
+from srdp_controller.policy.denoiser import DiffusionTeacher
+from srdp_controller.policy.samplers import CLIP
+from srdp_controller.policy.student import Student
+from srdp_controller.progress import Progress
+from srdp_controller.spec import PolicySpec
+
+
+@dataclass(frozen=True)
+class LateChunks:
+    """What a policy planned at every step of the demonstrations, and how long each demonstration goes on after it.
+
+    Attributes:
+        observation: (n, obs_dim), what each chunk was planned from, commands of the controller's own filled in.
+        chunk: (n, horizon, act_dim), the policy's.
+        following: (n,) steps that the demonstration has after this one.
+    """
+
+    observation: Tensor
+    chunk: Tensor
+    following: Tensor
+
+
+@torch.no_grad()
+def plan_chunks(
+    recipe: CorrectorRecipe,
+    policy: DiffusionTeacher | Student,
+    data: Samples,
+    lengths: list[int],
+    spec: PolicySpec,
+    seed: int,
+    progress: Progress,
+    inputs: CommandInputs | None = None,
+) -> LateChunks:
+    """One chunk of ``policy`` from every row of ``data``; ``lengths`` are those of its trajectories, in order.
+
+    It is the one of ``recipe.candidates`` that is nearest to what was demonstrated there: where two ways are open, a
+    chunk that went the other one would teach the head to turn back, and so to average over the ways.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    observation, demonstrated = torch.from_numpy(data.observation), torch.from_numpy(data.action)
+    if inputs is not None:
+        observation = inputs(observation, torch.from_numpy(data.committed), generator)
+    draws = policy.draws if isinstance(policy, Student) else 1
+    chunks = []
+    for start in range(0, len(observation), BLOCK):
+        rows = slice(start, start + BLOCK)
+        part = observation[rows].repeat_interleave(recipe.candidates, dim=0)
+        noise = torch.randn(len(part), draws, policy.action_dim, generator=generator)
+        if isinstance(policy, Student):
+            answer = policy(part, noise if draws > 1 else noise[:, 0])[0]
+        else:
+            answer = policy.sample(part, noise[:, 0], steps=min(recipe.sampling_steps, policy.diffusion_steps))[0]
+        answer = answer.clamp(-CLIP, CLIP).reshape(-1, recipe.candidates, policy.action_dim)
+        nearest = (answer - demonstrated[rows, None]).square().sum(dim=2).argmin(dim=1)
+        chunks.append(answer[torch.arange(len(answer)), nearest].reshape(-1, spec.horizon, spec.act_dim))
+        progress(min(start + BLOCK, len(observation)), len(observation), "chunks to be corrected")
+    following = torch.cat([torch.arange(length - 1, -1, -1) for length in lengths])
+    return LateChunks(observation, torch.cat(chunks), following)
+
+
+def train_corrector(
+    recipe: CorrectorRecipe,
+    data: Samples,
+    late: LateChunks,
+    spec: PolicySpec,
+    seed: int,
+    folder: Path,
+    name: str,
+    progress: Progress,
+) -> Corrector:
+    """Regress the demonstrated action less the planned one, whose chunk is 0 to horizon - 1 steps old."""
+    torch.manual_seed(seed)
+    horizon, act_dim = spec.horizon, spec.act_dim
+    now = torch.from_numpy(data.observation)
+    demonstrated = torch.from_numpy(data.action)[:, :act_dim]  # the first action of a row's chunk is that step's own
+
+    def loss(step: int, generator: torch.Generator, average: nn.Module) -> tuple[Tensor, dict[str, float]]:
+        row = torch.randint(0, len(now), (recipe.batch,), generator=generator)
+        place = torch.randint(0, horizon, (recipe.batch,), generator=generator).minimum(late.following[row])
+        base = late.chunk[row, place]
+        found = corrector(now[row + place], base, late.observation[row], place[:, None] / horizon)
+        error = (base + found - demonstrated[row + place]).square().mean()
+        return error, {"uncorrected": float((base - demonstrated[row + place]).square().mean())}
+
+    corrector = Corrector(spec.obs_dim, act_dim, recipe.hidden)
+    return fit(
+        corrector,
+        loss,
+        folder=folder,
+        name=name,
+        steps=recipe.steps,
+        learning_rate=recipe.learning_rate,
+        ema_decay=recipe.ema_decay,
+        seed=seed,
+        progress=progress,
+    )
