@@ -7,6 +7,7 @@ TASK ?=
 MODEL ?=
 RATE ?= 100
 SWAP ?= 0
+JOBS ?= $(shell nproc)
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find srdp_controller scripts launch config sim export models resource -type f 2>/dev/null | grep -v __pycache__) setup.py setup.cfg package.xml
@@ -45,8 +46,10 @@ $(VENV)/.installed-train: $(SOURCES)
 demo: setup
 	$(BIN)/srdp demo --duration $(DURATION) --scenario $(SCENARIO) --update-rate $(RATE) $(if $(ENGINE),--engine $(ENGINE)) $(if $(TASK),--task $(TASK)) $(if $(MODEL),--model $(MODEL)) $(if $(filter 1,$(SWAP)),--swap)
 
+# what starts nodes and is timed runs alone; the rest shares the processors, a thread each
 test: setup-test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not ros" -n $(JOBS)
+	$(BIN)/python -m pytest -m ros
 
 lint: setup-test
 	$(BIN)/ruff format --check .

@@ -60,6 +60,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "bench soak": Command("benchmarks.soak:bench_soak", "ros,sim", "does the controller grow in an hour?"),
         "bench deployment": Command("benchmarks.deployment:deployment", "sim", "the ways to run a policy"),
         "bench gpu": Command("benchmarks.gpu:bench_gpu", "gpu,sim", "all GPU checks in one go"),
+        "report delay": Command("report.delay_figure:delay_figure", "sim", "draw what `experiment latency` found"),
         "report tables": Command("report.tables:write_tables", "cli", "rewrite README, docs and model card"),
     },
     "run": {

@@ -25,7 +25,7 @@ from srdp_controller.certify.sample_distances import (
 )
 from srdp_controller.engines.bundle import LoadedBundle, load_bundle
 from srdp_controller.errors import SrdpError
-from srdp_controller.evaluation.baselines import SAMPLERS, load_policy, trained_folder, with_level
+from srdp_controller.evaluation.baselines import load_policy, trained_folder, with_level
 from srdp_controller.evaluation.closed_loop import RESULTS
 from srdp_controller.evaluation.policies import Policy, bundled
 from srdp_controller.evaluation.states import BIMODAL_CANDIDATES, bimodal_states, draw_states
@@ -180,7 +180,7 @@ def fidelity(
     students = [name for name in loaded.content.policies if name != "teacher"]
     steps = sorted({loaded.policy(name).steps for name in students})
     compared = {name: name for name in students}
-    for solver in SAMPLERS:
+    for solver in ("ddim", "dpm"):
         if solver == "dpm" and not (find_spec("diffusers") and find_spec("torch")):
             report("fidelity", 0, 1, "without DPM-Solver++: pip install 'srdp_controller[train]'")
             continue

@@ -34,6 +34,8 @@ from srdp_controller.evaluation.rollout import Episode
 from srdp_controller.files import write_json
 from srdp_controller.offline.recipe import content_hash
 from srdp_controller.progress import ProgressPrinter
+from srdp_controller.report.tables import delay as delay_table
+from srdp_controller.report.tables import run_as
 from srdp_controller.tasks.task import find_task
 
 FIRST_SEED = 7_000_000
@@ -161,8 +163,8 @@ def latency(
             row = {"way": way.name, "policy": way.policy, "planning": way.planning, "added_delay_ms": delay}
             write_json(cell, {**row, "episodes": episodes, **tally(driven)})
         rows.append(json.loads(cell.read_text()))
-        report("latency", number + 1, len(cells), f"{label(rows[-1])}, {delay:g} ms: {rows[-1]['success_rate']:.0%}")
-    print_table(rows)
+        report("latency", number + 1, len(cells), f"{run_as(rows[-1])}, {delay:g} ms: {rows[-1]['success_rate']:.0%}")
+    print(delay_table({"table": rows}))
     return {
         "quick": False,
         "seed": FIRST_SEED,
@@ -176,20 +178,3 @@ def latency(
         "table": rows,
         "figures": [],
     }
-
-
-def label(row: dict[str, Any]) -> str:
-    """A row's policy and the way it is run."""
-    return f"{row['policy']}, {row['way']}"
-
-
-def print_table(rows: list[dict[str, Any]]) -> None:
-    """One line for each policy and way, one column for each delay."""
-    delays = list(dict.fromkeys(row["added_delay_ms"] for row in rows))
-    print(f"{'policy, way':<28}" + "".join(f"{delay:>17.0f} ms" for delay in delays))
-    for name in dict.fromkeys(label(row) for row in rows):
-        line = f"{name:<28}"
-        for row in (row for row in rows if label(row) == name):
-            low, high = row["success_interval"]
-            line += f"{row['success_rate']:>7.0%} ({low:.0%} to {high:.0%})".rjust(20)
-        print(line)

@@ -135,6 +135,22 @@ def driven(rows: Rows) -> tuple[Rows, str]:
     return lines, f"{' / '.join(words)}: {{words}}"
 
 
+def run_as(row: dict[str, Any]) -> str:
+    """A row of ``experiment latency``: the policy, and the way that it is run."""
+    return f"{label(row['policy'])}, {row['way']}"
+
+
+def delay(result: Result) -> str:
+    """Success against added delay of each policy and way, with its 95 % interval."""
+    lines: dict[str, dict[str, Any]] = {}
+    for row in result["table"]:
+        low, high = row["success_interval"]
+        line = lines.setdefault(run_as(row), {"name": run_as(row)})
+        line[f"+{row['added_delay_ms']:g} ms"] = f"{row['success_rate']:.0%} ({low:.0%} to {high:.0%})"
+    delays = list(dict.fromkeys(f"+{row['added_delay_ms']:g} ms" for row in result["table"]))
+    return table(lines.values(), " | ".join(["policy, way: {name}", *(f"{one}: ?{{{one}}}" for one in delays)]))
+
+
 def by_rate(rows: Rows, cell: str) -> str:
     """Rows of ``bench deployment`` as a table of rates; ``cell`` is the template of an entry."""
     lines: dict[tuple[str, float], dict[str, Any]] = {}

@@ -1,5 +1,7 @@
 """Experiments at toy size: real processes, real trainings."""
 
+import json
+
 import numpy as np
 import pytest
 import yaml
@@ -12,6 +14,7 @@ from srdp_controller.experiments.latency import latency
 from srdp_controller.offline.parallel import run_parallel
 from srdp_controller.offline.pipeline import Pipeline
 from srdp_controller.offline.recipe import load_recipe
+from srdp_controller.report.delay_figure import delay_figure
 
 RECIPE = {
     "task": "pushing",
@@ -115,7 +118,11 @@ def test_latency_drives_each_policy_at_each_delay_once(model_dir, tmp_path, caps
     # 40 ms are four periods: the loop waits through three of them, the planner through none
     assert by_row["teacher", "in the loop", 0.0]["missed_cycles"] > 15
     assert by_row["teacher", "newest chunk", 0.0]["missed_cycles"] == 0
-    assert "student_k1, in the loop" in capsys.readouterr().out
+    assert "| student, K = 1, in the loop |" in capsys.readouterr().out
+    picture = tmp_path / "latency.png"
+    (tmp_path / "found.json").write_text(json.dumps(first))
+    assert delay_figure((tmp_path / "found.json",), picture)["tasks"] == ["pushing"]
+    assert picture.read_bytes().startswith(b"\x89PNG")
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     assert found()["table"] == first["table"]
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()} == written
