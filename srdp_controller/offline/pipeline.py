@@ -249,10 +249,14 @@ class Pipeline:
         return split_indices(len(self.trajectories), shares.calibration_share, shares.test_share, self.recipe.seed)
 
     def teacher(self) -> DiffusionTeacher:
-        """The trained teacher, frozen."""
+        """The trained teacher, frozen, as its weights are stored: what is distilled is what is shipped."""
         if self.own_teacher is not None:
             return self.own_teacher
-        return load_weights(build_teacher(self.recipe.teacher, self.spec), self.folder / "teacher.pt")
+        teacher = load_weights(build_teacher(self.recipe.teacher, self.spec), self.folder / "teacher.pt")
+        if self.recipe.teacher.storage == "float16":
+            for weights in teacher.parameters():
+                weights.copy_(weights.half())
+        return teacher
 
     def queries(self) -> TeacherQueries:
         """The teacher's cached answers."""

@@ -112,7 +112,7 @@ def train_teacher(
             parts["guidance"] = float(guided.detach())
         return total, parts
 
-    trained = fit(
+    return fit(
         teacher,
         loss,
         folder=folder,
@@ -123,9 +123,3 @@ def train_teacher(
         seed=seed,
         progress=progress,
     )
-    if recipe.storage == "float16":
-        # before anybody learns from it: what is stored in half the space is then exactly what was distilled
-        with torch.no_grad():
-            for weights in trained.parameters():
-                weights.copy_(weights.half())
-    return trained

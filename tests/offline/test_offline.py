@@ -274,6 +274,19 @@ def test_the_run_folder_holds_the_recorded_split_and_the_losses(finished):
     assert len((folder / "run" / "teacher.jsonl").read_text().splitlines()) >= 1
 
 
+def test_weights_that_are_stored_in_half_are_rounded_before_anybody_learns_from_them(finished):
+    folder, _ = finished
+    content = RECIPE.model_dump(mode="json")
+    exact = Pipeline(Recipe.model_validate(content), folder / "run").teacher()
+    content["teacher"]["storage"] = "float16"
+    rounded = Pipeline(Recipe.model_validate(content), folder / "run").teacher()
+    changed = 0
+    for weights, stored in zip(exact.parameters(), rounded.parameters(), strict=True):
+        assert torch.equal(weights.half().float(), stored)
+        changed += int((weights != stored).sum())
+    assert changed > 100
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "changes",
