@@ -15,6 +15,8 @@ from srdp_controller.report.run import summarise_run
 from srdp_controller.resources import find_resource
 from srdp_controller.tasks.task import find_task
 
+MAX_AGE_S = 0.5  # twice the node's: a teacher of 200 ms is to be seen losing its object, not holding
+
 
 def demo(
     *,
@@ -76,7 +78,8 @@ def demo(
     control = {**common, "engine": engine, "provider": provider, "update_rate": float(update_rate), "record": True}
     # a bundle of few trajectories has no threshold for the node's alpha: then that for its smallest
     control["abstain.alpha"] = bundle.calibration().smallest_alpha(default_values()["abstain.alpha"])
-    controller = node_command("controller_node", {**control, "planning.mode": planning})
+    control |= {"planning.mode": planning, "observation.max_age": MAX_AGE_S}
+    controller = node_command("controller_node", control)
     environment = join_private_domain()
     print(
         f"simulated robot ({scenario}) and controller ({engine}, {update_rate:.0f} Hz) for {duration:.0f} s", flush=True

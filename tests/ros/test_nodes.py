@@ -33,7 +33,7 @@ def speed(message):
     return math.hypot(message.twist.linear.x, message.twist.linear.y)
 
 
-def test_robot_and_controller_push_the_box_and_the_run_is_sound(start, tmp_path, read_json):
+def test_robot_and_controller_push_the_disc_and_the_run_is_sound(start, tmp_path, read_json):
     robot = start("robot_node", duration=14.0, seed=1)
     controller = start("controller_node", engine="student_k4", record=True)
     assert robot.wait(90) == 0

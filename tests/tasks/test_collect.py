@@ -121,4 +121,4 @@ def test_the_dataset_leaves_out_what_shifted_draws():
     rng = np.random.default_rng(0)
     for _ in range(500):
         layout = collected.draw_layout(rng)
-        assert not any(r.start.holds(layout.box) and r.goal.holds(layout.goal) for r in shifted.layout.regions)
+        assert not any(r.start.holds(layout.object) and r.goal.holds(layout.goal) for r in shifted.layout.regions)

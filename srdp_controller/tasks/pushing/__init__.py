@@ -1,1 +1,1 @@
-"""Pushing a box round a post to a goal with a KUKA iiwa, simulated in PyBullet."""
+"""Pushing a disc (or a box) round a post to a goal with a KUKA iiwa, simulated in PyBullet."""

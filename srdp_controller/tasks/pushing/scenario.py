@@ -1,8 +1,8 @@
-"""Scenarios of the pushing task: the arm's drives, the box, and where things stand."""
+"""Scenarios of the pushing task: the arm's drives, what is pushed, and where things stand."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -14,17 +14,17 @@ from srdp_controller.spec import Strict
 # what the dataset was collected with; /goal_pose and /post_pose are exact
 SENSORS = {
     "/joint_states": Sensor(rate_hz=240.0, latency_s=0.002, noise=2e-4, quantisation=2e-5),
-    "/object_pose": Sensor(rate_hz=60.0, latency_s=0.03, noise=1e-3, quantisation=1e-4),
+    "/object_pose": Sensor(rate_hz=120.0, latency_s=0.01, noise=1e-3, quantisation=1e-4),
 }
 
 
 class ToolActuation(Actuation):
     """From a published command to the tool's motion."""
 
-    delay_s: float = Field(default=0.05, ge=0.0)
-    jitter_s: float = Field(default=0.005, ge=0.0)
-    velocity_limit: float = Field(default=0.25, gt=0.0, description="tool speed limit [m/s]")
-    acceleration_limit: float = Field(default=2.5, gt=0.0, description="tool acceleration limit [m/s^2]")
+    delay_s: float = Field(default=0.02, ge=0.0)
+    jitter_s: float = Field(default=0.002, ge=0.0)
+    velocity_limit: float = Field(default=0.45, gt=0.0, description="tool speed limit [m/s]")
+    acceleration_limit: float = Field(default=6.0, gt=0.0, description="tool acceleration limit [m/s^2]")
 
 
 class Arm(Strict):
@@ -36,10 +36,12 @@ class Arm(Strict):
 
 
 class Payload(Strict):
-    """The pushed box."""
+    """What is pushed."""
 
+    shape: Literal["disc", "box"] = "disc"
+    half_width_m: float = Field(default=0.035, gt=0.0, description="radius of the disc, or half the box's side")
     mass_kg: float = Field(default=0.3, gt=0.0)
-    friction: float = Field(default=0.45, gt=0.0, description="Coulomb coefficient box to table")
+    friction: float = Field(default=0.45, gt=0.0, description="Coulomb coefficient object to table")
     tip_friction: float = Field(default=0.25, gt=0.0)
 
 
@@ -59,7 +61,7 @@ class Rectangle(Strict):
 
 
 class Region(Strict):
-    """One combination of where the box starts and where its goal lies."""
+    """One combination of where the object starts and where its goal lies."""
 
     start: Rectangle
     goal: Rectangle
@@ -69,27 +71,27 @@ class Layout(Strict):
     """Where things stand at the start of an episode; a region is drawn uniformly."""
 
     regions: tuple[Region, ...] = (
-        Region(start=Rectangle(x=(-0.17, -0.13), y=(-0.06, 0.06)), goal=Rectangle(x=(0.13, 0.17), y=(-0.06, 0.06))),
+        Region(start=Rectangle(x=(-0.17, -0.12), y=(-0.08, 0.08)), goal=Rectangle(x=(0.13, 0.17), y=(-0.08, 0.08))),
     )
     excluded: tuple[Region, ...] = Field(
         default=(), description="combinations of start and goal that are never drawn (coverage holes)"
     )
     post: Rectangle = Rectangle(x=(-0.01, 0.01), y=(-0.01, 0.01))
-    tip: Rectangle = Rectangle(x=(-0.23, -0.21), y=(-0.05, 0.05))
+    tip: Rectangle = Rectangle(x=(-0.24, -0.21), y=(-0.08, 0.08))
 
 
 class EpisodeLayout(Strict):
-    """Positions drawn for one episode [m] and the box's yaw [rad]."""
+    """Positions drawn for one episode [m] and the object's yaw [rad]."""
 
-    box: tuple[float, float]
-    box_yaw: float
+    object: tuple[float, float]
+    object_yaw: float
     goal: tuple[float, float]
     post: tuple[float, float]
     tip: tuple[float, float]
 
 
 class PushingScenario(Scenario):
-    """All parameters of the simulated robot, its box and its table.
+    """All parameters of the simulated robot, its object and its table.
 
     A sensor that a file does not name keeps its default; ``joint_states: {...}`` and ``object_pose: {...}`` at the
     top of a file stand for its entries of ``sensors``.
@@ -100,8 +102,9 @@ class PushingScenario(Scenario):
     arm: Arm = Arm()
     payload: Payload = Payload()
     layout: Layout = Layout()
-    time_limit_s: float | None = Field(default=20.0, gt=0.0)
+    time_limit_s: float | None = Field(default=5.0, gt=0.0)
     success_radius_m: float = Field(default=0.025, gt=0.0)
+    touching_post_fails: bool = True
 
     @model_validator(mode="before")
     @classmethod
@@ -131,9 +134,9 @@ class PushingScenario(Scenario):
         layout = self.layout
         for _ in range(10_000):
             region = layout.regions[int(rng.integers(len(layout.regions)))]
-            box, goal = region.start.draw(rng), region.goal.draw(rng)
-            if any(hole.start.holds(box) and hole.goal.holds(goal) for hole in layout.excluded):
+            start, goal = region.start.draw(rng), region.goal.draw(rng)
+            if any(hole.start.holds(start) and hole.goal.holds(goal) for hole in layout.excluded):
                 continue
             post, tip = layout.post.draw(rng), layout.tip.draw(rng)
-            return EpisodeLayout(box=box, box_yaw=float(rng.uniform(-0.3, 0.3)), goal=goal, post=post, tip=tip)
+            return EpisodeLayout(object=start, object_yaw=float(rng.uniform(-0.3, 0.3)), goal=goal, post=post, tip=tip)
         raise ScenarioError(f"scenario {self.name}: layout.excluded covers every region: nothing can be drawn")

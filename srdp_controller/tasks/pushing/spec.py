@@ -3,7 +3,7 @@
 | index | observation | source |
 | --- | --- | --- |
 | 0, 1 | pusher tip x, y | ``/joint_states`` through the arm's forward kinematics |
-| 2, 3 | box x, y | ``/object_pose`` |
+| 2, 3 | object x, y | ``/object_pose`` |
 | 4, 5 | goal x, y | ``/goal_pose`` |
 | 6, 7 | post x, y | ``/post_pose``, optional: a fixture, at its nominal place until told otherwise |
 """
@@ -26,9 +26,9 @@ from srdp_controller.spec import (
 from srdp_controller.tasks.pushing.arm import arm_chain
 
 AXES: tuple[Literal["x", "y"], ...] = ("x", "y")
-HORIZON = 8
-CONTROL_RATE_HZ = 20.0
-MAX_TIP_SPEED = 0.25
+HORIZON = 16
+CONTROL_RATE_HZ = 40.0
+MAX_TIP_SPEED = 0.4
 FRAME = "table"
 POSE = "geometry_msgs/msg/PoseStamped"
 WORK_AREA_LOWER_M = (-0.26, -0.17)
@@ -37,7 +37,7 @@ MARGIN_M = 0.25  # a measured position that far outside the work area is a fault
 
 
 def pushing_spec() -> PolicySpec:
-    """Specification of the pushing task (observation (8,), action chunk (8, 2))."""
+    """Specification of the pushing task (observation (8,), action chunk (16, 2))."""
     observation = []
     for name, centre_x, scale in (
         ("tip", 0.0, {"x": 0.15, "y": 0.08}),
@@ -69,7 +69,7 @@ def pushing_spec() -> PolicySpec:
             field=f"twist.linear.{axis}",
             lower=-MAX_TIP_SPEED,
             upper=MAX_TIP_SPEED,
-            scale=0.1,
+            scale=0.15,
         )
         for axis in AXES
     )

@@ -18,13 +18,13 @@ if TYPE_CHECKING:  # PyBullet is not needed to train and deploy
 
 
 class PushingTask(Task):
-    """Push a box round a post, either way, to a goal."""
+    """Push a disc (scenario ``box``: a box) round a post, either way, to a goal."""
 
     name = "pushing"
     scenario_model = PushingScenario
 
     def spec(self) -> PolicySpec:
-        """Observation (8,) [m], action chunk (8, 2) [m/s]."""
+        """Observation (8,) [m], action chunk (16, 2) [m/s]."""
         return pushing_spec()
 
     def make_world(self, scenario: Scenario, seed: int = 0, gui: bool = False) -> PushingWorld:
@@ -39,20 +39,20 @@ class PushingTask(Task):
         return PushingExpert(rng)
 
     def draw(self, axes: Any, episodes: list[dict[str, Any]]) -> None:
-        """The box's paths on the table, seen from above."""
+        """The object's paths on the table, seen from above."""
         from matplotlib.patches import Circle
 
         from srdp_controller.tasks.pushing.world import POST_RADIUS_M
 
         for episode in episodes:
             details = episode["details"]
-            path, layout = np.array(details["box_path"]).reshape(-1, 2), details["layout"]
+            path, layout = np.array(details["object_path"]).reshape(-1, 2), details["layout"]
             axes.plot(path[:, 0], path[:, 1], color="C0" if episode["success"] else "C3", alpha=0.7, lw=1.5)
             axes.add_patch(Circle(layout["goal"], 0.025, color="C2", alpha=0.15))
             axes.add_patch(Circle(layout["post"], POST_RADIUS_M, color="0.3", alpha=0.3))
         axes.set(xlim=(-0.27, 0.27), ylim=(-0.18, 0.18), aspect="equal", xlabel="x [m]", ylabel="y [m]")
         good = sum(bool(episode["success"]) for episode in episodes)
-        axes.set_title(f"box paths: {good} of {len(episodes)} succeeded")
+        axes.set_title(f"paths: {good} of {len(episodes)} succeeded")
 
     def render(self, scenario: Scenario, details: dict[str, Any], snapshots: list[list[float]]) -> list[np.ndarray]:
         """Pictures (height, width, 3) uint8 by PyBullet's software renderer."""

@@ -21,7 +21,7 @@ from srdp_controller.tasks.pushing.spec import FRAME, POSE, WORK_AREA_LOWER_M, W
 PHYSICS_RATE_HZ = 240
 SERVO_EVERY = 2  # physics steps between two inverse-kinematics solutions
 PATH_EVERY = 12  # physics steps between two points of an episode's paths
-BOX_HALF_M = 0.03
+OBJECT_HALF_HEIGHT_M = 0.03
 POST_RADIUS_M = 0.02
 POST_HEIGHT_M = 0.08
 LEAD_LIMIT_M = 0.03  # the drives' set point never runs further ahead of the tip than this
@@ -29,7 +29,7 @@ POSE_FIELDS = ("pose.position.x", "pose.position.y", "pose.orientation.z", "pose
 
 
 class PushingWorld(SimulatedWorld):
-    """One simulated robot; a tick is a physics step of 1/240 s, a snapshot the arm's joints and the box's x, y, yaw."""
+    """One simulated robot; a tick is a physics step of 1/240 s, a snapshot the joints and the object's x, y, yaw."""
 
     scenario: PushingScenario
 
@@ -39,13 +39,17 @@ class PushingWorld(SimulatedWorld):
         b.setGravity(0.0, 0.0, -9.81)
         plane = b.createCollisionShape(b.GEOM_PLANE)
         self._table = b.createMultiBody(0.0, plane)
-        half = [BOX_HALF_M] * 3
-        visual = b.createVisualShape(b.GEOM_BOX, halfExtents=half, rgbaColor=[0.85, 0.33, 0.1, 1.0])
-        self._box = b.createMultiBody(
-            scenario.payload.mass_kg, b.createCollisionShape(b.GEOM_BOX, halfExtents=half), visual
-        )
+        half, orange = scenario.payload.half_width_m, [0.85, 0.33, 0.1, 1.0]
+        if scenario.payload.shape == "box":
+            collision = b.createCollisionShape(b.GEOM_BOX, halfExtents=[half, half, OBJECT_HALF_HEIGHT_M])
+            visual = b.createVisualShape(b.GEOM_BOX, halfExtents=[half, half, OBJECT_HALF_HEIGHT_M], rgbaColor=orange)
+        else:
+            height = 2 * OBJECT_HALF_HEIGHT_M
+            collision = b.createCollisionShape(b.GEOM_CYLINDER, radius=half, height=height)
+            visual = b.createVisualShape(b.GEOM_CYLINDER, radius=half, length=height, rgbaColor=orange)
+        self._object = b.createMultiBody(scenario.payload.mass_kg, collision, visual)
         b.changeDynamics(self._table, -1, lateralFriction=1.0)
-        b.changeDynamics(self._box, -1, lateralFriction=scenario.payload.friction)
+        b.changeDynamics(self._object, -1, lateralFriction=scenario.payload.friction)
         self._post = b.createMultiBody(
             0.0,
             b.createCollisionShape(b.GEOM_CYLINDER, radius=POST_RADIUS_M, height=POST_HEIGHT_M),
@@ -85,7 +89,7 @@ class PushingWorld(SimulatedWorld):
         self._touching = False
         return Outcome(
             metrics={"post_contacts": 0},
-            details={"layout": self.layout.model_dump(), "box_path": [], "tip_path": [], "way": ""},
+            details={"layout": self.layout.model_dump(), "object_path": [], "tip_path": [], "way": ""},
         )
 
     def place(self, layout: EpisodeLayout) -> None:
@@ -94,15 +98,17 @@ class PushingWorld(SimulatedWorld):
         b.restoreState(self._pristine)  # contacts and velocities of the last episode would leak into this one
         self.layout = layout
         self.arm.place(*layout.tip)
-        self._place_box(*layout.box, layout.box_yaw)
-        b.resetBaseVelocity(self._box, [0.0] * 3, [0.0] * 3)
+        self._place_object(*layout.object, layout.object_yaw)
+        b.resetBaseVelocity(self._object, [0.0] * 3, [0.0] * 3)
         b.resetBasePositionAndOrientation(self._post, [*layout.post, POST_HEIGHT_M / 2], [0.0, 0.0, 0.0, 1.0])
         b.resetBasePositionAndOrientation(self._goal_marker, [*layout.goal, 0.001], [0.0, 0.0, 0.0, 1.0])
         self._target = list(layout.tip)
 
-    def _place_box(self, x: float, y: float, yaw: float) -> None:
+    def _place_object(self, x: float, y: float, yaw: float) -> None:
         b = self._client
-        b.resetBasePositionAndOrientation(self._box, [x, y, BOX_HALF_M], b.getQuaternionFromEuler([0.0, 0.0, yaw]))
+        b.resetBasePositionAndOrientation(
+            self._object, [x, y, OBJECT_HALF_HEIGHT_M], b.getQuaternionFromEuler([0.0, 0.0, yaw])
+        )
 
     def _advance(self, command: Sequence[float]) -> None:
         dt = self.tick_s
@@ -132,7 +138,7 @@ class PushingWorld(SimulatedWorld):
         if topic == "/joint_states":
             return self.arm.joint_positions()
         if topic == "/object_pose":
-            return [*self.box_position(), self.box_yaw()]
+            return [*self.object_position(), self.object_yaw()]
         return [*(self.layout.goal if topic == "/goal_pose" else self.layout.post), 0.0]
 
     def _message(self, topic: str, measured: np.ndarray) -> Sequence[float]:
@@ -145,49 +151,57 @@ class PushingWorld(SimulatedWorld):
 
     def _judge(self) -> None:
         outcome = self.outcome
-        x, y = self.box_position()
+        x, y = self.object_position()
         if self._ticks % PATH_EVERY == 0:
-            outcome.details["box_path"].append((x, y))
+            outcome.details["object_path"].append((x, y))
             outcome.details["tip_path"].append(self.arm.tip_position())
-            touching = bool(self._client.getContactPoints(self._post, self._box)) or bool(
+            touching = bool(self._client.getContactPoints(self._post, self._object)) or bool(
                 self._client.getContactPoints(self._post, self.arm.body)
             )
             outcome.metrics["post_contacts"] = int(outcome.metrics["post_contacts"]) + (touching and not self._touching)
             self._touching = touching
+            outcome.failed |= touching and self.scenario.touching_post_fails
         post, goal = self.layout.post, self.layout.goal
         if not outcome.details["way"] and x > post[0]:
             outcome.details["way"] = "left" if y > post[1] else "right"
         outcome.success = math.hypot(x - goal[0], y - goal[1]) <= self.scenario.success_radius_m
-        outcome.finished |= outcome.success
-        # only of starts from which the expert tosses a coin; "stuck": the box never passed the post
-        if outcome.finished and PushingExpert.is_ambiguous(self.layout.box, post):
+        outcome.success &= not outcome.failed
+        outcome.finished |= outcome.success or outcome.failed
+        # only of starts from which the expert tosses a coin; "stuck": the object never passed the post
+        if outcome.finished and PushingExpert.is_ambiguous(self.layout.object, post):
             outcome.metrics["ways"] = outcome.details["way"] or "stuck"
 
     @property
     def truth(self) -> PushingTruth:
         """What the expert is told: the true positions [m]."""
-        return PushingTruth(self.arm.tip_position(), self.box_position(), self.layout.goal, self.layout.post)
+        return PushingTruth(
+            tip=self.arm.tip_position(),
+            object=self.object_position(),
+            goal=self.layout.goal,
+            post=self.layout.post,
+            shape=self.scenario.payload.shape,
+        )
 
-    def box_position(self) -> tuple[float, float]:
-        """True box position (x, y) [m]."""
-        (x, y, _), _ = self._client.getBasePositionAndOrientation(self._box)
+    def object_position(self) -> tuple[float, float]:
+        """True position (x, y) [m] of what is pushed."""
+        (x, y, _), _ = self._client.getBasePositionAndOrientation(self._object)
         return x, y
 
-    def box_yaw(self) -> float:
-        """True box yaw [rad]."""
-        _, quaternion = self._client.getBasePositionAndOrientation(self._box)
+    def object_yaw(self) -> float:
+        """Its true yaw [rad]."""
+        _, quaternion = self._client.getBasePositionAndOrientation(self._object)
         return float(self._client.getEulerFromQuaternion(quaternion)[2])
 
     def snapshot(self) -> list[float]:
-        """Joint positions [rad] and the box's x, y [m], yaw [rad]."""
-        return [*self.arm.joint_positions(), *self.box_position(), self.box_yaw()]
+        """Joint positions [rad] and the object's x, y [m], yaw [rad]."""
+        return [*self.arm.joint_positions(), *self.object_position(), self.object_yaw()]
 
     def show(self, snapshot: Sequence[float]) -> None:
-        """Put arm and box where a snapshot says, without dynamics."""
+        """Put arm and object where a snapshot says, without dynamics."""
         *angles, x, y, yaw = snapshot
         for joint, angle in zip(self.arm.joints, angles, strict=True):
             self._client.resetJointState(self.arm.body, joint, angle)
-        self._place_box(x, y, yaw)
+        self._place_object(x, y, yaw)
 
     def render(self, width: int = 320, height: int = 240) -> np.ndarray:
         """Picture (height, width, 3) uint8 of the scene, by PyBullet's software renderer."""
