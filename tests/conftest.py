@@ -4,22 +4,29 @@ import shutil
 from pathlib import Path
 
 import pytest
+from box import BOX_BUNDLE
 
 from srdp_controller.engines.bundle import LatencyBudget, LoadedBundle, load_bundle
 from srdp_controller.spec import PolicySpec
 
 ROOT = Path(__file__).resolve().parent.parent
-MODEL = ROOT / "models" / "pushing"
+
+
+@pytest.fixture(scope="session")
+def shipped_dir() -> Path:
+    """The bundle that ``make demo`` runs."""
+    return ROOT / "models" / "pushing"
 
 
 @pytest.fixture(scope="session")
 def model_dir() -> Path:
-    return MODEL
+    """The slow box's bundle: its teacher is a small MLP, so that a test can afford thousands of its actions."""
+    return BOX_BUNDLE
 
 
 @pytest.fixture(scope="session")
 def bundle() -> LoadedBundle:
-    return load_bundle(MODEL)
+    return load_bundle(BOX_BUNDLE)
 
 
 @pytest.fixture(scope="session")
@@ -51,5 +58,5 @@ def make_budget():
 def bundle_copy(tmp_path: Path) -> Path:
     """A bundle that a test may damage."""
     target = tmp_path / "bundle"
-    shutil.copytree(MODEL, target)
+    shutil.copytree(BOX_BUNDLE, target)
     return target

@@ -133,9 +133,9 @@ def test_a_closed_loop_evaluation_writes_the_contracts_keys(model_dir, tmp_path)
     assert result["successes"] >= 3
 
 
-def test_inspect_and_verify_accept_the_shipped_bundle(model_dir, tmp_path, capsys):
-    assert main(["inspect", str(model_dir)]) == 0
-    assert main(["verify", str(model_dir), "--json", str(tmp_path / "v.json")]) == 0
+def test_inspect_and_verify_accept_the_shipped_bundle(shipped_dir, tmp_path, capsys):
+    assert main(["inspect", str(shipped_dir)]) == 0
+    assert main(["verify", str(shipped_dir), "--json", str(tmp_path / "v.json")]) == 0
     assert json.loads((tmp_path / "v.json").read_text())["hashes_ok"] is True
     assert "student_k8" in capsys.readouterr().out
 

@@ -1,4 +1,5 @@
-"""The commands of a scripted run, cycle by cycle, as the controller of commit 2e4b20f gave them for models/pushing."""
+"""The commands of a scripted run, cycle by cycle, as the controller of commit 2e4b20f gave them for
+the slow box's bundle."""
 
 import json
 import math

@@ -24,7 +24,7 @@ JOINTS = [0.11316, 0.94705, 0.36785, -1.34959, -0.37755, 0.91374, -0.99858]  # t
 
 
 class Rig:
-    """A controller on the shipped bundle; time passes only through ``step``."""
+    """A controller on the test bundle; time passes only through ``step``."""
 
     def __init__(self, bundle, threshold=None):
         self.bundle = bundle

@@ -1,11 +1,12 @@
 """Whatever happens in whatever order: no unsafe and no stale command, and one in every cycle.
 
-Hypothesis drives the whole control cycle, with the shipped bundle's engines, through sequences of faults.
+Hypothesis drives the whole control cycle, with a real bundle's engines, through sequences of faults.
 """
 
 import math
 
 import numpy as np
+from box import BOX_BUNDLE
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
@@ -15,9 +16,8 @@ from srdp_controller.control.supervisor import Mode
 from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.engines.providers import load_engine
 from srdp_controller.errors import EngineError
-from srdp_controller.resources import find_resource
 
-BUNDLE = load_bundle(find_resource("models/pushing"))
+BUNDLE = load_bundle(BOX_BUNDLE)
 ENGINES = {name: load_engine(BUNDLE, name, "cpu", warmup=1) for name in ("student_k1", "student_k2", "teacher")}
 HEALTHY = {name: engine.run for name, engine in ENGINES.items()}
 VALUE = st.sampled_from([math.nan, math.inf, -math.inf, 1e30, -5.0, 0.0])

@@ -8,20 +8,24 @@ from srdp_controller.engines.providers import load_engine
 from srdp_controller.errors import BundleError
 
 
-def test_the_shipped_bundle_is_whole(bundle):
+def test_the_shipped_bundle_is_whole(shipped_dir):
+    bundle = load_bundle(shipped_dir)
     assert set(bundle.content.policies) == {"teacher", "student_k1", "student_k2", "student_k4", "student_k8"}
     for entry in bundle.content.policies.values():
         assert bundle.read(entry)
     assert bundle.calibration().policies["student_k4"].thresholds
 
 
-def test_the_shipped_bundle_keeps_the_identity_that_it_had_before_its_schema_was_migrated(bundle):
+def test_a_bundle_keeps_the_identity_that_it_had_before_its_schema_was_migrated(bundle):
     assert json.loads(bundle.raw)["schema_version"] == 1
     assert bundle.identity == "6688549cb3e7b317dbccb10687dae1991cd086485fd10cc860c3fd7d919ed418"
 
 
-def test_the_shipped_bundle_is_small(model_dir):
-    assert sum(path.stat().st_size for path in model_dir.rglob("*") if path.is_file()) < 30 * 2**20
+def test_each_shipped_bundle_is_small(shipped_dir):
+    bundles = [folder for folder in shipped_dir.parent.iterdir() if (folder / "bundle.json").exists()]
+    assert shipped_dir in bundles
+    for folder in bundles:
+        assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 30 * 2**20
 
 
 @pytest.mark.parametrize("position", [0, 1000, -1])

@@ -30,7 +30,7 @@ def test_the_budget_is_where_success_falls_below_nine_tenths(rates, expected):
 
 def test_added_delay_is_the_drives_and_ages_no_observation(bundle):
     task = find_task("pushing")
-    assert task.scenario("delayed").delayed(0.1).actuation.delay_s == pytest.approx(0.25)
+    assert task.scenario("delayed").delayed(0.1).actuation.delay_s == pytest.approx(0.15)
     from srdp_controller.evaluation.policies import bundled
 
     driver = Driver(bundled(bundle, "student_k1"))

@@ -51,21 +51,21 @@ def teacher(prediction="epsilon", encode=None):
         set_alpha_to_one=True,
     )
     network = Convolutional(8 if encode is None else encode.out_features).eval()
-    return from_diffusers(network, scheduler, obs_dim=8, horizon=8, act_dim=2, encode=encode), network, scheduler
+    return from_diffusers(network, scheduler, obs_dim=8, horizon=16, act_dim=2, encode=encode), network, scheduler
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 def test_sampling_is_that_of_diffusers_own_ddim(prediction):
     adapted, network, scheduler = teacher(prediction)
-    state, noise = torch.randn(5, 8), torch.randn(5, 16)
+    state, noise = torch.randn(5, 8), torch.randn(5, 32)
     scheduler.set_timesteps(20)
-    a = noise.reshape(5, 8, 2)
+    a = noise.reshape(5, 16, 2)
     with torch.no_grad():
         for t in scheduler.timesteps:
             output = network(a, t.expand(5).float(), state)
             a = scheduler.step(output, t, a, use_clipped_model_output=True).prev_sample
     ours, _ = adapted.sample(state, noise)
-    torch.testing.assert_close(ours.reshape(5, 8, 2), a, atol=2e-4, rtol=1e-3)
+    torch.testing.assert_close(ours.reshape(5, 16, 2), a, atol=2e-4, rtol=1e-3)
 
 
 def test_a_scheduler_that_is_no_diffusion_is_refused():
@@ -83,7 +83,7 @@ def test_the_pipeline_distils_and_exports_a_teacher_of_another_make(tmp_path):
     noise = np.random.default_rng(0).standard_normal((3, *entry.noise_shape)).astype(np.float32)
     observation = np.tile(bundle.spec.observation_normalisation()[0], (3, 1))
     action, latent, teacher_latent = BatchedPolicy(bundle, "student_k2").all(observation, noise)
-    assert action.shape == (3, 8, 2) and latent.shape == teacher_latent.shape == (3, 12)
+    assert action.shape == (3, 16, 2) and latent.shape == teacher_latent.shape == (3, 12)
 
 
 def test_a_lerobot_diffusion_policy_is_sampled_as_lerobot_samples_it():

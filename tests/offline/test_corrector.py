@@ -47,15 +47,15 @@ def test_it_learns_what_a_late_action_lacks_and_never_looks_past_an_episodes_end
 class TwoWays:
     """Goes left or right, as its noise says."""
 
-    action_dim, diffusion_steps = 16, 10
+    action_dim, diffusion_steps = 32, 10
 
     def sample(self, observation, noise, steps):
-        return torch.sign(noise[:, :1]).expand(-1, 16), []
+        return torch.sign(noise[:, :1]).expand(-1, 32), []
 
 
 def test_the_chunk_that_is_corrected_went_the_demonstrated_way(demonstrations):
     ways = np.where(np.arange(len(demonstrations.action)) % 2, 1.0, -1.0)[:, None]
-    data = replace(demonstrations, action=(0.5 * ways * np.ones(16)).astype(np.float32))
+    data = replace(demonstrations, action=(0.5 * ways * np.ones(32)).astype(np.float32))
 
     def shares(candidates):
         recipe = CorrectorRecipe(candidates=candidates)

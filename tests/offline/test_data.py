@@ -98,23 +98,24 @@ def test_a_prefix_is_made_of_what_was_sent_and_the_target_of_what_the_expert_wan
     spec = pushing_spec()
     action = np.arange(20, dtype=np.float32).reshape(10, 2) / 100
     found = samples([Trajectory(np.zeros((10, 8), np.float32), action, executed=action + 0.5)], spec)
-    np.testing.assert_allclose(found.action[0, :4], action[:2].ravel() / 0.1, rtol=1e-5)
-    np.testing.assert_allclose(found.committed[0, :4], (action[:2].ravel() + 0.5) / 0.1, rtol=1e-5)
+    scale = spec.action_normalisation()[1][0]
+    np.testing.assert_allclose(found.action[0, :4], action[:2].ravel() / scale, rtol=1e-5)
+    np.testing.assert_allclose(found.committed[0, :4], (action[:2].ravel() + 0.5) / scale, rtol=1e-5)
 
 
 def test_chunk_returns_are_discounted_and_end_with_the_episode():
     spec = pushing_spec()
     trajectory = Trajectory(
-        np.zeros((10, 8), np.float32),
-        np.zeros((10, 2), np.float32),
-        reward=np.ones(10, np.float32),
+        np.zeros((20, 8), np.float32),
+        np.zeros((20, 2), np.float32),
+        reward=np.ones(20, np.float32),
         terminated=True,
     )
     found = samples([trajectory], spec, discount=0.5)
-    assert found.chunk_return[0] == pytest.approx(sum(0.5**i for i in range(8)))
-    assert found.chunk_return[9] == 1.0
-    assert found.later_discount[0] == pytest.approx(0.5**8)
-    assert (found.later_discount[2:] == 0).all()
+    assert found.chunk_return[0] == pytest.approx(sum(0.5**i for i in range(spec.horizon)))
+    assert found.chunk_return[19] == 1.0
+    assert found.later_discount[0] == pytest.approx(0.5**spec.horizon)
+    assert (found.later_discount[4:] == 0).all()
 
 
 TINY = {
@@ -205,7 +206,7 @@ def test_all_problems_are_said_at_once_and_before_the_first_training_step(tmp_pa
         ({"data": {"source": "minari", "dataset": "nobody/nothing-v0"}}, "no readable Minari dataset"),
         ({"calibrate": {"alphas": [0.2]}}, r"needs 4 calibration trajectories.* of 3 gives 1.*below 0\.5"),
         ({"distill": {"students": [1, 1]}}, "must stand there once"),
-        ({"observation": {"action_prefix": 8}}, "fewer than the horizon"),
+        ({"observation": {"action_prefix": 16}}, "fewer than the horizon"),
         ({"task": "juggling"}, "no task 'juggling'"),
     ],
 )

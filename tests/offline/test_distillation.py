@@ -7,6 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the offline side needs torch: make setup-train")
 
+from box import box_spec  # noqa: E402
+
 from srdp_controller.offline.critic import TwinCritic, best_of, best_of_coupled, train_critic  # noqa: E402
 from srdp_controller.offline.dataset import Samples  # noqa: E402
 from srdp_controller.offline.distill import build_student, carrying_clean, distill  # noqa: E402
@@ -17,7 +19,6 @@ from srdp_controller.offline.train_teacher import CommandInputs, build_teacher, 
 from srdp_controller.policy.denoiser import ForwardProcess  # noqa: E402
 from srdp_controller.policy.noise_schedule import SCHEDULES  # noqa: E402
 from srdp_controller.policy.samplers import ddim_step  # noqa: E402
-from srdp_controller.tasks.pushing.spec import pushing_spec  # noqa: E402
 
 SMALL = {"trunk": (32,), "latent": 8, "head": (64, 64), "time_features": 8}
 
@@ -34,7 +35,7 @@ def quiet(*_):
 
 def toy_teacher(spec=None, seed=0, **recipe):
     torch.manual_seed(seed)
-    return build_teacher(TeacherRecipe(network=SMALL, diffusion_steps=16, **recipe), spec or pushing_spec()).eval()
+    return build_teacher(TeacherRecipe(network=SMALL, diffusion_steps=16, **recipe), spec or box_spec()).eval()
 
 
 def rewarded(observation, action):
@@ -54,7 +55,7 @@ def trained(tmp_path_factory):
     recipe = TeacherRecipe.model_validate({**TOY, "steps": 1500, "ema_decay": 0.99, "learning_rate": 2e-3})
     folder = tmp_path_factory.mktemp("teacher")
     action = action.astype(np.float32)
-    teacher = train_teacher(recipe, pushing_spec(), rewarded(observation, action), 0, folder, quiet)
+    teacher = train_teacher(recipe, box_spec(), rewarded(observation, action), 0, folder, quiet)
     return teacher, observation, action
 
 
@@ -98,7 +99,7 @@ def test_a_batched_step_is_the_samplers_step():
 
 
 def test_committed_actions_are_kept_and_the_rest_answers_to_them():
-    spec = pushing_spec().extended(commands=0, prefix=3)
+    spec = box_spec().extended(commands=0, prefix=3)
     teacher = toy_teacher(spec)
     state = torch.zeros(2, spec.obs_dim)
     state[:, 8:14] = torch.arange(6) / 10
@@ -110,7 +111,7 @@ def test_committed_actions_are_kept_and_the_rest_answers_to_them():
 
 
 def test_the_training_prefix_is_the_beginning_of_what_was_sent():
-    spec = pushing_spec().extended(commands=1, prefix=3)
+    spec = box_spec().extended(commands=1, prefix=3)
     inputs = CommandInputs(spec, ObservationRecipe(history_dropout=0.5))
     state, chunk = torch.ones(400, spec.obs_dim), torch.randn(400, 16)
     filled = inputs(state, chunk, torch.Generator().manual_seed(0))
@@ -125,7 +126,7 @@ def test_the_training_prefix_is_the_beginning_of_what_was_sent():
 
 
 def test_the_loss_does_not_count_committed_entries():
-    spec = pushing_spec().extended(commands=0, prefix=3)
+    spec = box_spec().extended(commands=0, prefix=3)
     teacher = toy_teacher(spec)
     state, chunk = torch.zeros(64, spec.obs_dim), torch.randn(64, 16)
     state[:, 8:14], state[:, -1] = chunk[:, :6], 3
@@ -214,7 +215,7 @@ def test_a_guided_teacher_prefers_what_earns_more(trained, critic, tmp_path):
     critic_recipe = {"enabled": True, "guidance_weight": 1.0, "policy_steps": 600}
     recipe = TeacherRecipe.model_validate({**TOY, "ema_decay": 0.99, "learning_rate": 2e-3, "critic": critic_recipe})
     data = rewarded(observation, action)
-    guided = train_teacher(recipe, pushing_spec(), data, 0, tmp_path, quiet, critic=critic, start=teacher)
+    guided = train_teacher(recipe, box_spec(), data, 0, tmp_path, quiet, critic=critic, start=teacher)
     state, noise = torch.from_numpy(observation[:500]), torch.randn(500, 16, generator=torch.Generator().manual_seed(1))
     before = float((teacher.sample(state, noise)[0][:, 0] > 0).float().mean())
     after = float((guided.sample(state, noise)[0][:, 0] > 0).float().mean())
@@ -282,7 +283,7 @@ VARIANTS = [
 
 @pytest.mark.parametrize(("teacher_recipe", "history", "prefix", "distilling"), VARIANTS)
 def test_every_variant_exports_to_what_torch_computes(teacher_recipe, history, prefix, distilling):
-    spec = pushing_spec().extended(commands=history, prefix=prefix)
+    spec = box_spec().extended(commands=history, prefix=prefix)
     teacher = toy_teacher(spec, **teacher_recipe)
     student = build_student(teacher, 2, DistillRecipe.model_validate(distilling)).eval()
     rng = np.random.default_rng(1)
@@ -309,7 +310,7 @@ def test_the_skipped_graph_of_a_v_teacher_is_plain_ddim():
 
     from srdp_controller.offline.export.teacher_graph import skip_steps
 
-    spec = pushing_spec()
+    spec = box_spec()
     teacher = toy_teacher(prediction="v")
     noise = np.random.default_rng(0).standard_normal((4, 1, 8, 2)).astype(np.float32)
     observation = np.tile(spec.observation_normalisation()[0], (4, 1))

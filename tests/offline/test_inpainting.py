@@ -6,6 +6,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="the offline side needs torch: make setup-train")
 onnxruntime = pytest.importorskip("onnxruntime")
 
+from box import box_spec  # noqa: E402
+
 from srdp_controller.control.planner import soft_mask  # noqa: E402
 from srdp_controller.errors import SrdpError  # noqa: E402
 from srdp_controller.evaluation.baselines import load_policy, with_level  # noqa: E402
@@ -15,9 +17,8 @@ from srdp_controller.offline.export.teacher_graph import levels  # noqa: E402
 from srdp_controller.offline.recipe import TeacherRecipe  # noqa: E402
 from srdp_controller.offline.train_teacher import build_teacher  # noqa: E402
 from srdp_controller.policy.samplers import CLIP, ddim  # noqa: E402
-from srdp_controller.tasks.pushing.spec import pushing_spec  # noqa: E402
 
-SPEC = pushing_spec()
+SPEC = box_spec()
 STEPS = 5
 
 

@@ -132,7 +132,7 @@ def test_the_recorded_command_is_the_experts_and_the_executed_one_differs(finish
     trajectories = load_trajectories(folder / "run" / "dataset", DATASET, pushing_spec())
     assert len(trajectories) == 10
     speeds = np.concatenate([np.linalg.norm(trajectory.action, axis=1) for trajectory in trajectories])
-    assert speeds.max() <= 0.2 + 1e-6  # the expert's own limit, which the disturbed command breaks
+    assert speeds.max() <= 0.36 + 1e-6  # the expert's own limit, which the disturbed command breaks
     for trajectory in trajectories:
         assert trajectory.executed.shape == trajectory.action.shape
         assert 0.01 < float(np.abs(trajectory.executed - trajectory.action).mean()) < 0.1
@@ -142,9 +142,10 @@ def test_chunks_repeat_the_last_action_past_the_end():
     spec = pushing_spec()
     action = np.arange(6, dtype=np.float32).reshape(3, 2) / 10
     chunk = samples([Trajectory(np.zeros((3, 8), np.float32), action)], spec).action
-    last = chunk[2].reshape(8, 2)
-    assert np.allclose(last, action[2] / 0.1)
-    assert np.allclose(chunk[0].reshape(8, 2)[:3], action / 0.1)
+    scale = spec.action_normalisation()[1][0]
+    last = chunk[2].reshape(spec.horizon, 2)
+    assert np.allclose(last, action[2] / scale)
+    assert np.allclose(chunk[0].reshape(spec.horizon, 2)[:3], action / scale)
 
 
 def test_splits_are_disjoint_and_whole():
@@ -212,9 +213,9 @@ def test_an_interrupted_training_ends_in_the_same_weights(tmp_path):
         ("teacher.steps", "section.key=value"),
     ],
 )
-def test_a_wrong_override_names_the_field(model_dir, override, message):
+def test_a_wrong_override_names_the_field(override, message):
     with pytest.raises(SrdpError, match=message):
-        load_recipe(model_dir.parent.parent / "export" / "pushing.yaml", [override])
+        load_recipe(ROOT / "export" / "pushing.yaml", [override])
 
 
 def test_the_same_seed_gives_the_same_graphs(finished, tmp_path):

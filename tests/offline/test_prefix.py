@@ -7,13 +7,14 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the offline side needs torch: make setup-train")
 
+from box import box_spec  # noqa: E402
+
 from srdp_controller.offline.dataset import Trajectory, samples  # noqa: E402
 from srdp_controller.offline.recipe import ObservationRecipe, TeacherRecipe  # noqa: E402
 from srdp_controller.offline.train_teacher import CommandInputs, train_teacher  # noqa: E402
-from srdp_controller.tasks.pushing.spec import pushing_spec  # noqa: E402
 
 PREFIX = 2
-SPEC = pushing_spec().extended(prefix=PREFIX)
+SPEC = box_spec().extended(prefix=PREFIX)
 GAIN = 4.0  # of the expert [1/s]
 
 

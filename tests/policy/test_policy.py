@@ -5,13 +5,14 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the offline side needs torch: make setup-train")
 
+from box import box_spec  # noqa: E402
+
 from srdp_controller.offline.export.graphs import export_student, export_teacher  # noqa: E402
 from srdp_controller.offline.recipe import NetworkRecipe, TeacherRecipe  # noqa: E402
 from srdp_controller.offline.train_teacher import build_teacher  # noqa: E402
 from srdp_controller.policy.noise_schedule import SCHEDULES, skipped_steps  # noqa: E402
 from srdp_controller.policy.samplers import ddim, ddim_step  # noqa: E402
 from srdp_controller.policy.student import Student  # noqa: E402
-from srdp_controller.tasks.pushing.spec import pushing_spec  # noqa: E402
 
 SMALL = NetworkRecipe(trunk=(16,), latent=8, head=(16, 16), time_features=8)
 
@@ -19,7 +20,7 @@ SMALL = NetworkRecipe(trunk=(16,), latent=8, head=(16, 16), time_features=8)
 @pytest.fixture(scope="module")
 def teacher():
     torch.manual_seed(0)
-    return build_teacher(TeacherRecipe(network=SMALL, diffusion_steps=20), pushing_spec()).eval()
+    return build_teacher(TeacherRecipe(network=SMALL, diffusion_steps=20), box_spec()).eval()
 
 
 @pytest.mark.parametrize("name", sorted(SCHEDULES))
@@ -76,7 +77,7 @@ def test_the_loss_is_that_of_equation_4(teacher):
 
 
 def test_a_students_parameters_are_trainable_although_its_teachers_are_frozen(teacher):
-    frozen = build_teacher(TeacherRecipe(network=SMALL, diffusion_steps=20), pushing_spec()).requires_grad_(False)
+    frozen = build_teacher(TeacherRecipe(network=SMALL, diffusion_steps=20), box_spec()).requires_grad_(False)
     assert all(parameter.requires_grad for parameter in Student(frozen, 2).parameters())
 
 
@@ -95,7 +96,7 @@ def run_graph(data, observation, noise):
 @pytest.mark.parametrize("kind", ["teacher", 1, 3])
 @pytest.mark.parametrize("batch", [1, 5])
 def test_exported_graphs_compute_what_torch_computes(teacher, kind, batch):
-    spec = pushing_spec()
+    spec = box_spec()
     rng = np.random.default_rng(1)
     centre, scale = spec.observation_normalisation()
     observation = (centre + scale * rng.standard_normal((batch, 8))).astype(np.float32)
@@ -121,7 +122,7 @@ def test_the_skipped_teacher_graph_is_plain_ddim(teacher):
 
     from srdp_controller.offline.export.teacher_graph import skip_steps
 
-    spec = pushing_spec()
+    spec = box_spec()
     noise = np.random.default_rng(0).standard_normal((4, 1, 8, 2)).astype(np.float32)
     observation = np.tile(spec.observation_normalisation()[0], (4, 1))
     model = skip_steps(onnx.load_from_string(export_teacher(teacher, spec)), 4)
