@@ -55,8 +55,8 @@ def make_budget():
 
 
 @pytest.fixture
-def bundle_copy(tmp_path: Path) -> Path:
+def bundle_copy(tmp_path: Path, model_dir: Path) -> Path:
     """A bundle that a test may damage."""
     target = tmp_path / "bundle"
-    shutil.copytree(BOX_BUNDLE, target)
+    shutil.copytree(model_dir, target)
     return target

@@ -60,7 +60,7 @@ from srdp_controller.simulation.scenario import slug
 from srdp_controller.spec import PolicySpec, load_spec
 from srdp_controller.tasks.task import find_task
 
-PARITY_STATES = 256
+PARITY_STATES = 32
 
 
 def silent(stage: str, done: int, total: int, text: str) -> None:
@@ -498,6 +498,17 @@ STAGES = (
 
 # --- commands ------------------------------------------------------------------------------------
 
+# a few steps on a few episodes: does everything work?
+QUICK = (
+    "collect.episodes=12",
+    "split.calibration_share=0.3",
+    "teacher.steps=20",
+    "distill.students=[1]",
+    "distill.queries=200",
+    "distill.steps=50",
+    "calibrate.alphas=[0.5]",
+)
+
 RecipePath = Annotated[Path | None, tyro.conf.Positional]
 Overrides = Annotated[list[str], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="KEY=VALUE")]
 
@@ -514,6 +525,7 @@ def pipeline_command(
     output: Path | None = None,
     base: Path | None = None,
     last: Literal["collect", "data", "teacher", "queries", "distill", "correct", "calibrate", "export"] = "export",
+    quick: bool = False,
 ) -> dict[str, Any]:
     """Run the stages from dataset to bundle; unchanged ones are skipped, interrupted ones resume.
 
@@ -524,15 +536,18 @@ def pipeline_command(
         output: bundle folder (default: models/TASK)
         base: another run folder, whose stages with the same keys are taken over
         last: stage after which to stop
+        quick: a few steps on a few episodes, in RUN/quick with its bundle: does everything work?
     """
-    content = load_recipe(shipped_recipe(recipe), set)
+    content = load_recipe(shipped_recipe(recipe), [*(QUICK if quick else ()), *set])
     name = slug(content.task)
     folder, target = run_folder or Path("runs") / name, output or Path("models") / name
+    if quick:  # what lasted hours, and what is shipped, must not give way to this
+        folder, target = folder / "quick", output or folder / "quick" / "bundle"
     pipeline = Pipeline(content, folder, target, ProgressPrinter())
     if base is not None:
         pipeline.take_over(base.resolve())
     stages = pipeline.run(last).record()
-    result: dict[str, Any] = {"seed": content.seed, "run_folder": str(folder), "stages": stages}
+    result: dict[str, Any] = {"seed": content.seed, "quick": quick, "run_folder": str(folder), "stages": stages}
     if last == "export":
         result |= {"bundle": str(target), "bundle_sha256": stages["export"]["facts"]["bundle_sha256"]}
         print(f"bundle {target}, SHA-256 {result['bundle_sha256']} (spec, graphs, calibration)")

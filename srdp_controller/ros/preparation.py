@@ -98,8 +98,19 @@ class Preparation:
             teacher = last.teacher
         else:
             teacher = self._engine(bundle, "teacher", request.provider)
+            if values["abstain.enabled"]:
+                self._warn_of_a_late_teacher(teacher)
         self._latest = Deployment(request, engine, threshold, run_time, teacher, ahead, corrector, budget)
         return self._latest
+
+    def _warn_of_a_late_teacher(self, teacher: Engine) -> None:
+        took_s, deadline_s = measure(teacher, 3) * 1e-9, float(self.values["fallback.teacher_deadline"])
+        if took_s > deadline_s:
+            self._log.warning(
+                f"the teacher takes {took_s * 1e3:.0f} ms, longer than fallback.teacher_deadline "
+                f"({deadline_s * 1e3:.0f} ms): where the student abstains the robot holds; raise it, "
+                "and observation.max_age, where the task bears plans as late as that"
+            )
 
     def _corrector(self, bundle: LoadedBundle, name: str) -> CorrectorEngine:
         head = CorrectorEngine(bundle, name)

@@ -140,6 +140,12 @@ class Bench:
         return future.result()
 
 
+@pytest.fixture(scope="session")
+def model_dir(shipped_dir: Path) -> Path:
+    """What the node runs by default."""
+    return shipped_dir
+
+
 @pytest.fixture
 def bench():
     gc.collect()  # the nodes of earlier tests in this process: until they are freed, their services take requests

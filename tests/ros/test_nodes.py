@@ -10,6 +10,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from box import BOX_BUNDLE
 from lifecycle_msgs.srv import GetState
 
 from srdp_controller.control.statistics import Statistics
@@ -140,7 +141,7 @@ def test_a_tool_is_kept_out_of_a_zone(start, bench, read_json):
 
 
 def test_abstention_hands_over_to_the_teacher_and_back(start, bench, read_json):
-    controller = start("controller_node")
+    controller = start("controller_node", model_dir=str(BOX_BUNDLE))
     assert bench.until("STUDENT"), controller.output
     bench.goal = (-0.2, 0.3)  # far outside the data
     assert bench.until("TEACHER"), controller.output
@@ -149,6 +150,15 @@ def test_abstention_hands_over_to_the_teacher_and_back(start, bench, read_json):
     assert controller.end() == 0
     result = read_json("controller.json")
     assert result["abstentions"] >= 1 and result["modes"]["TEACHER"] > 0 and result["teacher_plans"] > 0
+
+
+@pytest.mark.parametrize("abstain", [True, False])
+def test_a_teacher_too_late_to_take_over_is_said_at_the_start(start, bench, abstain):
+    settings = {"model_dir": str(BOX_BUNDLE), "fallback.teacher_deadline": 0.001, "abstain.enabled": abstain}
+    controller = start("controller_node", **settings)
+    assert bench.until("STUDENT"), controller.output
+    assert controller.end() == 0
+    assert ("longer than fallback.teacher_deadline (1 ms)" in controller.output) == abstain
 
 
 def test_stale_observations_hold_then_stop_and_reset_recovers(start, bench):
@@ -299,7 +309,7 @@ def test_a_joint_that_is_missing_is_named(start, bench):
 
 
 def test_a_teacher_that_outlasts_the_period_drives_by_planning_ahead(start, bench, read_json):
-    settings = {"engine": "teacher", "update_rate": 1000.0, "abstain.enabled": False}
+    settings = {"engine": "teacher", "update_rate": 1000.0, "abstain.enabled": False, "model_dir": str(BOX_BUNDLE)}
     refused = start("controller_node", **settings)
     assert refused.wait() == 2 and "planning.mode:=auto" in refused.output
     controller = start("controller_node", **settings, **{"planning.mode": "auto"})
