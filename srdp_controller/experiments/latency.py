@@ -12,7 +12,8 @@
 | corrected | a small network mends each action of the late chunk from the newest observation (2509.23224) |
 
 All with the controller's own cycle in virtual time. An evaluation takes what it takes on this machine, measured first;
-each ``delay`` is added between a command and its effect, for all alike.
+each ``delay`` is added between a command and its effect, for all alike. A way that has lost is not driven with longer
+delays, and ``instant``, which only says what there is to lose, with none.
 """
 
 from __future__ import annotations
@@ -94,6 +95,7 @@ def latency(
     scenario: str = "nominal",
     update_rate: float = 100.0,
     inference: float | None = None,
+    lost: float = 0.02,
     episodes: int = 100,
     processes: int = 2,
     baselines: Path | None = None,
@@ -113,6 +115,7 @@ def latency(
         scenario: of the task
         update_rate: of the loop [Hz]
         inference: of the teacher, in whichever way it runs [ms]; what is measured where not given
+        lost: a way that succeeds no more often is not driven with longer delays
         episodes: of each way at each delay, the same for all
         processes: that share them
         baselines: folder of those that were trained (default: runs/TASK/baselines)
@@ -132,8 +135,11 @@ def latency(
         write_json(kept, measure_inference(loaded, names, baselines=baselines))
     measured: dict[str, list[float]] = json.loads(kept.read_text())
     cells = [(way, delay) for delay in delays for way in found]
-    rows = []
+    rows: list[dict[str, Any]] = []
+    ended: set[Way] = set()
     for number, (way, delay) in enumerate(cells):
+        if way in ended or (way.name == "instant" and delay > delays[0]):
+            continue
         folder = prefix_bundle if way.prefixed and prefix_bundle is not None else bundle
         slow = inference is not None and way.policy not in fast
         times = [] if way.name == "instant" else [inference * 1e-3] if slow and inference else measured[way.policy]
@@ -163,6 +169,8 @@ def latency(
             row = {"way": way.name, "policy": way.policy, "planning": way.planning, "added_delay_ms": delay}
             write_json(cell, {**row, "episodes": episodes, **tally(driven)})
         rows.append(json.loads(cell.read_text()))
+        if rows[-1]["success_rate"] <= lost:
+            ended.add(way)
         report("latency", number + 1, len(cells), f"{run_as(rows[-1])}, {delay:g} ms: {rows[-1]['success_rate']:.0%}")
     print(delay_table({"table": rows}))
     return {

@@ -169,7 +169,37 @@ def by_settings(result: dict[str, Any]) -> tuple[Rows, Rows]:
     return usual, [row for row in rows if row not in usual]
 
 
+def inference_of(result: Result) -> str:
+    """What an evaluation took, by policy."""
+    return ", ".join(f"{label(name)} {took['p50'] * 1e-3:.2f} ms" for name, took in result["inference_us"].items())
+
+
 # --- sections -----------------------------------------------------------------------------------
+
+
+def by_task(*results: Result) -> str:
+    """Success of each policy and way on each task at the measured inference times, no delay added."""
+    lines: dict[str, dict[str, Any]] = {}
+    for number, result in enumerate(results):
+        for row in result["table"]:
+            if row["added_delay_ms"] == 0.0:
+                name = run_as({**row, "policy": row["policy"].partition("@")[0]})
+                low, high = row["success_interval"]
+                line = lines.setdefault(name, {"name": name})
+                line[f"task_{number}"] = f"{row['success_rate']:.0%} ({low:.0%} to {high:.0%})"
+    tasks = [f"{one['task'].removeprefix('metaworld:')}: ?{{task_{number}}}" for number, one in enumerate(results)]
+    return table(lines.values(), " | ".join(["policy, way: {name}", *tasks]))
+
+
+def delays(*results: Result) -> str:
+    """Success against added delay on each task, with the measured inference times."""
+    return section(
+        *(
+            part
+            for result in results
+            for part in (f"### {result['task']}", f"Inference, p50: {inference_of(result)}.", delay(result))
+        )
+    )
 
 
 def counted(value: Any) -> str:
@@ -413,6 +443,8 @@ def thresholds(found: Result) -> str:
 LATENCY, DEPLOYMENT = "results/bench/latency.json", "results/bench/deployment.json"
 CLOSED_LOOP = "results/eval/pushing/closed_loop.json"
 FIDELITY = tuple(f"results/eval/pushing/fidelity_{kind}.json" for kind in ("test", "shifted", "augmented", "bimodal"))
+TASKS = ("pushing", "peg-insert-side", "sweep", "basketball", "pick-place", "soccer")
+LATENCIES = tuple(f"results/experiment/latency_{task}.json" for task in TASKS)
 RATES = tuple(f"results/bench/loop_{name}.json" for name in (100, 250, 500, 1000, 2000, "hogs"))
 # by document: each section's function, and the files that it is called with
 SECTIONS: dict[str, dict[Callable[..., str], tuple[str, ...]]] = {

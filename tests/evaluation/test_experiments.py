@@ -97,7 +97,7 @@ def test_latency_drives_each_policy_at_each_delay_once(model_dir, tmp_path, caps
     brief = tmp_path / "brief.yaml"
     brief.write_text(yaml.safe_dump({"name": "brief", "time_limit_s": 0.3}))
 
-    def found():
+    def found(lost=-1.0):
         return latency(
             model_dir,
             policies=("student_k1",),
@@ -105,6 +105,7 @@ def test_latency_drives_each_policy_at_each_delay_once(model_dir, tmp_path, caps
             only=("in the loop", "newest chunk"),
             scenario=str(brief),
             inference=40.0,
+            lost=lost,
             episodes=1,
             processes=1,
             run_folder=tmp_path / "runs",
@@ -126,3 +127,5 @@ def test_latency_drives_each_policy_at_each_delay_once(model_dir, tmp_path, caps
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     assert found()["table"] == first["table"]
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()} == written
+    # nothing succeeds within 0.3 s, so nothing is driven with more delay
+    assert [row["added_delay_ms"] for row in found(0.0)["table"]] == [0.0] * 3

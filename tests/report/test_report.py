@@ -9,6 +9,7 @@ pytest.importorskip("tyro", reason="the command line needs tyro: pip install 'sr
 from srdp_controller.report.run import by_engine, judge
 from srdp_controller.report.tables import (
     SECTIONS,
+    by_task,
     closed_loop,
     deployment,
     label,
@@ -126,6 +127,26 @@ def test_ways_to_run_a_policy_stand_by_rate_and_those_with_other_settings_apart(
     assert latency({"table": table_rows}).splitlines()[2] == "| student | 1 | 50% | 50% |"
     last = deployment({"table": table_rows}).splitlines()[-1]
     assert last == "| student | 100 Hz | 1 | 0.1 s | 0.0 s | 50% / 2.0 / 10 ms |"
+
+
+def test_success_stands_by_policy_and_task_where_no_delay_is_added():
+    def result(task, level, **rates):
+        rows = [
+            {"policy": policy, "way": "in the loop", "added_delay_ms": delay, "success_rate": rate}
+            for policy, rate in rates.items()
+            for delay in (0.0, 100.0)
+        ]
+        rows.append({"policy": f"ddim_k1@{level}", "way": "in the loop", "added_delay_ms": 0.0, "success_rate": 0.5})
+        return {"task": task, "table": [{**row, "success_interval": (0.25, 0.75)} for row in rows]}
+
+    text = by_task(result("pushing", 90, student_k1=1.0), result("metaworld:sweep", 60, bc=0.9, student_k1=0.0))
+    assert text.splitlines() == [
+        "| policy, way | pushing | sweep |",
+        "| --- | --- | --- |",
+        "| student, K = 1, in the loop | 100% (25% to 75%) | 0% (25% to 75%) |",
+        "| DDIM, K = 1, in the loop | 50% (25% to 75%) | 50% (25% to 75%) |",
+        "| BC, mean square error, in the loop |  | 90% (25% to 75%) |",
+    ]
 
 
 def test_only_marked_sections_of_the_documents_change(tmp_path, monkeypatch):
