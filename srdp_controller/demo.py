@@ -15,7 +15,8 @@ from srdp_controller.report.run import summarise_run
 from srdp_controller.resources import find_resource
 from srdp_controller.tasks.task import find_task
 
-MAX_AGE_S = 0.5  # twice the node's: a teacher of 200 ms is to be seen losing its object, not holding
+# far above the node's: a teacher of 200 to 400 ms is to be seen losing its object, not stopping
+PATIENCE = {"observation.max_age": 1.0, "fallback.hold_time": 5.0}
 
 
 def demo(
@@ -78,7 +79,7 @@ def demo(
     control = {**common, "engine": engine, "provider": provider, "update_rate": float(update_rate), "record": True}
     # a bundle of few trajectories has no threshold for the node's alpha: then that for its smallest
     control["abstain.alpha"] = bundle.calibration().smallest_alpha(default_values()["abstain.alpha"])
-    control |= {"planning.mode": planning, "observation.max_age": MAX_AGE_S}
+    control |= {"planning.mode": planning, **PATIENCE}
     controller = node_command("controller_node", control)
     environment = join_private_domain()
     print(

@@ -29,6 +29,7 @@ from srdp_controller.benchmarks.fault_bundles import SLOW_STEPS, Misbehaviour, m
 from srdp_controller.benchmarks.loop import cpu_hogs
 from srdp_controller.benchmarks.still_robot import PROVOKED, Cue, StillRobot, find_scene
 from srdp_controller.control.build import default_values
+from srdp_controller.control.limits.common import stricter
 from srdp_controller.engines.bundle import LoadedBundle, load_bundle
 from srdp_controller.errors import SrdpError
 from srdp_controller.processes import (
@@ -308,7 +309,7 @@ def _unsafe(commands: list[tuple[ActionGroup, list[float]]], speed: float) -> in
             if not component.lower - TOLERANCE <= value <= component.upper + TOLERANCE:  # NaN is in no range
                 return False
         linear = [v for c, v in zip(group.components, values, strict=True) if c.field.startswith("twist.linear")]
-        return not linear or math.hypot(*linear) <= (group.max_speed or speed) + TOLERANCE
+        return not linear or math.hypot(*linear) <= stricter(group.max_speed, speed) + TOLERANCE
 
     return sum(not inside(group, values) for group, values in commands)
 

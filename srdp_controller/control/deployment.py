@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from srdp_controller.control.histogram import Histogram
 from srdp_controller.control.privileges import use_fifo
@@ -85,12 +86,24 @@ def require_same_robot(mine: PolicySpec, other: PolicySpec, where: str) -> None:
 PAUSE_S = 1e-3
 
 
-def measure(engine: Runnable, runs: int = 100) -> float:
-    """Run time [ns] that the loop has to expect of an engine, over ``runs`` runs.
+class RunTime(NamedTuple):
+    """What an engine's runs took.
+
+    Attributes:
+        usual_ns: median of the wall time; what a planner that may be late now and then needs.
+        longest_ns: what the loop has to expect: the larger of the processor time's p99 and the wall time's median. The
+            wall time's tail is what others took from this thread, which they cannot take from the loop.
+    """
+
+    usual_ns: float
+    longest_ns: float
+
+
+def measure(engine: Runnable, runs: int = 100) -> RunTime:
+    """Run an engine ``runs`` times.
 
     Runs are ``PAUSE_S`` apart, as in a loop, and so that nobody waits for long for this thread's processor or
-    for the interpreter's lock. The larger of the processor time's p99 and the wall time's median: the wall
-    time's tail is what others took from this thread, which they cannot take from the loop.
+    for the interpreter's lock.
     """
     wall, processor = Histogram(), Histogram()
     for _ in range(runs):
@@ -99,14 +112,15 @@ def measure(engine: Runnable, runs: int = 100) -> float:
         engine.run()
         processor.record(time.thread_time_ns() - worked)
         wall.record(time.perf_counter_ns() - started)
-    return max(processor.quantile(0.99), wall.quantile(0.5))
+    usual_ns = wall.quantile(0.5)
+    return RunTime(usual_ns, max(processor.quantile(0.99), usual_ns))
 
 
 FITTING_SHARE = 0.8
 
 
 def fits(run_time_ns: float, period_ns: int) -> bool:
-    """Whether an engine's run time (see ``measure``) leaves room in the period."""
+    """Whether an engine's longest run time leaves room in the period."""
     return run_time_ns <= FITTING_SHARE * period_ns
 
 
@@ -124,19 +138,27 @@ def require_fit(name: str, run_time_ns: float, period_ns: int) -> None:
         )
 
 
-def require_chunk(name: str, run_time_ns: float, chunk_ns: int, max_age_ns: int) -> None:
-    """Refuse an engine whose plans would be over, or too old, before the next one is ready.
+def require_chunk(name: str, run_time_ns: float, chunk_ns: int, max_age_ns: int) -> str:
+    """Refuse an engine whose plans would be over, or too old, when they are ready.
+
+    Returns:
+        What to warn of: each plan would be over, or too old, before the next one is ready. Empty where it is not.
 
     Raises:
         EngineError: with the measured time and what it would have to stay below.
     """
-    most_ns = min(chunk_ns, max_age_ns) // 2  # a plan is executed until the one begun when it became ready is ready
+    most_ns = min(chunk_ns, max_age_ns)
+    told = (
+        f"engine {name} takes {run_time_ns * 1e-6:.1f} ms to plan a chunk of {chunk_ns * 1e-6:.0f} ms from "
+        f"observations that may be {max_age_ns * 1e-6:.0f} ms old: "
+    )
     if run_time_ns > most_ns:
-        raise EngineError(
-            f"engine {name} takes {run_time_ns * 1e-6:.1f} ms to plan a chunk of {chunk_ns * 1e-6:.0f} ms from "
-            f"observations that may be {max_age_ns * 1e-6:.0f} ms old: at most {most_ns * 1e-6:.0f} ms are possible; "
-            "choose fewer steps"
-        )
+        raise EngineError(f"{told}at most {most_ns * 1e-6:.0f} ms are possible; choose fewer steps")
+    # a plan is executed until the one that was begun when it became ready is ready
+    gap_ns = 2 * run_time_ns - most_ns
+    return (
+        f"{told}the robot holds for {gap_ns * 1e-6:.0f} ms before each plan; choose fewer steps" if gap_ns > 0 else ""
+    )
 
 
 def require_budget(name: str, run_time_ns: float, budget: LatencyBudget) -> None:

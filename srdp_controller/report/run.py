@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,13 +42,19 @@ def by_engine(outcomes: list[dict[str, Any]], engines: list[dict[str, Any]]) -> 
     """
     found: dict[str, dict[str, int]] = {}
     for outcome in outcomes:
-        before = [entry["engine"] for entry in engines if entry["since_s"] <= outcome["begun_s"]]
-        swapped = any(outcome["begun_s"] < entry["since_s"] < outcome["ended_s"] for entry in engines)
-        if before and not swapped:
-            counts = found.setdefault(before[-1], {"episodes": 0, "successes": 0})
+        engine = engine_of(outcome, engines)
+        if engine:
+            counts = found.setdefault(engine, {"episodes": 0, "successes": 0})
             counts["episodes"] += 1
             counts["successes"] += bool(outcome["success"])
     return found
+
+
+def engine_of(outcome: dict[str, Any], engines: list[dict[str, Any]]) -> str:
+    """The engine that drove an episode from its beginning to its end; empty where it was swapped meanwhile."""
+    before = [entry["engine"] for entry in engines if entry["since_s"] <= outcome["begun_s"]]
+    swapped = any(outcome["begun_s"] < entry["since_s"] < outcome["ended_s"] for entry in engines)
+    return before[-1] if before and not swapped else ""
 
 
 def judge(summary: dict[str, Any]) -> list[str]:
@@ -97,14 +104,14 @@ def summarise_run(run_folder: Positional[Path] = Path("runs/latest")) -> dict[st
     summary |= {"sound": not problems, "problems": problems}
     write_json(folder / "summary.json", summary)
     print(tables.demo(summary))
-    print(f"{folder}/{', '.join(['summary.json', *draw_run(folder, simulation)])}")
+    print(f"{folder}/{', '.join(['summary.json', *draw_run(folder, simulation, control['engines'])])}")
     for problem in problems:
         print(f"UNSOUND: {problem}")
     return {**summary, "failed": bool(problems)}
 
 
-def draw_run(folder: Path, simulation: dict[str, Any]) -> list[str]:
-    """Draw episodes and cycles into ``run.png`` and an episode into ``episode.gif``; names of what was drawn."""
+def draw_run(folder: Path, simulation: dict[str, Any], engines: list[dict[str, Any]]) -> list[str]:
+    """Draw episodes and cycles into ``run.png``, a failure and a success into ``episode.gif``; names of what was drawn."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -118,11 +125,15 @@ def draw_run(folder: Path, simulation: dict[str, Any]) -> list[str]:
         try:
             task.draw(episodes, simulation["outcomes"])
             episodes.set_axis_on()
-            if simulation["frames"]:
-                scenario = task.scenario(simulation["scenario"])
-                save_animation(
-                    folder / "episode.gif", task.render(scenario, simulation["frames_details"], simulation["frames"])
-                )
+            if simulation["shown"]:
+                scenario, pictures = task.scenario(simulation["scenario"]), []
+                for shown in simulation["shown"]:
+                    outcome = next(one for one in simulation["outcomes"] if one["episode"] == shown["episode"])
+                    told = "success" if outcome["success"] else "failure"
+                    caption = ": ".join(part for part in (engine_of(outcome, engines), told) if part)
+                    rendered = task.render(scenario, shown["details"], shown["frames"])
+                    pictures += [captioned(picture, caption) for picture in rendered]
+                save_animation(folder / "episode.gif", pictures, simulation["frames_per_s"])
                 drawn.append("episode.gif")
         except TaskError as error:
             print(f"  left out: {error}")
@@ -145,10 +156,19 @@ def draw_run(folder: Path, simulation: dict[str, Any]) -> list[str]:
     return drawn
 
 
-def save_animation(path: Path, pictures: list[np.ndarray], seconds: float = 6.0) -> None:
-    """Write pictures (height, width, 3) uint8 as a GIF that lasts ``seconds``, at most 50 of them."""
+def captioned(picture: np.ndarray, text: str) -> np.ndarray:
+    """A picture (height, width, 3) uint8 with a line of text in its upper left corner."""
+    from PIL import Image, ImageDraw
+
+    image = Image.fromarray(picture)
+    ImageDraw.Draw(image).text((8, 6), text, fill=(0, 0, 0), font_size=18)
+    return np.asarray(image)
+
+
+def save_animation(path: Path, pictures: list[np.ndarray], per_s: float, most: int = 100) -> None:
+    """Write pictures (height, width, 3) uint8, taken ``per_s`` a second, as a GIF of at most ``most`` in real time."""
     from PIL import Image
 
-    chosen = pictures[:: max(1, len(pictures) // 50)]
-    frames = [Image.fromarray(picture).quantize(64) for picture in chosen]
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=round(1e3 * seconds / len(frames)), loop=0)
+    every = math.ceil(len(pictures) / most)
+    frames = [Image.fromarray(picture).quantize(64) for picture in pictures[::every]]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=round(1e3 * every / per_s), loop=0)

@@ -75,12 +75,14 @@ class Preparation:
         bundle = self.bundle if same else self._open(request)
         require_same_robot(self.bundle.spec, bundle.spec, str(bundle.folder))
         engine = self._engine(bundle, name, request.provider)
-        run_time = measure(engine, 100 if engine.evaluations <= 16 else 20)
+        usual, run_time = measure(engine, 100 if engine.evaluations <= 16 else 20)
         planning, spec = values["planning.mode"], bundle.spec
         ahead = planning in ("ahead", "corrected") or (planning == "auto" and not fits(run_time, self._period_ns))
         if ahead:
             chunk_ns = round(spec.horizon * spec.step_s * 1e9)
-            require_chunk(name, run_time, chunk_ns, round(values["observation.max_age"] * 1e9))
+            gap = require_chunk(name, usual, chunk_ns, round(values["observation.max_age"] * 1e9))
+            if gap:
+                self._log.warning(gap)
         else:
             require_fit(name, run_time, self._period_ns)
         budget = bundle.content.latency_budget
@@ -104,7 +106,7 @@ class Preparation:
         return self._latest
 
     def _warn_of_a_late_teacher(self, teacher: Engine) -> None:
-        took_s, deadline_s = measure(teacher, 3) * 1e-9, float(self.values["fallback.teacher_deadline"])
+        took_s, deadline_s = measure(teacher, 3).usual_ns * 1e-9, float(self.values["fallback.teacher_deadline"])
         if took_s > deadline_s:
             self._log.warning(
                 f"the teacher takes {took_s * 1e3:.0f} ms, longer than fallback.teacher_deadline "
@@ -114,7 +116,7 @@ class Preparation:
 
     def _corrector(self, bundle: LoadedBundle, name: str) -> CorrectorEngine:
         head = CorrectorEngine(bundle, name)
-        require_fit(head.name, measure(head), self._period_ns)
+        require_fit(head.name, measure(head).longest_ns, self._period_ns)
         return head
 
     def _engine(self, bundle: LoadedBundle, name: str, provider: str) -> Engine:

@@ -38,7 +38,7 @@ from srdp_controller.ros.parameters import declare, load_schema
 from srdp_controller.spec import TRAJECTORY, PolicySpec
 from srdp_controller.tasks.task import TopicLayout, find_task
 
-FRAMES_PER_S = 12.0
+FRAMES_PER_S = 10.0
 REST_S = 0.25  # between an episode's end and the next one's start
 TOLERANCE = 1e-6  # of limits
 
@@ -172,7 +172,7 @@ class SimulationNode(Node):
         self.outcomes: list[dict[str, Any]] = []
         self._frame_every = max(1, round(1.0 / FRAMES_PER_S / self.world.tick_s))
         self._frames: list[list[float]] = []
-        self._shown: tuple[list[list[float]], dict[str, Any]] = ([], {})  # of an episode that succeeded
+        self._shown: dict[bool, dict[str, Any]] = {}  # the first episode that failed, the newest that succeeded
         self._episode = -1
         self._first_command_s: float | None = None
         self.done = False
@@ -224,8 +224,12 @@ class SimulationNode(Node):
             rest = {"judged": outcome.judged, "metrics": dict(outcome.metrics), "details": outcome.details}
             rest |= {"begun_s": self._begun_ns * 1e-9, "ended_s": time.time()}
             self.outcomes.append({**record, **rest})
-            if outcome.success and any(self._frames):
-                self._shown = self._frames, outcome.details
+            if any(self._frames) and (outcome.success or False not in self._shown):
+                self._shown[outcome.success] = {
+                    "episode": self._episode,
+                    "frames": self._frames,
+                    "details": outcome.details,
+                }
         if world.time_s >= self._rest_until:
             self._next_episode()
         duration = self.values["duration"]
@@ -234,7 +238,6 @@ class SimulationNode(Node):
 
     def write_run(self, folder: Path) -> None:
         """Write ``simulation.json``: the episodes, the commands that came, the loop's own timing."""
-        frames, details = self._shown
         write_json(
             folder / "simulation.json",
             {
@@ -247,8 +250,8 @@ class SimulationNode(Node):
                 "commands": self.driver.commands,
                 "bad_commands": self.driver.bad,
                 "physics_lateness_us": self.loop_state.lateness.percentiles(),
-                "frames": frames,
-                "frames_details": details,
+                "frames_per_s": FRAMES_PER_S,
+                "shown": sorted(self._shown.values(), key=lambda shown: shown["episode"]),
             },
         )
 

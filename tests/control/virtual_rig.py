@@ -24,7 +24,7 @@ class Virtual:
         self.published = []
         self.messages = dict(NOMINAL)
         self.age_ns = MS
-        self.values = {**default_values(), "update_rate": 100.0, **values}
+        self.values = {**default_values(), "update_rate": 100.0, "safety.max_speed": 0.22, **values}
         self.assembler = ObservationAssembler(bundle.spec)
         self.teacher_engine = self.load(bundle, "teacher", "cpu")
         self.threshold, self.is_ahead = threshold, ahead
