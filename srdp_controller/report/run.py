@@ -111,7 +111,7 @@ def summarise_run(run_folder: Positional[Path] = Path("runs/latest")) -> dict[st
 
 
 def draw_run(folder: Path, simulation: dict[str, Any], engines: list[dict[str, Any]]) -> list[str]:
-    """Draw episodes and cycles into ``run.png``, a failure and a success into ``episode.gif``; names of what was drawn."""
+    """Draw a run into ``run.png``, a failure and a success of it into ``episode.gif``; names of what was drawn."""
     import matplotlib
 
     matplotlib.use("Agg")
