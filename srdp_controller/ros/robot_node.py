@@ -215,7 +215,10 @@ class SimulationNode(Node):
 
     def _conclude(self) -> None:
         world, outcome = self.world, self.world.outcome
-        if outcome.finished and self._rest_until == math.inf:
+        if outcome.finished and self._first_command_s is None:  # nobody drove yet: that is nobody's failure
+            self._episode -= 1
+            self._next_episode()
+        elif outcome.finished and self._rest_until == math.inf:
             self._rest_until = world.time_s + REST_S
             self._announce(END, time.time_ns())
             facts = {"episode": self._episode, "success": outcome.success}
