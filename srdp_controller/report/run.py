@@ -15,7 +15,7 @@ from srdp_controller.errors import SrdpError
 from srdp_controller.files import write_json
 from srdp_controller.provenance import describe_run
 from srdp_controller.report import tables
-from srdp_controller.tasks.task import Outcome, TaskError, find_task, summarise
+from srdp_controller.tasks.task import Outcome, Task, TaskError, find_task, summarise
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -125,14 +125,8 @@ def draw_run(folder: Path, simulation: dict[str, Any], engines: list[dict[str, A
         try:
             task.draw(episodes, simulation["outcomes"])
             episodes.set_axis_on()
-            if simulation["shown"]:
-                scenario, pictures = task.scenario(simulation["scenario"]), []
-                for shown in simulation["shown"]:
-                    outcome = next(one for one in simulation["outcomes"] if one["episode"] == shown["episode"])
-                    told = "success" if outcome["success"] else "failure"
-                    caption = ": ".join(part for part in (engine_of(outcome, engines), told) if part)
-                    rendered = task.render(scenario, shown["details"], shown["frames"])
-                    pictures += [captioned(picture, caption) for picture in rendered]
+            pictures = episode_pictures(task, simulation, engines)
+            if pictures:
                 save_animation(folder / "episode.gif", pictures, simulation["frames_per_s"])
                 drawn.append("episode.gif")
         except TaskError as error:
@@ -154,6 +148,19 @@ def draw_run(folder: Path, simulation: dict[str, Any], engines: list[dict[str, A
     figure.savefig(folder / "run.png", dpi=90)
     pyplot.close(figure)
     return drawn
+
+
+def episode_pictures(task: Task, simulation: dict[str, Any], engines: list[dict[str, Any]]) -> list[np.ndarray]:
+    """The first failure and the newest success of which one engine drove the whole, as captioned pictures."""
+    scenario, shown = task.scenario(simulation["scenario"]), simulation["shown"]
+    driven = [one for one in shown if engine_of(one, engines)] or shown
+    failures = [one for one in driven if not one["success"]]
+    pictures = []
+    for one in failures[:1] + [one for one in driven if one["success"]]:
+        told = (engine_of(one, engines), "success" if one["success"] else "failure")
+        for picture in task.render(scenario, one["details"], one["frames"]):
+            pictures.append(captioned(picture, ": ".join(part for part in told if part)))
+    return pictures
 
 
 def captioned(picture: np.ndarray, text: str) -> np.ndarray:

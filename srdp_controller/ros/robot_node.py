@@ -39,6 +39,7 @@ from srdp_controller.spec import TRAJECTORY, PolicySpec
 from srdp_controller.tasks.task import TopicLayout, find_task
 
 FRAMES_PER_S = 10.0
+SHOWN_FAILURES = 3  # one of which was driven by one engine, while the first began before any
 REST_S = 0.25  # between an episode's end and the next one's start
 TOLERANCE = 1e-6  # of limits
 
@@ -172,7 +173,8 @@ class SimulationNode(Node):
         self.outcomes: list[dict[str, Any]] = []
         self._frame_every = max(1, round(1.0 / FRAMES_PER_S / self.world.tick_s))
         self._frames: list[list[float]] = []
-        self._shown: dict[bool, dict[str, Any]] = {}  # the first episode that failed, the newest that succeeded
+        self._failed: list[dict[str, Any]] = []  # to be shown: the first that failed, and the newest that succeeded
+        self._succeeded: list[dict[str, Any]] = []
         self._episode = -1
         self._first_command_s: float | None = None
         self.done = False
@@ -227,12 +229,12 @@ class SimulationNode(Node):
             rest = {"judged": outcome.judged, "metrics": dict(outcome.metrics), "details": outcome.details}
             rest |= {"begun_s": self._begun_ns * 1e-9, "ended_s": time.time()}
             self.outcomes.append({**record, **rest})
-            if any(self._frames) and (outcome.success or False not in self._shown):
-                self._shown[outcome.success] = {
-                    "episode": self._episode,
-                    "frames": self._frames,
-                    "details": outcome.details,
-                }
+            if any(self._frames):
+                shown = {**self.outcomes[-1], "frames": self._frames}
+                if outcome.success:
+                    self._succeeded = [shown]
+                elif len(self._failed) < SHOWN_FAILURES:
+                    self._failed.append(shown)
         if world.time_s >= self._rest_until:
             self._next_episode()
         duration = self.values["duration"]
@@ -254,7 +256,7 @@ class SimulationNode(Node):
                 "bad_commands": self.driver.bad,
                 "physics_lateness_us": self.loop_state.lateness.percentiles(),
                 "frames_per_s": FRAMES_PER_S,
-                "shown": sorted(self._shown.values(), key=lambda shown: shown["episode"]),
+                "shown": [*self._failed, *self._succeeded],
             },
         )
 
