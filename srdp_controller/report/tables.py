@@ -248,11 +248,6 @@ def results(closed: Result, fidelity: Result) -> str:
     )
 
 
-def latency(result: Result) -> str:
-    """Success against control rate, where inference takes what it takes on this machine and on slower ones."""
-    return by_rate(by_settings(result)[0], "{success_rate:.0%}")
-
-
 def deployment(result: Result) -> str:
     """Ways to run a policy: success / command jerk / age, by rate and machine; then blending, and noise anew."""
     usual, others = by_settings(result)
@@ -449,9 +444,8 @@ RATES = tuple(f"results/bench/loop_{name}.json" for name in (100, 250, 500, 1000
 # by document: each section's function, and the files that it is called with
 SECTIONS: dict[str, dict[Callable[..., str], tuple[str, ...]]] = {
     "README.md": {
+        by_task: LATENCIES,
         demo: ("results/demo/demo.json",),
-        results: (CLOSED_LOOP, FIDELITY[0]),
-        latency: (DEPLOYMENT,),
         loop: ("results/bench/loop_1000.json",),
     },
     "docs/real_time.md": {
@@ -459,12 +453,13 @@ SECTIONS: dict[str, dict[Callable[..., str], tuple[str, ...]]] = {
         late: ("results/bench/loop_explained.json",),
         swap: ("results/bench/swap.json",),
         faults: ("results/bench/faults.json",),
-        deployment: (DEPLOYMENT,),
     },
+    "docs/latency.md": {delays: LATENCIES, deployment: (DEPLOYMENT,)},
     "docs/engines.md": dict.fromkeys((policies, checks, costs), (LATENCY,)),
     "docs/distillation.md": {
         ablations: ("results/experiment/ablations.json",),
-        fidelity: FIDELITY,
+        results: ("results/eval/box/closed_loop.json", "results/eval/box/fidelity_test.json"),
+        fidelity: tuple(file.replace("pushing", "box") for file in FIDELITY),
         cost: ("models/pushing/bundle.json", "results/experiment/training_cost.json"),
     },
     "models/pushing/MODEL_CARD.md": {
@@ -487,12 +482,13 @@ def write_tables() -> dict[str, Any]:
         if not path.exists():
             raise SrdpError(f"{document} is not here: run it in the root of a checkout")
         text = path.read_text()
-        for maker, files in makers.items():
+        for maker, named_files in makers.items():
             name = f"{document}: {maker.__name__}"
             marked = re.search(rf"<!-- {maker.__name__}: .*?<!-- end of {maker.__name__} -->", text, re.DOTALL)
             if marked is None:
                 raise SrdpError(f"{name}: no <!-- {maker.__name__}: ... --> with its end")
             try:
+                files = [file for file in named_files if file not in LATENCIES or Path(file).exists()]
                 contents = [json.loads(Path(file).read_text()) for file in files]
                 content = section(maker(*contents), source(files, contents))
             except (FileNotFoundError, KeyError) as error:
