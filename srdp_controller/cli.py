@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -150,6 +152,8 @@ def run(words: list[str]) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of ``srdp``; the exit status."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that worker processes end with this one
     try:
         return run(sys.argv[1:] if arguments is None else arguments)
     except SrdpError as error:

@@ -3,6 +3,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -154,3 +155,28 @@ def test_the_run_time_side_never_loads_torch_or_the_command_line(module):
 def test_control_never_loads_ros():
     code = "import sys, srdp_controller.control.cycle; sys.exit('rclpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_command_that_is_told_to_end_leaves_no_worker_behind(model_dir):
+    command = ["eval", "closed-loop", str(model_dir), "--policy", "student_k1", "--episodes", "1000"]
+    started = subprocess.Popen(
+        [sys.executable, "-m", "srdp_controller.cli", *command],
+        cwd=EXTRAS.parent,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+    )
+
+    def processes():
+        listed = subprocess.run(["ps", "-o", "args=", "-s", str(started.pid)], capture_output=True, text=True).stdout
+        return [line for line in listed.splitlines() if "LokyProcess" in line]
+
+    def wait(condition):
+        until = time.monotonic() + 60.0
+        while not condition() and time.monotonic() < until:
+            time.sleep(0.1)
+        return condition()
+
+    assert wait(lambda: len(processes()) == 2)
+    started.terminate()
+    assert started.wait(30) == 1
+    assert wait(lambda: not processes())
