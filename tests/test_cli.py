@@ -167,8 +167,15 @@ def test_a_command_that_is_told_to_end_leaves_no_worker_behind(model_dir):
     )
 
     def processes():
-        listed = subprocess.run(["ps", "-o", "args=", "-s", str(started.pid)], capture_output=True, text=True).stdout
-        return [line for line in listed.splitlines() if "LokyProcess" in line]
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                words, numbers = (process / "cmdline").read_text(), (process / "stat").read_text().rpartition(")")[2]
+            except (FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+                continue
+            if int(numbers.split()[3]) == started.pid and "LokyProcess" in words:  # of the same session
+                found.append(process)
+        return found
 
     def wait(condition):
         until = time.monotonic() + 60.0
