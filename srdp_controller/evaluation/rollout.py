@@ -3,7 +3,7 @@
 Everything between a robot's measurements and its commands is what runs on a robot: observation, planning, abstention
 with its teacher, supervisor, safety filter. Only time is simulated: physics and cycles take none, an evaluation takes
 as long as one says. In every round each robot's world is advanced to its next cycle, and the policy is evaluated once
-for all of them.
+for all of them; plans ahead are evaluated for all robots when the first of them is needed.
 """
 
 from __future__ import annotations
@@ -133,8 +133,8 @@ class _Robot:
                 self._corrector,
             ),
             _no_swap,
-            VirtualPlanner(teacher, self._clock, drawn(driver.teacher_latencies_s, rng), self._later),
-            VirtualPlanner(engine, self._clock, self._latency, self._later),
+            VirtualPlanner(teacher, self._clock, drawn(driver.teacher_latencies_s, rng), self._later, self._next_ns),
+            VirtualPlanner(engine, self._clock, self._latency, self._later, self._next_ns),
             Telemetry(1, spec),
             lambda now_ns: 0,  # the world's ticks have fed the assembler
             self._publish,
@@ -151,6 +151,9 @@ class _Robot:
 
     def _clock(self) -> int:
         return self._now_ns
+
+    def _next_ns(self) -> int:
+        return round(self._number / self._rate * 1e9)
 
     def _publish(self, command: list[float], following: list[list[float]], measured_ns: int) -> None:
         self._outbox.append((self._now_ns + self._took_ns, list(command), measured_ns))
@@ -175,7 +178,7 @@ class _Robot:
 
     def begin(self) -> BatchedEngine | None:
         """Begin the cycle; the engine that it wants to be run."""
-        self._now_ns = round(self._number / self._rate * 1e9)
+        self._now_ns = self._next_ns()
         engine: Any = self._cycle.begin(self._now_ns)
         if engine is self._corrector and engine is not None:
             engine.run()  # too small to be worth a batch
@@ -262,9 +265,10 @@ def rollout(
         run_together([engine for robot in due if (engine := robot.begin()) is not None])
         for robot in due:
             robot.finish()
-        run_together([planner.engine for planner in later])  # type: ignore[misc]
-        for planner in later:
-            planner.complete()
-        later.clear()
+        if any(planner.due for planner in later):  # together with those that are needed later only: batches are cheap
+            run_together([planner.engine for planner in later])  # type: ignore[misc]
+            for planner in later:
+                planner.complete()
+            later.clear()
         active = due
     return [episodes[seed] for seed in seeds]

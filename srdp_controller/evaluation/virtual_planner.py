@@ -18,16 +18,22 @@ class VirtualPlanner:
     """A ``Planner`` whose plans are ready ``latency()`` nanoseconds after they were submitted.
 
     ``later`` is a list to which the planner adds itself instead of running its engine: whoever holds it runs the
-    engines of all robots together and then calls ``complete`` on each, before anybody's next cycle.
+    engines of all robots together and then calls ``complete`` on each, before the next cycle of anybody whose plan is
+    ``due``. ``next_ns`` says when its own loop's next cycle begins.
     """
 
     def __init__(
-        self, engine: Engine, clock: Callable[[], int], latency: Latency, later: list[VirtualPlanner] | None = None
+        self,
+        engine: Engine,
+        clock: Callable[[], int],
+        latency: Latency,
+        later: list[VirtualPlanner] | None = None,
+        next_ns: Callable[[], int] | None = None,
     ) -> None:
         self.engine = engine
-        self._clock, self._latency, self._later = clock, latency, later
-        self._request = (0, 0, False)
-        self._ready_ns = -1
+        self._clock, self._latency, self._later, self._next_ns = clock, latency, later, next_ns or clock
+        self._request: tuple[int, int, bool] | None = None  # what is to be evaluated yet
+        self._ready_ns = self._took_ns = -1
         self._pending: Plan | None = None
         self._plan: Plan | None = None
         self._times = RunTimes()
@@ -44,7 +50,12 @@ class VirtualPlanner:
     def busy(self) -> bool:
         """Whether a plan is being made."""
         self._settle(self._clock())
-        return self._pending is not None
+        return self._pending is not None or self._request is not None
+
+    @property
+    def due(self) -> bool:
+        """Whether its loop's next cycle may ask for what is not evaluated yet."""
+        return self._request is not None and self._next_ns() >= self._ready_ns
 
     def newest(self, now_ns: int) -> Plan | None:
         """The newest plan that is ready by now."""
@@ -74,6 +85,8 @@ class VirtualPlanner:
             return False
         told = prepare_inputs(self.engine, observation, noise, rest)
         self._request = (now_ns, measured_ns, conditioned or told)
+        self._took_ns = self._latency()
+        self._ready_ns = now_ns + self._took_ns
         if self._later is not None:
             self._later.append(self)
             return True
@@ -81,24 +94,25 @@ class VirtualPlanner:
             self.engine.run()
             self.complete()
         except SrdpError as error:
-            self.error = str(error)
+            self.error, self._request = str(error), None
         return True
 
     def complete(self) -> None:
-        """Make a plan of what the engine has answered."""
-        engine, took_ns = self.engine, self._latency()
-        now_ns, measured_ns, conditioned = self._request
+        """Make a plan of what the engine has answered; nothing where it was given up meanwhile."""
+        if self._request is None:
+            return
+        (now_ns, measured_ns, conditioned), self._request = self._request, None
+        engine = self.engine
         chunk = engine.action[0].copy()
         self.error = "" if np.isfinite(chunk).all() else f"engine {engine.name} answered NaN"
         if not self.error:
             score, observation = latent_distance(engine), engine.observation[0].copy()
-            self._pending = Plan(chunk, now_ns, measured_ns, score, conditioned, engine, took_ns, observation)
-            self._ready_ns = now_ns + took_ns
+            self._pending = Plan(chunk, now_ns, measured_ns, score, conditioned, engine, self._took_ns, observation)
 
     def expire(self, now_ns: int, deadline_ns: int) -> None:
         """Give up a plan that has been under way for too long."""
-        if self._pending is not None and now_ns - self._pending.begun_ns > deadline_ns:
-            self._pending = None
+        if self.busy and now_ns - (self._ready_ns - self._took_ns) > deadline_ns:
+            self._pending = self._request = None
 
     def threads(self) -> list[int]:
         """None."""
