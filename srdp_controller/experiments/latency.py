@@ -160,7 +160,9 @@ def latency(
             added_delay_s=delay * 1e-3,
             baselines=baselines,
         )
-        key = content_hash(graphs(load_bundle(folder), way), way.policy, scenario, values, times, delay, episodes)
+        own = load_bundle(folder)
+        robot = own.spec.model_dump(mode="json")
+        key = content_hash(graphs(own, way), robot, way.policy, scenario, values, times, delay, episodes)
         cell = run_folder / f"{key[:16]}.json"
         if not cell.exists():
             driven: list[Episode] = []
