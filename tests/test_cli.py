@@ -125,7 +125,7 @@ def test_json_is_written_wherever_the_option_stands(tmp_path, capsys):
 def test_a_closed_loop_evaluation_writes_the_contracts_keys(model_dir, tmp_path):
     path = tmp_path / "result.json"
     arguments = ["eval", "closed-loop", str(model_dir), "--policy", "student_k1", "--episodes", "4"]
-    assert main([*arguments, "--update-rate", "20", "--json", str(path)]) == 0
+    assert main([*arguments, "--scenario", "box", "--update-rate", "20", "--json", str(path)]) == 0
     result = json.loads(path.read_text())
     assert {"command", "commit", "machine", "versions", "seed", "created"} <= set(result)
     assert {"task", "policy", "scenario", "episodes", "successes", "success_rate", "success_interval"} <= set(result)

@@ -149,10 +149,10 @@ def test_a_topic_of_two_ages_is_refused(content):
 
 
 def test_a_spec_of_schema_1_becomes_the_present_one():
-    present = pushing_spec()
+    group = pushing_spec().action_groups[0].model_copy(update={"max_speed": None})  # schema 1 knew no limit of groups
+    present = pushing_spec().model_copy(update={"action_groups": (group,)})
     old = present.model_dump(mode="json", exclude={"action_groups"}, exclude_none=True)
     for component in old["observation"]:
         component["source"].pop("frame", None)
-    group = present.action_groups[0].model_dump(mode="json", exclude_none=True)
-    old["action"] = group["components"]
+    old["action"] = group.model_dump(mode="json", exclude_none=True)["components"]
     assert PolicySpec.model_validate(from_schema_1(old)) == present

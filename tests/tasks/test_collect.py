@@ -111,7 +111,7 @@ def test_keeping_successes_needs_a_judge_and_an_expert_that_fails_no_more_than_h
 def test_the_disturbance_is_in_units_of_each_actions_scale():
     pushing = PushingTask().spec()
     own = Recipe(task="pushing", collect=CollectRecipe(disturbance=0.5))
-    assert disturbance_std(own, pushing).tolist() == pytest.approx([0.05, 0.05])
+    assert disturbance_std(own, pushing).tolist() == pytest.approx([0.075, 0.075])
 
 
 def test_the_dataset_leaves_out_what_shifted_draws():
