@@ -84,14 +84,15 @@ def test_the_policy_does_what_doing_nothing_does_not(robot, played):
             world.send([0.0] * task.spec().act_dim)
             world.tick()
         still.append(world.outcome)
+    short = str(played.folder / "short.yaml")
+    driven = closed_loop(robot.bundle, policy="student_k2", scenario=short, episodes=16, processes=1)
     if robot.name == "pendulum":  # it has a return, and nothing says what success is
         returns = [outcome.metrics["return"] for outcome in still]
-        short = str(played.folder / "short.yaml")
-        driven = closed_loop(robot.bundle, policy="student_k2", scenario=short, episodes=16, processes=1)
         assert driven["metrics"]["return"] > 0.6 * np.mean(returns)
     else:
         assert not any(outcome.success for outcome in still)
-        assert played.robot["successes"] >= 0.6 * played.robot["episodes"]
+        assert driven["success_rate"] >= 0.6
+        assert played.robot["successes"] > 0  # in real time, of the few episodes that a test has time for
 
 
 def test_without_sensors_it_holds_as_its_groups_say(robot, played):
