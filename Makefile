@@ -20,7 +20,7 @@ help:
 	@echo 'make demo       simulated robot and controller over DDS: DURATION=30 ENGINE= SCENARIO=nominal TASK= MODEL= RATE=100 SWAP=0'
 	@echo 'make test       set-up with the test extras, then all tests'
 	@echo 'make lint       ruff, mypy and import contracts'
-	@echo 'make bundle     rebuild models/pushing from nothing (needs torch, about three hours on 2 cores)'
+	@echo 'make bundle     rebuild models/pushing from nothing (needs torch, about two hours on 2 cores)'
 	@echo 'make evaluate   closed loop and fidelity of every policy; tables of README, docs and model card'
 	@echo 'make experiments ablations, directly trained policies (about two hours)'
 	@echo 'make clean      remove .venv, runs and build output'

@@ -41,6 +41,7 @@ _SIMPLE: dict[str, Callable[..., Tensor]] = {
     "Div": torch.div,
     "Clip": torch.clamp,
     "Identity": lambda a: a,
+    "Cast": torch.Tensor.float,  # of weights that are stored in half precision
 }
 
 

@@ -60,7 +60,7 @@ from srdp_controller.simulation.scenario import slug
 from srdp_controller.spec import PolicySpec, load_spec
 from srdp_controller.tasks.task import find_task
 
-PARITY_STATES = 32
+PARITY_STATES = 256
 
 
 def silent(stage: str, done: int, total: int, text: str) -> None:

@@ -3,7 +3,7 @@ import threading
 import numpy as np
 import pytest
 
-from srdp_controller.engines.bundle import LoadedBundle
+from srdp_controller.engines.bundle import LoadedBundle, load_bundle
 from srdp_controller.engines.onnx_engine import BatchedPolicy, OnnxEngine
 from srdp_controller.engines.providers import load_engine
 from srdp_controller.errors import BundleError, EngineError
@@ -104,6 +104,19 @@ def test_the_torch_baseline_computes_what_onnx_runtime_computes(bundle, name):
         np.testing.assert_allclose(theirs.action, mine.action, atol=2e-4)
         np.testing.assert_allclose(theirs.latent, mine.latent, atol=1e-4)
         np.testing.assert_allclose(theirs.teacher_latent, mine.teacher_latent, atol=1e-4)
+
+
+def test_the_torch_baseline_reads_weights_of_half_precision(shipped_dir):
+    pytest.importorskip("torch", reason="the baseline needs torch: make setup-train")
+    from srdp_controller.benchmarks.torch_engine import load_torch_engine
+
+    shipped = load_bundle(shipped_dir)
+    mine, theirs = load_engine(shipped, "student_k1", "cpu"), load_torch_engine(shipped, "student_k1", "cpu")
+    for engine in (mine, theirs):
+        engine.observation[:], engine.noise[:] = 0.1, 0.5
+        engine.run()
+    np.testing.assert_allclose(theirs.action, mine.action, atol=2e-4)
+    np.testing.assert_allclose(theirs.teacher_latent, mine.teacher_latent, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["student_k1", "teacher"])
