@@ -79,7 +79,7 @@ def demo(
     control = {**common, "engine": engine, "provider": provider, "update_rate": float(update_rate), "record": True}
     # a bundle of few trajectories has no threshold for the node's alpha: then that for its smallest
     control["abstain.alpha"] = bundle.calibration().smallest_alpha(default_values()["abstain.alpha"])
-    control |= {"planning.mode": planning, **PATIENCE}
+    control |= {"planning.mode": planning, **(PATIENCE if engine == "teacher" else {})}
     controller = node_command("controller_node", control)
     environment = join_private_domain()
     print(
