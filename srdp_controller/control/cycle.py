@@ -112,6 +112,7 @@ class Cycle:
         self._zero = [0.0] * spec.act_dim
         self._episode: int | None = None  # since when: a new episode that begins with the next cycle
         self._in_episode, self._new_episode, self._since_ns = True, False, NEVER_NS
+        self._seen_observation = False  # since the start: from then on missing sensors lead to STOP
         self._moment = Moment(0, NEVER_NS, NEVER_NS)
         self._unobserved = self._failure = ""  # why there is no observation to compute a command from; what failed
         self._since_swap = self._started_ns = self._published_ns = self._received_ns = 0
@@ -147,7 +148,8 @@ class Cycle:
         safety, observed_ns = self.safety, self._moment.observed_ns
         proposal = self._propose(inference_ns, failure or self._failure)
         stopped = self.supervisor.mode is Mode.STOP
-        mode = self.supervisor.step(proposal.event, proposal.reason, now_ns, observed_ns != NEVER_NS)
+        self._seen_observation = self._seen_observation or observed_ns != NEVER_NS  # an episode does not undo it
+        mode = self.supervisor.step(proposal.event, proposal.reason, now_ns, self._seen_observation)
         if stopped and mode is not Mode.STOP:
             safety.forget_position()  # whoever has reset it may have moved the robot
         if mode is Mode.STOP:

@@ -500,9 +500,10 @@ STAGES = (
 
 # a few steps on a few episodes: does everything work?
 QUICK = (
-    "collect.episodes=12",
+    "collect.episodes=8",
     "split.calibration_share=0.3",
-    "teacher.steps=20",
+    "teacher.steps=10",
+    "teacher.batch=16",
     "distill.students=[1]",
     "distill.queries=200",
     "distill.steps=50",

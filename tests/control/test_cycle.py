@@ -342,6 +342,15 @@ def test_in_a_new_episode_it_waits_for_what_is_measured_in_it(rig):
     assert rig.step(3) is Mode.STUDENT
 
 
+def test_sensors_that_fall_silent_as_an_episode_begins_lead_to_stop_in_time(rig):
+    rig.nominal().step(10)
+    rig.messages = {}
+    rig.step(40)  # HOLD: 0.2 s until stale, then 0.2 s of the 0.5 s that it lasts
+    rig.cycle.begin_episode(rig.now)  # the robot goes on by itself, its sensors do not reach us
+    assert rig.step(20) is Mode.HOLD
+    assert rig.step(20) is Mode.STOP
+
+
 def test_an_alarm_between_two_episodes_is_counted_apart(distrusted):
     rig = distrusted
     rig.nominal()
