@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,9 @@ from srdp_controller.simulation.scenario import slug
 from srdp_controller.tasks.task import Task
 
 CALIBRATION_SEED = 990_000_000  # of the worlds in which starting levels are chosen; no evaluation draws them
-CALIBRATION_EPISODES, CALIBRATION_STATES, SAMPLES, PROJECTIONS = 20, 64, 64, 64
+CALIBRATION_EPISODES, CALIBRATION_STATES, SAMPLES, PROJECTIONS = 20, 32, 32, 64
 EARLIEST = 0.6  # of the teacher's levels: where the search ends
+STRIDE = 5  # levels between those that are tried first
 
 
 def _session(graph: Any) -> onnxruntime.InferenceSession:
@@ -212,31 +214,60 @@ def with_level(bundle: LoadedBundle, task: Task, name: str, results: Path, progr
     return f"{name}@{known['levels'][name]}"
 
 
+@dataclass(frozen=True)
+class _Calibration:
+    """A teacher's chunks (S, n, A), normalised, at calibration states, and the noise for all that is compared."""
+
+    observation: np.ndarray
+    noise: np.ndarray
+    reference: np.ndarray
+    projections: np.ndarray
+
+
+_CALIBRATIONS: dict[str, _Calibration] = {}  # by the teacher's SHA-256: a teacher of real size takes minutes to ask
+
+
+def _calibration(bundle: LoadedBundle, task: Task) -> _Calibration:
+    key = f"{bundle.policy('teacher').sha256} {task.name}"
+    if key not in _CALIBRATIONS:
+        spec, teacher = bundle.spec, bundled(bundle, "teacher")
+        rng = np.random.default_rng(CALIBRATION_SEED)
+        states = visited_states(task, spec, "nominal", CALIBRATION_EPISODES, CALIBRATION_SEED, teacher)
+        states = states[rng.choice(len(states), CALIBRATION_STATES, replace=len(states) < CALIBRATION_STATES)]
+        observation = np.repeat(states, SAMPLES, axis=0)
+        projections = directions(PROJECTIONS, spec.horizon * spec.act_dim, rng)
+        shape = (len(observation), *teacher.noise_shape)
+        first, second = (rng.standard_normal(shape).astype(np.float32) for _ in range(2))
+        chunks = _normalised(bundle, teacher.actions(observation, first))
+        _CALIBRATIONS[key] = _Calibration(observation, second, chunks, projections)
+    return _CALIBRATIONS[key]
+
+
+def _normalised(bundle: LoadedBundle, chunks: np.ndarray) -> np.ndarray:
+    centre, scale = bundle.spec.action_normalisation()
+    return ((chunks - centre) / scale).reshape(-1, SAMPLES, chunks[0].size)
+
+
 def distances_by_level(bundle: LoadedBundle, task: Task, name: str, progress: Progress) -> dict[int, float]:
-    """Sliced Wasserstein distance, in normalised units, to the teacher for each level to start at."""
-    spec, total = bundle.spec, bundle.policy("teacher").steps
-    teacher = bundled(bundle, "teacher")
-    rng = np.random.default_rng(CALIBRATION_SEED)
-    states = visited_states(task, spec, "nominal", CALIBRATION_EPISODES, CALIBRATION_SEED, teacher)
-    states = states[rng.choice(len(states), CALIBRATION_STATES, replace=len(states) < CALIBRATION_STATES)]
-    observation = np.repeat(states, SAMPLES, axis=0)
-    centre, scale = spec.action_normalisation()
-    projections = directions(PROJECTIONS, spec.horizon * spec.act_dim, rng)
+    """Sliced Wasserstein distance, in normalised units, to the teacher by the level to start at.
 
-    shape = (len(observation), *teacher.noise_shape)
-    first, second = (rng.standard_normal(shape).astype(np.float32) for _ in range(2))
+    Every ``STRIDE``-th level first, then those beside the best of them.
+    """
+    total, calibration = bundle.policy("teacher").steps, _calibration(bundle, task)
+    lowest = max(int(name.rsplit("k", 1)[1]), round(EARLIEST * total))
+    coarse, distances = range(total, lowest - 1, -STRIDE), dict[int, float]()
+    most = min(len(coarse) + 2 * (STRIDE - 1), total + 1 - lowest)
 
-    def sample(policy: Policy, noise: np.ndarray) -> np.ndarray:
-        chunks = (policy.actions(observation, noise) - centre) / scale
-        return chunks.reshape(len(states), SAMPLES, -1)
+    def measure(levels: Iterable[int]) -> None:
+        for level in levels:
+            policy = load_policy(bundle, f"{name}@{level}")
+            actions = _normalised(bundle, policy.actions(calibration.observation, calibration.noise))
+            pairs = zip(calibration.reference, actions, strict=True)
+            distances[level] = float(np.mean([sliced_wasserstein(x, y, calibration.projections) for x, y in pairs]))
+            progress(len(distances), most, f"{name} from level {level}: {distances[level]:.4f}")
 
-    reference = sample(teacher, first)
-    steps = int(name.rsplit("k", 1)[1])
-    candidates = range(max(steps, round(EARLIEST * total)), total + 1)
-    distances = {}
-    for index, level in enumerate(candidates):
-        actions = sample(load_policy(bundle, f"{name}@{level}"), second)  # the same noise for all
-        pairs = zip(reference, actions, strict=True)
-        distances[level] = float(np.mean([sliced_wasserstein(x, y, projections) for x, y in pairs]))
-        progress(index + 1, len(candidates), f"{name} from level {level}: {distances[level]:.4f}")
-    return distances
+    measure(coarse)
+    best = min(distances, key=lambda level: distances[level])
+    measure(range(max(lowest, best - STRIDE + 1), best))
+    measure(range(best + 1, min(total, best + STRIDE)))
+    return {level: distances[level] for level in sorted(distances)}

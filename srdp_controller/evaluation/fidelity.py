@@ -43,18 +43,18 @@ PROJECTIONS = 64
 
 @dataclass(frozen=True)
 class Reference:
-    """A teacher's answers at some states: two independent samples, and one that shares its noise.
+    """A teacher's answers at some states: two independent samples, the second with the noise that is compared.
 
     Attributes:
         states: normalised (S, obs_dim).
-        sample: actions (S, n, A); ``again`` with other noise, ``matched`` with ``noise``.
+        sample: actions (S, n, A).
+        matched: the same with ``noise``.
         noise: (S, n, 1, horizon, act_dim).
-        floor: sliced Wasserstein distance (S,) of ``sample`` to ``again``: nothing can come closer.
+        floor: sliced Wasserstein distance (S,) of ``sample`` to ``matched``: nothing can come closer.
     """
 
     states: np.ndarray
     sample: np.ndarray
-    again: np.ndarray
     matched: np.ndarray
     noise: np.ndarray
     projections: np.ndarray
@@ -64,13 +64,13 @@ class Reference:
 def make_reference(
     states: np.ndarray, samples: int, shape: tuple[int, int, int], teacher: Sample, seed: int
 ) -> Reference:
-    """Ask the teacher three times at normalised ``states`` (S, obs_dim)."""
+    """Ask the teacher twice at normalised ``states`` (S, obs_dim)."""
     rng = np.random.default_rng([seed, 80])
     projections = directions(PROJECTIONS, int(np.prod(shape)), rng)
-    noises = [rng.standard_normal((len(states), samples, *shape)).astype(np.float32) for _ in range(3)]
-    one, two, matched = (teacher(noise) for noise in noises)
+    noises = [rng.standard_normal((len(states), samples, *shape)).astype(np.float32) for _ in range(2)]
+    one, two = (teacher(noise) for noise in noises)
     floor = np.array([sliced_wasserstein(x, y, projections) for x, y in zip(one, two, strict=True)])
-    return Reference(states, one, two, matched, noises[2], projections, floor)
+    return Reference(states, one, two, noises[1], projections, floor)
 
 
 def compare(
@@ -112,7 +112,7 @@ def compare(
 
 def coverage_of_teacher(reference: Reference, separation: float) -> float | None:
     """The same of the teacher's own second sample, which misses a little of a mode, too, by chance."""
-    own = [mode_coverage(x, y, separation) for x, y in zip(reference.sample, reference.again, strict=True)]
+    own = [mode_coverage(x, y, separation) for x, y in zip(reference.sample, reference.matched, strict=True)]
     found = [value for value in own if value is not None]
     return float(np.mean(found)) if found else None
 

@@ -2,7 +2,7 @@
 
 | way | what is executed while an evaluation is under way |
 | --- | --- |
-| instant | nothing has to be: inference takes no time; what the slow policy could do if it were fast |
+| instant | nothing has to be: inference takes no time; what the policy could do if it were fast |
 | in the loop | the last command, on and on: nobody is there to send the next |
 | newest chunk | the chunk before, on and on; of the new one what is past by then is dropped |
 | faded in | the same, and the new chunk is faded in |
@@ -62,11 +62,11 @@ class Way:
     prefixed: bool = False
 
 
-def ways(bundle: LoadedBundle, fast: Sequence[str], prefixed: bool, warm: str) -> list[Way]:
+def ways(bundle: LoadedBundle, instant: Sequence[str], fast: Sequence[str], prefixed: bool, warm: str) -> list[Way]:
     """The teacher in every way that the bundle (and its twin with a prefix) allows, and the ``fast`` policies."""
     content = bundle.content
-    found = [
-        Way("instant", "teacher", "every_cycle"),
+    found = [Way("instant", policy, "every_cycle") for policy in instant]
+    found += [
         Way("in the loop", "teacher", "every_cycle"),
         Way("newest chunk", "teacher"),
         Way("faded in", "teacher", blend_s=0.05),
@@ -88,12 +88,14 @@ def latency(
     bundle: tyro.conf.Positional[Path],
     *,
     policies: tuple[str, ...] = ("student_k1", "ddim_k1", "ddim_k4"),
+    instant: tuple[str, ...] = ("teacher",),
     delays: tuple[float, ...] = (0.0, 25.0, 50.0, 100.0, 150.0, 200.0, 300.0),
     prefix_bundle: Path | None = None,
     warm: str = "warm_k10@60",
     only: tuple[str, ...] = (),
     scenario: str = "nominal",
     update_rate: float = 100.0,
+    instant_rate: float = 40.0,
     inference: float | None = None,
     lost: float = 0.02,
     episodes: int = 100,
@@ -108,12 +110,15 @@ def latency(
         bundle: with a correction head of its teacher (corrector.policies=[teacher]) and inpainting (inpainting.steps=5)
             where those ways are wanted
         policies: that run in the loop beside the teacher: of the bundle, ddim_kN, or a baseline's name
+        instant: that run as if they took no time; a teacher of T steps is slow to drive so, ddim_kN@T, the chain that
+            students are distilled from (distill.chain_steps), is not
         delays: added between a command and its effect [ms]
         prefix_bundle: of a teacher trained with a prefix (observation.action_prefix=4) on the same data
         warm: the policy with a warm start; empty: none
         only: these ways (all where none is named)
         scenario: of the task
         update_rate: of the loop [Hz]
+        instant_rate: of the loop where the teacher takes no time, and yet costs an evaluation in every cycle [Hz]
         inference: of the teacher, in whichever way it runs [ms]; what is measured where not given
         lost: a way that succeeds no more often is not driven with longer delays
         episodes: of each way at each delay, the same for all
@@ -125,7 +130,8 @@ def latency(
     loaded, report = load_bundle(bundle), ProgressPrinter()
     task = find_task(loaded.content.task)
     fast = [with_level(loaded, task, name, results, lambda *now: report("starting level", *now)) for name in policies]
-    found = [way for way in ways(loaded, fast, prefix_bundle is not None, warm) if not only or way.name in only]
+    found = ways(loaded, instant, fast, prefix_bundle is not None, warm)
+    found = [way for way in found if not only or way.name in only]
     if not found:
         raise SrdpError(f"--only {' '.join(only)}: no such way; there are: see `srdp experiment latency --help`")
     names = list(dict.fromkeys(way.policy for way in found))
@@ -144,7 +150,7 @@ def latency(
         slow = inference is not None and way.policy not in fast
         times = [] if way.name == "instant" else [inference * 1e-3] if slow and inference else measured[way.policy]
         values = {
-            "update_rate": update_rate,
+            "update_rate": instant_rate if way.name == "instant" else update_rate,
             "planning.mode": way.planning,
             "planning.blend_time": way.blend_s,
             "observation.max_age": HOLDS_AFTER_S,
@@ -182,6 +188,7 @@ def latency(
         "scenario": scenario,
         "bundle_sha256": loaded.identity,
         "update_rate_hz": update_rate,
+        "instant_rate_hz": instant_rate,
         "inference_us": summary(measured),
         "teacher_inference_ms": inference,
         "checks": [],
