@@ -62,8 +62,8 @@ bundle: setup-train
 
 evaluate: setup-train
 	$(BIN)/srdp eval table models/pushing
-	for states in test shifted augmented; do $(BIN)/srdp eval fidelity models/pushing --states $$states --json results/eval/pushing/fidelity_$$states.json || exit; done
-	$(BIN)/srdp eval fidelity models/pushing --states bimodal --count 192 --samples 128 --json results/eval/pushing/fidelity_bimodal.json
+	for states in test shifted augmented; do $(BIN)/srdp eval fidelity models/pushing --states $$states --count 32 --json results/eval/pushing/fidelity_$$states.json || exit; done
+	$(BIN)/srdp eval fidelity models/pushing --states bimodal --count 12 --json results/eval/pushing/fidelity_bimodal.json
 	$(BIN)/srdp report tables
 
 experiments: setup-train

@@ -135,11 +135,14 @@ def latency(
     if not found:
         raise SrdpError(f"--only {' '.join(only)}: no such way; there are: see `srdp experiment latency --help`")
     names = list(dict.fromkeys(way.policy for way in found))
-    kept = run_folder / f"inference_{loaded.identity[:12]}_{content_hash(names)[:8]}.json"
-    if not kept.exists():  # one measurement for all cells, also of those that a later call adds
+    kept = run_folder / f"inference_{loaded.identity[:12]}.json"
+    measured: dict[str, list[float]] = json.loads(kept.read_text()) if kept.exists() else {}
+    missing = [name for name in names if name not in measured]
+    if missing:  # one measurement for all cells of a policy, also of those that a later call adds
         run_folder.mkdir(parents=True, exist_ok=True)
-        write_json(kept, measure_inference(loaded, names, baselines=baselines))
-    measured: dict[str, list[float]] = json.loads(kept.read_text())
+        measured |= measure_inference(loaded, missing, baselines=baselines)
+        write_json(kept, measured)
+    measured = {name: measured[name] for name in names}
     cells = [(way, delay) for delay in delays for way in found]
     rows: list[dict[str, Any]] = []
     ended: set[Way] = set()

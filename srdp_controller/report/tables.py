@@ -386,6 +386,20 @@ def fidelity(*results: Result) -> str:
     )
 
 
+def distances(*results: Result) -> str:
+    """Every policy's distance to its task's teacher in multiples of the floor, on visited states."""
+    if not results:
+        raise FileNotFoundError("nothing measured yet")
+    lines: dict[str, dict[str, Any]] = {}
+    for number, result in enumerate(results):
+        for row in named({**result["policies"], **result["baselines"]}):
+            low, high = row["ratio_to_floor_interval"]
+            line = lines.setdefault(row["policy"], {"label": row["label"]})
+            line[f"task_{number}"] = f"{row['ratio_to_floor']:.2f} ({low:.2f} to {high:.2f})"
+    tasks = [f"{one['task'].removeprefix('metaworld:')}: ?{{task_{number}}}" for number, one in enumerate(results)]
+    return table(lines.values(), " | ".join(["policy: {label}", *tasks]))
+
+
 def ablations(result: Result) -> str:
     """Section 8's table."""
 
@@ -438,8 +452,10 @@ def thresholds(found: Result) -> str:
 LATENCY, DEPLOYMENT = "results/bench/latency.json", "results/bench/deployment.json"
 CLOSED_LOOP = "results/eval/pushing/closed_loop.json"
 FIDELITY = tuple(f"results/eval/pushing/fidelity_{kind}.json" for kind in ("test", "shifted", "augmented", "bimodal"))
-TASKS = ("pushing", "peg-insert-side", "sweep", "basketball", "pick-place", "soccer")
+METAWORLD = ("peg-insert-side", "sweep", "basketball", "pick-place", "soccer")
+TASKS = ("pushing", *(f"metaworld-{name}" for name in METAWORLD))
 LATENCIES = tuple(f"results/experiment/latency_{task}.json" for task in TASKS)
+DISTANCES = tuple(f"results/eval/{task}/fidelity_test.json" for task in TASKS)
 RATES = tuple(f"results/bench/loop_{name}.json" for name in (100, 250, 500, 1000, 2000, "hogs"))
 # by document: each section's function, and the files that it is called with
 SECTIONS: dict[str, dict[Callable[..., str], tuple[str, ...]]] = {
@@ -457,6 +473,7 @@ SECTIONS: dict[str, dict[Callable[..., str], tuple[str, ...]]] = {
     "docs/latency.md": {delays: LATENCIES, deployment: (DEPLOYMENT,)},
     "docs/engines.md": dict.fromkeys((policies, checks, costs), (LATENCY,)),
     "docs/distillation.md": {
+        distances: DISTANCES,
         ablations: ("results/experiment/ablations.json",),
         results: ("results/eval/box/closed_loop.json", "results/eval/box/fidelity_test.json"),
         fidelity: tuple(file.replace("pushing", "box") for file in FIDELITY),
@@ -488,7 +505,7 @@ def write_tables() -> dict[str, Any]:
             if marked is None:
                 raise SrdpError(f"{name}: no <!-- {maker.__name__}: ... --> with its end")
             try:
-                files = [file for file in named_files if file not in LATENCIES or Path(file).exists()]
+                files = [file for file in named_files if file not in (*LATENCIES, *DISTANCES) or Path(file).exists()]
                 contents = [json.loads(Path(file).read_text()) for file in files]
                 content = section(maker(*contents), source(files, contents))
             except (FileNotFoundError, KeyError) as error:
