@@ -133,6 +133,7 @@ def fidelity(
     bundle: tyro.conf.Positional[Path],
     *,
     states: Literal["test", "shifted", "augmented", "bimodal"] = "test",
+    students: tuple[str, ...] = (),
     count: int = 128,
     samples: int = 64,
     baselines: Path | None = None,
@@ -146,6 +147,7 @@ def fidelity(
         bundle: folder, e.g. models/pushing
         states: visited in fresh episodes: nominal ones, those of the task's scenario "shifted", disturbed ones, or
             those where the teacher has two modes
+        students: these of the bundle's (all where none is named), beside baselines of as many steps
         count: number of states
         samples: actions drawn at each state
         baselines: folder of what `srdp experiment direct-policies` trained (default: runs/TASK/baselines, as far as
@@ -177,14 +179,16 @@ def fidelity(
     normalised = (drawn - centre) / scale
     reference = make_reference(normalised, samples, teacher.noise_shape, sampler(loaded, teacher, drawn), seed)
     separation = SEPARATION_BIMODAL if bimodal else SEPARATION
-    students = [name for name in loaded.content.policies if name != "teacher"]
-    steps = sorted({loaded.policy(name).steps for name in students})
-    compared = {name: name for name in students}
+    chosen = students or [name for name in loaded.content.policies if name != "teacher"]
+    steps = sorted({loaded.policy(name).steps for name in chosen})
+    compared = {name: name for name in chosen}
     for solver in ("ddim", "dpm"):
         if solver == "dpm" and not (find_spec("diffusers") and find_spec("torch")):
             report("fidelity", 0, 1, "without DPM-Solver++: pip install 'srdp_controller[train]'")
             continue
         for k in steps:
+            if solver == "dpm" and k == 1:
+                continue  # one step of DPM-Solver++ is one of DDIM
             full = with_level(loaded, found, f"{solver}_k{k}", results, lambda *now: report("starting level", *now))
             compared[f"{solver}_k{k}"] = full
     compared |= {name: name for name in there}
@@ -218,8 +222,8 @@ def fidelity(
             "interval": mean_interval(reference.floor, np.random.default_rng([seed, 83])),
             "mode_coverage": own,
         },
-        "policies": {name: entries[name] for name in students},
-        "baselines": {name: entry for name, entry in entries.items() if name not in students},
+        "policies": {name: entries[name] for name in chosen},
+        "baselines": {name: entry for name, entry in entries.items() if name not in chosen},
     }
 
 

@@ -14,6 +14,7 @@ from srdp_controller.files import write_file
 from srdp_controller.report.tables import run_as
 
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#7f7f7f", "#bcbd22", "#17becf")
+MARKERS = "osvD^x*P<>"
 
 
 def delay_figure(
@@ -37,22 +38,31 @@ def delay_figure(
         rows_of = {content["task"]: content["table"] for content in found}
     except (OSError, ValueError, KeyError) as error:
         raise SrdpError(f"{' '.join(map(str, files))}: not of `srdp experiment latency`: {error!r}") from None
-    labels = list(dict.fromkeys(run_as(row) for rows in rows_of.values() for row in rows))
+    labels = list(dict.fromkeys(run_as(row, level=False) for rows in rows_of.values() for row in rows))
     columns = min(3, len(rows_of))
     lines = -(-len(rows_of) // columns)
     figure = Figure(figsize=(1.0 + 4.0 * columns, 0.9 + 3.1 * lines), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
     for panel, (task, rows) in zip(panels, rows_of.items(), strict=False):
         for number, name in enumerate(labels):
-            own = [row for row in rows if run_as(row) == name]
+            own = [row for row in rows if run_as(row, level=False) == name]
             if not own:
                 continue
             delays = [row["added_delay_ms"] for row in own]
             lower, upper = zip(*(row["success_interval"] for row in own), strict=True)
             colour = COLOURS[number % len(COLOURS)]
-            dashed = "--" if own[0]["way"] == "instant" else "-"
+            if own[0]["way"] == "instant":  # what there is to lose
+                panel.axhline(own[0]["success_rate"], linestyle="--", color=colour, label=name)
+                continue
             panel.fill_between(delays, lower, upper, color=colour, alpha=0.12, linewidth=0)
-            panel.plot(delays, [row["success_rate"] for row in own], dashed, marker=".", color=colour, label=name)
+            panel.plot(
+                delays,
+                [row["success_rate"] for row in own],
+                marker=MARKERS[number % len(MARKERS)],
+                color=colour,
+                label=name,
+                markersize=5,
+            )
         panel.set(title=task, xlabel="added delay [ms]", ylabel="success", ylim=(-0.03, 1.03))
     for panel in panels[len(rows_of) :]:
         panel.set_axis_off()

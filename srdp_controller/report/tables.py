@@ -135,9 +135,9 @@ def driven(rows: Rows) -> tuple[Rows, str]:
     return lines, f"{' / '.join(words)}: {{words}}"
 
 
-def run_as(row: dict[str, Any]) -> str:
-    """A row of ``experiment latency``: the policy, and the way that it is run."""
-    return f"{label(row['policy'])}, {row['way']}"
+def run_as(row: dict[str, Any], level: bool = True) -> str:
+    """A row of ``experiment latency``: the policy, and the way that it is run; ``level``: where a sampler starts."""
+    return f"{label(row['policy'] if level else row['policy'].partition('@')[0])}, {row['way']}"
 
 
 def delay(result: Result) -> str:
@@ -183,7 +183,7 @@ def by_task(*results: Result) -> str:
     for number, result in enumerate(results):
         for row in result["table"]:
             if row["added_delay_ms"] == 0.0:
-                name = run_as({**row, "policy": row["policy"].partition("@")[0]})
+                name = run_as(row, level=False)
                 low, high = row["success_interval"]
                 line = lines.setdefault(name, {"name": name})
                 line[f"task_{number}"] = f"{row['success_rate']:.0%} ({low:.0%} to {high:.0%})"
@@ -388,8 +388,6 @@ def fidelity(*results: Result) -> str:
 
 def distances(*results: Result) -> str:
     """Every policy's distance to its task's teacher in multiples of the floor, on visited states."""
-    if not results:
-        raise FileNotFoundError("nothing measured yet")
     lines: dict[str, dict[str, Any]] = {}
     for number, result in enumerate(results):
         for row in named({**result["policies"], **result["baselines"]}):
@@ -456,6 +454,7 @@ METAWORLD = ("peg-insert-side", "sweep", "basketball", "pick-place", "soccer")
 TASKS = ("pushing", *(f"metaworld-{name}" for name in METAWORLD))
 LATENCIES = tuple(f"results/experiment/latency_{task}.json" for task in TASKS)
 DISTANCES = tuple(f"results/eval/{task}/fidelity_test.json" for task in TASKS)
+MEASURED_SO_FAR = {*LATENCIES, *DISTANCES, *FIDELITY}  # a section takes those that are there
 RATES = tuple(f"results/bench/loop_{name}.json" for name in (100, 250, 500, 1000, 2000, "hogs"))
 # by document: each section's function, and the files that it is called with
 SECTIONS: dict[str, dict[Callable[..., str], tuple[str, ...]]] = {
@@ -505,7 +504,9 @@ def write_tables() -> dict[str, Any]:
             if marked is None:
                 raise SrdpError(f"{name}: no <!-- {maker.__name__}: ... --> with its end")
             try:
-                files = [file for file in named_files if file not in (*LATENCIES, *DISTANCES) or Path(file).exists()]
+                files = [file for file in named_files if file not in MEASURED_SO_FAR or Path(file).exists()]
+                if named_files and not files:
+                    raise FileNotFoundError("nothing measured yet")
                 contents = [json.loads(Path(file).read_text()) for file in files]
                 content = section(maker(*contents), source(files, contents))
             except (FileNotFoundError, KeyError) as error:
