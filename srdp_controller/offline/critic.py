@@ -51,10 +51,10 @@ def train_critic(
     torch.manual_seed(seed)
     critic = TwinCritic(behaviour.obs_dim, behaviour.action_dim, recipe.hidden)
     observation, action, reward, later, discount = (
-        torch.from_numpy(x) for x in (data.observation, data.action, data.chunk_return, data.later, data.later_discount)
+        torch.as_tensor(x) for x in (data.observation, data.action, data.chunk_return, data.later, data.later_discount)
     )
 
-    def loss(step: int, generator: torch.Generator, average: nn.Module) -> tuple[Tensor, dict[str, float]]:
+    def loss(step: int, generator: torch.Generator, average: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
         assert isinstance(average, TwinCritic)
         index = torch.randint(0, len(observation), (recipe.batch,), generator=generator)
         with torch.no_grad():
@@ -64,7 +64,7 @@ def train_critic(
             target = reward[index] + discount[index] * average(later[index], following)
         first, second = critic.both(observation[index], action[index])
         error = (first - target).square().mean() + (second - target).square().mean()
-        return error, {"critic": float(error.detach()), "value": float(target.mean())}
+        return error, {"critic": error, "value": target.mean()}
 
     return fit(
         critic,
@@ -120,6 +120,6 @@ def best_of_coupled(
     best = best_of(teacher, critic, repeated, draws).reshape(batch, group, size)
     cost = torch.cdist(own.reshape(batch, group, size), best)
     for row in range(batch):
-        _, columns = linear_sum_assignment(cost[row].square().numpy())
-        best[row] = best[row, torch.from_numpy(columns)]
+        _, columns = linear_sum_assignment(cost[row].square().cpu().numpy())
+        best[row] = best[row, torch.as_tensor(columns)]
     return noise.reshape(batch, group, size), best

@@ -114,7 +114,7 @@ def distill(
     # a chain of K evaluations on K / 2 times fewer states: every step costs about the same
     chain_batch = max(1, recipe.batch // max(1, steps // 2))
 
-    def loss(step: int, generator: torch.Generator, average: nn.Module) -> tuple[Tensor, dict[str, float]]:
+    def loss(step: int, generator: torch.Generator, average: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
         through_chain = recipe.method == "trajectory" and step >= warm_steps
         batch = chain_batch if through_chain else recipe.batch
         index = torch.randint(0, len(queries), (batch,), generator=generator)
@@ -136,7 +136,7 @@ def distill(
             k = torch.randint(1, steps + 1, (batch,), generator=generator)
             action = transition_loss(student, queries.levels[index][:, own], context, k)
         alignment = (student.alignment(latent) - queries.latent[index]).square().mean() / latent_scale
-        parts = {"action": float(action.detach()), "alignment": float(alignment.detach())}
+        parts = {"action": action, "alignment": alignment}
         return action + recipe.latent_weight * alignment, parts
 
     return fit(

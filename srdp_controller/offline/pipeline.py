@@ -7,6 +7,7 @@ A stage that was completed for the same key is skipped; one that was interrupted
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import json
@@ -14,6 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from operator import attrgetter
@@ -74,6 +76,7 @@ class Pipeline:
     Attributes:
         target: where the bundle goes; by default ``bundle`` in the run folder.
         own_teacher: takes the place of the recipe's teacher; it was trained elsewhere.
+        device: on which networks are trained and asked, as torch calls it; it is part of no key.
     """
 
     recipe: Recipe
@@ -81,8 +84,13 @@ class Pipeline:
     target: Path | None = None
     report: Report = silent
     own_teacher: DiffusionTeacher | None = None
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
+        if self.device != "cpu" and not torch.cuda.is_available():
+            raise SrdpError(
+                f"--device {self.device}: PyTorch finds no such GPU; leave --device out to train on the CPU"
+            )
         self.folder = self.folder.resolve()  # Minari joins a relative path to itself
         if self.own_teacher is not None:
             self.own_teacher = self.own_teacher.eval().requires_grad_(False)
@@ -135,7 +143,10 @@ class Pipeline:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
             write_json(self.folder / "begun.json", {**begun, stage.name: key})
         started = time.monotonic()
-        facts = {**(stage.work(self) or {}), "seconds": round(time.monotonic() - started, 1)}
+        with self.on_device() if stage.trains else contextlib.nullcontext():
+            facts = {**(stage.work(self) or {}), "seconds": round(time.monotonic() - started, 1)}
+        if stage.trains and self.device != "cpu":
+            facts["device"] = torch.cuda.get_device_name(self.device)
         self._enter(stage.name, {"key": key, "files": self._files(stage), "facts": facts})
         self.report(stage.name, 1, 1, f"done in {facts['seconds']:.0f} s")
 
@@ -172,6 +183,10 @@ class Pipeline:
             write_json(self.folder / "begun.json", {**self._json("begun.json"), stage.name: done["key"]})
             taken.append(stage.name)
         return taken
+
+    def on_device(self) -> AbstractContextManager[Any]:
+        """In it new tensors, and what is loaded, lie on the pipeline's device."""
+        return contextlib.nullcontext() if self.device == "cpu" else torch.device(self.device)
 
     def progress(self, name: str) -> Progress:
         """Progress callback of a stage."""
@@ -359,14 +374,16 @@ def _ask_teacher(pipeline: Pipeline) -> None:
 def _distill(pipeline: Pipeline) -> None:
     """One student per K, several at a time, the longest first, so that the processes end together."""
     own, folder = pipeline.own_teacher, pipeline.folder
-    fresh = Pipeline(pipeline.recipe, folder, report=pipeline.report, own_teacher=own)  # without the dataset
+    # without the dataset
+    fresh = Pipeline(pipeline.recipe, folder, report=pipeline.report, own_teacher=own, device=pipeline.device)
     students = sorted(pipeline.recipe.distill.students, reverse=True)
     list(run_parallel([partial(_distill_one, fresh, steps) for steps in students], pipeline.recipe.distill.processes))
 
 
 def _distill_one(pipeline: Pipeline, steps: int) -> None:
     recipe, progress = pipeline.recipe, pipeline.progress(f"student_k{steps}")
-    distill(pipeline.teacher(), steps, pipeline.queries(), recipe.distill, recipe.seed, pipeline.folder, progress)
+    with pipeline.on_device():
+        distill(pipeline.teacher(), steps, pipeline.queries(), recipe.distill, recipe.seed, pipeline.folder, progress)
 
 
 def _correct(pipeline: Pipeline) -> None:
@@ -452,6 +469,7 @@ class Stage:
         files: patterns in the run folder of what ``work`` leaves, also half done; they go where the key has changed.
         content: what else the result depends on.
         outside: files outside the run folder without which the stage is not done.
+        trains: whether it runs on the pipeline's device; the others run on the processor.
     """
 
     name: str
@@ -461,6 +479,7 @@ class Stage:
     files: tuple[str, ...] = ()
     content: Callable[[Pipeline], Any] = lambda pipeline: None
     outside: Callable[[Pipeline], list[Path]] = lambda pipeline: []
+    trains: bool = False
 
 
 # "data" has no parent: only the dataset's content counts, wherever it came from
@@ -480,10 +499,11 @@ STAGES = (
         ("data",),
         files=("teacher.*", "behaviour.*", "critic.*"),
         content=_teacher_content,
+        trains=True,
     ),
-    Stage("queries", _ask_teacher, ("queries", "seed"), ("teacher",), files=("queries.pt",)),
-    Stage("distill", _distill, ("distill", "seed"), ("queries",), files=("student_k*",)),
-    Stage("correct", _correct, ("corrector", "observation", "seed"), ("distill",), files=("corrector_*",)),
+    Stage("queries", _ask_teacher, ("queries", "seed"), ("teacher",), files=("queries.pt",), trains=True),
+    Stage("distill", _distill, ("distill", "seed"), ("queries",), files=("student_k*",), trains=True),
+    Stage("correct", _correct, ("corrector", "observation", "seed"), ("distill",), files=("corrector_*",), trains=True),
     Stage("calibrate", _calibrate, ("calibrate",), ("distill",), files=("calibration.json",)),
     Stage(
         "export",
@@ -512,6 +532,7 @@ QUICK = (
 
 RecipePath = Annotated[Path | None, tyro.conf.Positional]
 Overrides = Annotated[list[str], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="KEY=VALUE")]
+Device = Literal["cpu", "cuda"]
 
 
 def shipped_recipe(recipe: Path | None) -> Path:
@@ -526,6 +547,7 @@ def pipeline_command(
     output: Path | None = None,
     base: Path | None = None,
     last: Literal["collect", "data", "teacher", "queries", "distill", "correct", "calibrate", "export"] = "export",
+    device: Device = "cpu",
     quick: bool = False,
 ) -> dict[str, Any]:
     """Run the stages from dataset to bundle; unchanged ones are skipped, interrupted ones resume.
@@ -537,6 +559,7 @@ def pipeline_command(
         output: bundle folder (default: models/TASK)
         base: another run folder, whose stages with the same keys are taken over
         last: stage after which to stop
+        device: that trains; other batches are drawn on another device, so weights differ beyond rounding
         quick: a few steps on a few episodes, in RUN/quick with its bundle: does everything work?
     """
     content = load_recipe(shipped_recipe(recipe), [*(QUICK if quick else ()), *set])
@@ -544,7 +567,7 @@ def pipeline_command(
     folder, target = run_folder or Path("runs") / name, output or Path("models") / name
     if quick:  # what lasted hours, and what is shipped, must not give way to this
         folder, target = folder / "quick", output or folder / "quick" / "bundle"
-    pipeline = Pipeline(content, folder, target, ProgressPrinter())
+    pipeline = Pipeline(content, folder, target, ProgressPrinter(), device=device)
     if base is not None:
         pipeline.take_over(base.resolve())
     stages = pipeline.run(last).record()

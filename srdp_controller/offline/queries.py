@@ -16,7 +16,7 @@ from srdp_controller.offline.critic import TwinCritic, best_of_coupled
 from srdp_controller.offline.dataset import Samples
 from srdp_controller.offline.recipe import QueryRecipe
 from srdp_controller.offline.train_teacher import CommandInputs
-from srdp_controller.offline.training import load_state, save_atomically
+from srdp_controller.offline.training import load_state, save_atomically, seeded
 from srdp_controller.policy.denoiser import DiffusionTeacher
 from srdp_controller.policy.noise_schedule import skipped_steps
 from srdp_controller.progress import Progress
@@ -67,8 +67,8 @@ def query_teacher(
     An augmented state is one of the dataset with Gaussian noise. With a ``critic`` the answer is the max-Q action
     among ``candidates``, coupled to the noise by transport.
     """
-    generator = torch.Generator().manual_seed(seed)
-    observation, sent = torch.from_numpy(data.observation), torch.from_numpy(data.committed)
+    generator = seeded(seed)
+    observation, sent = torch.as_tensor(data.observation), torch.as_tensor(data.committed)
     index = torch.randint(0, len(observation), (recipe.queries,), generator=generator)
     state = observation[index]
     augmented = torch.rand(recipe.queries, 1, generator=generator) < recipe.augmented_share

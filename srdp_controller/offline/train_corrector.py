@@ -12,7 +12,7 @@ from srdp_controller.offline.dataset import Samples
 from srdp_controller.offline.queries import BLOCK
 from srdp_controller.offline.recipe import CorrectorRecipe
 from srdp_controller.offline.train_teacher import CommandInputs
-from srdp_controller.offline.training import fit
+from srdp_controller.offline.training import fit, seeded
 from srdp_controller.policy.corrector import Corrector
 from srdp_controller.policy.denoiser import DiffusionTeacher
 from srdp_controller.policy.samplers import CLIP
@@ -52,10 +52,10 @@ def plan_chunks(
     It is the one of ``recipe.candidates`` that is nearest to what was demonstrated there: where two ways are open, a
     chunk that went the other one would teach the head to turn back, and so to average over the ways.
     """
-    generator = torch.Generator().manual_seed(seed)
-    observation, demonstrated = torch.from_numpy(data.observation), torch.from_numpy(data.action)
+    generator = seeded(seed)
+    observation, demonstrated = torch.as_tensor(data.observation), torch.as_tensor(data.action)
     if inputs is not None:
-        observation = inputs(observation, torch.from_numpy(data.committed), generator)
+        observation = inputs(observation, torch.as_tensor(data.committed), generator)
     draws = policy.draws if isinstance(policy, Student) else 1
     chunks = []
     for start in range(0, len(observation), BLOCK):
@@ -87,16 +87,16 @@ def train_corrector(
     """Regress the demonstrated action less the planned one, whose chunk is 0 to horizon - 1 steps old."""
     torch.manual_seed(seed)
     horizon, act_dim = spec.horizon, spec.act_dim
-    now = torch.from_numpy(data.observation)
-    demonstrated = torch.from_numpy(data.action)[:, :act_dim]  # the first action of a row's chunk is that step's own
+    now = torch.as_tensor(data.observation)
+    demonstrated = torch.as_tensor(data.action)[:, :act_dim]  # the first action of a row's chunk is that step's own
 
-    def loss(step: int, generator: torch.Generator, average: nn.Module) -> tuple[Tensor, dict[str, float]]:
+    def loss(step: int, generator: torch.Generator, average: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
         row = torch.randint(0, len(now), (recipe.batch,), generator=generator)
         place = torch.randint(0, horizon, (recipe.batch,), generator=generator).minimum(late.following[row])
         base = late.chunk[row, place]
         found = corrector(now[row + place], base, late.observation[row], place[:, None] / horizon)
         error = (base + found - demonstrated[row + place]).square().mean()
-        return error, {"uncorrected": float((base - demonstrated[row + place]).square().mean())}
+        return error, {"uncorrected": (base - demonstrated[row + place]).square().mean()}
 
     corrector = Corrector(spec.obs_dim, act_dim, recipe.hidden)
     return fit(

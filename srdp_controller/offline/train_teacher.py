@@ -54,7 +54,7 @@ class CommandInputs:
         self._history = [index for index, _, _ in spec.history_columns()]
         self._dropout = recipe.history_dropout
         centre, scale = spec.observation_normalisation()
-        self._hidden = torch.from_numpy(-centre / scale)  # a command of zero, normalised
+        self._hidden = torch.as_tensor(-centre / scale)  # a command of zero, normalised
         self._prefix = prefix_columns(spec)
         self._steps = spec.prefix_steps
 
@@ -98,9 +98,9 @@ def train_teacher(
     teacher = build_teacher(recipe, spec)
     if start is not None:
         teacher.load_state_dict(start.state_dict())
-    observation, action, sent = map(torch.from_numpy, (data.observation, data.action, data.committed))
+    observation, action, sent = map(torch.as_tensor, (data.observation, data.action, data.committed))
 
-    def loss(step: int, generator: torch.Generator, average: nn.Module) -> tuple[Tensor, dict[str, float]]:
+    def loss(step: int, generator: torch.Generator, average: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
         index = torch.randint(0, len(observation), (recipe.batch,), generator=generator)
         state, chunk = observation[index], action[index]
         if inputs is not None:
@@ -109,7 +109,7 @@ def train_teacher(
         if critic is not None:
             guided = guidance(critic, state, clean)
             total = total + recipe.critic.guidance_weight * guided
-            parts["guidance"] = float(guided.detach())
+            parts["guidance"] = guided
         return total, parts
 
     return fit(

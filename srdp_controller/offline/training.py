@@ -23,7 +23,7 @@ from srdp_controller.progress import Progress
 
 Network = TypeVar("Network", bound=nn.Module)
 # step, generator, averaged model -> loss and the parts that are logged
-Loss = Callable[[int, torch.Generator, nn.Module], tuple[Tensor, dict[str, float]]]
+Loss = Callable[[int, torch.Generator, nn.Module], tuple[Tensor, dict[str, Tensor]]]
 
 
 def save_atomically(state: object, path: Path) -> None:
@@ -35,8 +35,13 @@ def save_atomically(state: object, path: Path) -> None:
 
 def load_state(path: Path) -> dict[str, Any]:
     """Read a torch file of tensors and plain values (no code is ever unpickled)."""
-    state: dict[str, Any] = torch.load(path, weights_only=True)
+    state: dict[str, Any] = torch.load(path, weights_only=True, map_location=torch.get_default_device())
     return state
+
+
+def seeded(seed: int) -> torch.Generator:
+    """A generator of the device in use; another kind of device draws other numbers from the same seed."""
+    return torch.Generator(torch.get_default_device()).manual_seed(seed)
 
 
 def load_weights(network: Network, path: Path) -> Network:
@@ -79,14 +84,14 @@ def fit(
     averaged: list[Tensor] = [
         p for p, q in zip(average.parameters(), model.parameters(), strict=True) if q.requires_grad
     ]
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     start = 0
     if checkpoint.exists():
         state = load_state(checkpoint)
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
-        generator.set_state(state["generator"])
+        generator.set_state(state["generator"].cpu())
         start = state["step"]
         _forget_after(metrics, start)
     warmup_steps = min(500, max(1, steps // 10))
@@ -106,10 +111,11 @@ def fit(
             with torch.no_grad():
                 torch._foreach_lerp_(averaged, parameters, 1.0 - decay)
             if (step + 1) % 500 == 0 or step + 1 == steps:
-                log.write(json.dumps({"step": step + 1, "loss": float(value.detach()), **parts}) + "\n")
+                numbers = {name: float(part.detach()) for name, part in {"loss": value, **parts}.items()}
+                log.write(json.dumps({"step": step + 1, **numbers}) + "\n")
                 log.flush()
                 rate_hz = (step + 1 - start) / (time.monotonic() - began)
-                progress(step + 1, steps, f"loss {float(value.detach()):.4f}, {rate_hz:.0f} steps/s")
+                progress(step + 1, steps, f"loss {numbers['loss']:.4f}, {rate_hz:.0f} steps/s")
             if (step + 1) % checkpoint_every == 0:
                 save_atomically(
                     {

@@ -62,7 +62,7 @@ class SrdpTeacher(SrdpNetwork, DiffusionTeacher):
         action: Tensor,
         reconstruction_weight: float,
         generator: torch.Generator,
-    ) -> tuple[Tensor, dict[str, float], Tensor]:
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Eq. 4: denoising loss (eq. 3) plus ``reconstruction_weight`` times the reconstruction loss.
 
         Given entries of the chunk count neither as noisy nor as wrong.
@@ -92,5 +92,5 @@ class SrdpTeacher(SrdpNetwork, DiffusionTeacher):
             clean = (noisy - noise * predicted) / signal.clamp(min=1e-6)
         else:
             clean = signal * noisy - noise * predicted
-        parts = {"denoising": float(denoising.detach()), "reconstruction": float(reconstruction.detach())}
+        parts = {"denoising": denoising, "reconstruction": reconstruction}
         return total, parts, self.with_prefix(clean.clamp(-CLIP, CLIP), context)

@@ -218,6 +218,13 @@ def test_a_wrong_override_names_the_field(override, message):
         load_recipe(ROOT / "export" / "pushing.yaml", [override])
 
 
+def test_a_gpu_that_is_not_there_is_one_clear_error(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    with pytest.raises(SrdpError, match="leave --device out"):
+        Pipeline(RECIPE, tmp_path, device="cuda")
+
+
 def test_the_same_seed_gives_the_same_graphs(finished, tmp_path):
     folder, _ = finished
     run_pipeline(RECIPE, tmp_path / "run", tmp_path / "bundle", lambda *a: None)

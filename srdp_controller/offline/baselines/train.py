@@ -105,13 +105,13 @@ def on_data(
         recipe, spec = pipeline.recipe, pipeline.spec
         budget, data = recipe.distill, samples(pipeline.split().train, spec)
         inputs = CommandInputs(spec, recipe.observation)
-        observation, action, sent = map(torch.from_numpy, (data.observation, data.action, data.committed))
+        observation, action, sent = map(torch.as_tensor, (data.observation, data.action, data.committed))
         torch.manual_seed(recipe.seed)
         sizes, own = budget.network or recipe.teacher.network, {name: knobs[name] for name in builds}
         model = network(spec.obs_dim, spec.horizon * spec.act_dim, sizes, prefix_columns(spec), **own)
         others = {name: value for name, value in knobs.items() if name not in ("learning_rate", *builds)}
 
-        def minibatch(step: int, generator: torch.Generator, average: nn.Module) -> tuple[Tensor, dict[str, float]]:
+        def minibatch(step: int, generator: torch.Generator, average: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
             index = torch.randint(0, len(observation), (budget.batch,), generator=generator)
             state = inputs(observation[index], sent[index], generator)
             return loss(model, state, action[index], generator, **fixed, **others), {}
@@ -205,7 +205,9 @@ def train_policies(pipeline: Pipeline, name: str, steps: int, folder: Path) -> l
 
     def fitted(where: str, knobs: Knobs, number: int) -> nn.Module:
         (place / where).mkdir(parents=True, exist_ok=True)
-        return method.train(pipeline, knobs, number, place / where, progress)
+        with pipeline.on_device():
+            network = method.train(pipeline, knobs, number, place / where, progress)
+        return network.cpu()
 
     scores = []
     for index, knobs in enumerate(method.candidates):
