@@ -24,6 +24,7 @@ from srdp_controller.progress import ProgressPrinter
 from srdp_controller.tasks.task import find_task
 
 SHARE = 0.9  # of the success without delay
+LOST = 0.5  # of it: a delay that leaves no more is the last that is tried
 FIRST_SEED = 8_000_000
 DRAWS = 2000
 
@@ -65,7 +66,7 @@ def budget(
         bundle: folder, e.g. models/pushing
         policy: of the bundle; its student of fewest evaluations where not given
         scenario: name, or path of a YAML file
-        delays: added between a command and its effect, from 0 up [ms]
+        delays: added between a command and its effect, from 0 up to the first that halves success [ms]
         episodes: of each delay, the same for all
         update_rate: of the loop [Hz]
         store: write the budget into the bundle, which the controller then compares with what it measures
@@ -85,15 +86,20 @@ def budget(
         raise SrdpError(f"{bundle} is signed, which --store would break: delete {SIGNATURE} and sign it again after")
     values = {**default_values(), "update_rate": update_rate, "abstain.enabled": False}
     jobs = [Job(bundle, name, found.name, scenario, values, added_delay_s=delay * 1e-3) for delay in delays]
-    driven: list[list[Episode]] = [[] for _ in jobs]
-    for number, block in run_jobs(jobs, range(FIRST_SEED, FIRST_SEED + episodes), processes):
-        driven[number] += block
-        done = sum(map(len, driven))
-        report("budget", done, episodes * len(jobs), f"{delays[number]:g} ms: {_good(driven[number])} succeeded")
-    ordered = [sorted(found, key=lambda episode: episode.seed) for found in driven]
+    ordered: list[list[Episode]] = []
+    for number, job in enumerate(jobs):
+        driven: list[Episode] = []
+        for _, block in run_jobs([job], range(FIRST_SEED, FIRST_SEED + episodes), processes):
+            driven += block
+            done = number * episodes + len(driven)
+            report("budget", done, episodes * len(jobs), f"{delays[number]:g} ms: {_good(driven)} succeeded")
+        ordered.append(sorted(driven, key=lambda episode: episode.seed))
+        if not _good(ordered[0]):
+            raise SrdpError(f"{name} never succeeds in {scenario}, so no delay can be told to be too long for it")
+        if _good(driven) <= LOST * _good(ordered[0]):
+            break
+    delays = delays[: len(ordered)]
     successes = np.array([[float(episode.outcome.success) for episode in block] for block in ordered])
-    if not successes[0].any():
-        raise SrdpError(f"{name} never succeeds in {scenario}, so no delay can be told to be too long for it")
     delays_s = np.array(delays) * 1e-3
     rng = np.random.default_rng(FIRST_SEED)
     drawn = [crossing(delays_s, successes[:, rng.integers(episodes, size=episodes)]) for _ in range(DRAWS)]

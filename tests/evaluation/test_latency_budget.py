@@ -42,12 +42,23 @@ def test_added_delay_is_the_drives_and_ages_no_observation(bundle):
     assert not np.array_equal(one.commands[:200], other.commands[:200])
 
 
+def easy(folder):
+    """A scenario whose goal begins where the box stands: a push in its direction is enough, at any delay."""
+    path = folder / "short.yaml"
+    path.write_text(yaml.safe_dump({"name": "short", "time_limit_s": 6.0, "success_radius_m": 0.25}))
+    return path
+
+
+def test_no_delay_is_tried_beyond_one_that_halves_success(model_dir, tmp_path):
+    found = budget(Path(model_dir), scenario=str(easy(tmp_path)), delays=(0.0, 7000.0, 8000.0), episodes=1, processes=1)
+    assert [row["successes"] for row in found["table"]] == [1, 0]
+    assert found["longest_s"] == 7.0
+
+
 def test_a_stored_budget_is_in_the_bundle_and_its_graphs_stay(model_dir, tmp_path, capsys):
     folder = tmp_path / "bundle"
     shutil.copytree(model_dir, folder)
-    short = tmp_path / "short.yaml"
-    # the goal begins where the box stands: a push in its direction is enough, at any delay
-    short.write_text(yaml.safe_dump({"name": "short", "time_limit_s": 6.0, "success_radius_m": 0.25}))
+    short = easy(tmp_path)
     found = budget(folder, scenario=str(short), delays=(0.0, 100.0), episodes=2, processes=1, store=True)
     stored = load_bundle(folder)
     assert [row["successes"] for row in found["table"]] == [2, 2]
