@@ -27,7 +27,7 @@ from srdp_controller.progress import ProgressPrinter
 from srdp_controller.tasks.task import find_task, summarise
 
 RESULTS = Path("results/eval")
-BLOCK = 20  # episodes that a process takes at a time
+BLOCK = 20  # at most so many episodes does a process take at a time
 
 
 def closed_loop(
@@ -225,9 +225,11 @@ def run_jobs(jobs: Sequence[Job], seeds: Sequence[int], processes: int) -> Itera
     """The episodes of every job, in blocks as ``processes`` processes finish them, each with the job's number."""
     import joblib
 
+    turns = math.ceil(len(seeds) / (processes * BLOCK))
+    size = math.ceil(len(seeds) / (processes * turns))  # one job's blocks keep all of the processes busy to the end
     blocks = [
-        joblib.delayed(job)(number, seeds[start : start + BLOCK])
+        joblib.delayed(job)(number, seeds[start : start + size])
         for number, job in enumerate(jobs)
-        for start in range(0, len(seeds), BLOCK)
+        for start in range(0, len(seeds), size)
     ]
     yield from joblib.Parallel(n_jobs=min(processes, len(blocks)), return_as="generator_unordered")(blocks)
