@@ -26,6 +26,9 @@ def visited_states(
 ) -> np.ndarray:
     """Observations (n, obs_dim) at every control step along fresh episodes of the task's expert, or of the teacher.
 
+    Of an expert's episodes those in which it succeeds, where it does at all: stuck, it stays longer than a success
+    takes, in states that no demonstration need have.
+
     Raises:
         SrdpError: the task has no world, or neither an expert nor a teacher is there.
     """
@@ -42,16 +45,19 @@ def visited_states(
         return np.concatenate(seen)
     observed = ObservedWorld(task.make_world(task.scenario(scenario)), spec)
     world = observed.world
-    states: list[np.ndarray] = []
+    played: list[tuple[bool, list[np.ndarray]]] = []
     for episode in range(episodes):
         observed.reset(np.random.default_rng([seed, 77, episode]))
         expert = task.require_expert(np.random.default_rng([seed, 78, episode]))
         expert.reset()
+        states: list[np.ndarray] = []
         while not world.outcome.finished:
             states.append(observed.observation)
             observed.step([float(value) for value in expert.act(world.truth)])
+        played.append((world.outcome.success, states))
     world.close()
-    return np.stack(states)
+    some = any(success for success, _ in played)
+    return np.stack([state for success, states in played if success or not some for state in states])
 
 
 def draw_states(

@@ -205,6 +205,26 @@ def test_bimodal_states_are_those_where_the_teacher_has_two_modes(bundle):
         states.draw_states(TASK, bundle.spec, "odd", 4, 0)
 
 
+def test_states_in_which_the_expert_is_stuck_are_left_out(bundle, monkeypatch):
+    whole = states.visited_states(PushingTask(), bundle.spec, "nominal", 1, 3)
+    able, made = PushingTask.expert, []
+
+    class Idle:
+        def reset(self):
+            """It remembers nothing."""
+
+        def act(self, truth):
+            return np.zeros(bundle.spec.act_dim)
+
+    def second_is_idle(self, rng):
+        made.append(rng)  # the first only shows that there is an expert
+        return Idle() if len(made) == 3 else able(self, rng)
+
+    monkeypatch.setattr(PushingTask, "expert", second_is_idle)
+    np.testing.assert_array_equal(states.visited_states(PushingTask(), bundle.spec, "nominal", 2, 3), whole)
+    assert len(made) == 3
+
+
 def test_states_of_a_task_without_an_expert_are_visited_by_the_teacher(bundle, monkeypatch):
     monkeypatch.setattr(PushingTask, "expert", lambda self, rng: None)
     teacher = baselines.load_policy(bundle, "student_k1")
