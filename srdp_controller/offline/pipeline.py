@@ -77,6 +77,9 @@ class Pipeline:
         target: where the bundle goes; by default ``bundle`` in the run folder.
         own_teacher: takes the place of the recipe's teacher; it was trained elsewhere.
         device: on which networks are trained and asked, as torch calls it; it is part of no key.
+
+    Raises:
+        SrdpError: there is no such device.
     """
 
     recipe: Recipe

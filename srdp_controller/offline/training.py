@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from srdp_controller.errors import SrdpError
 from srdp_controller.files import write_file
 from srdp_controller.progress import Progress
 
@@ -74,6 +75,9 @@ def fit(
 
     It is kept as NAME.pt, which is not trained again where it is there already; an interrupted training goes on
     from NAME.checkpoint; NAME.jsonl gets one JSON line every 500 steps.
+
+    Raises:
+        SrdpError: the checkpoint is of another kind of device.
     """
     weights, checkpoint, metrics = (folder / f"{name}.{ending}" for ending in ("pt", "checkpoint", "jsonl"))
     if weights.exists():
@@ -88,10 +92,13 @@ def fit(
     start = 0
     if checkpoint.exists():
         state = load_state(checkpoint)
+        saved = state["generator"].cpu()
+        if len(saved) != len(generator.get_state()):
+            raise SrdpError(f"{checkpoint}: begun on another --device; name that one, or delete the file to begin anew")
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
-        generator.set_state(state["generator"].cpu())
+        generator.set_state(saved)
         start = state["step"]
         _forget_after(metrics, start)
     warmup_steps = min(500, max(1, steps // 10))

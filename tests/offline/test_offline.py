@@ -218,6 +218,23 @@ def test_a_wrong_override_names_the_field(override, message):
         load_recipe(ROOT / "export" / "pushing.yaml", [override])
 
 
+def test_a_checkpoint_of_another_device_is_one_clear_error(tmp_path):
+    state = {"generator": torch.zeros(16, dtype=torch.uint8)}  # a GPU's generator has a state of 16 bytes
+    torch.save(state, tmp_path / "line.checkpoint")
+    with pytest.raises(SrdpError, match="begun on another --device"):
+        fit(
+            torch.nn.Linear(3, 2),
+            lambda *_: (torch.zeros(()), {}),
+            steps=1,
+            learning_rate=1e-2,
+            ema_decay=0.9,
+            seed=1,
+            folder=tmp_path,
+            name="line",
+            progress=lambda *a: None,
+        )
+
+
 def test_a_gpu_that_is_not_there_is_one_clear_error(tmp_path):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
