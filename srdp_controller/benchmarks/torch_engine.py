@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -71,8 +70,6 @@ def _calls(graph: Any, constants: dict[str, Tensor]) -> list[Call]:
         elif node.op_type == "Gather" and inputs[1] in constants:
             index = int(constants[inputs[1]])
             calls.append((partial(torch.select, dim=0, index=index), inputs[:1], node.output[0]))
-        elif node.op_type == "Gather" and inputs[1] in constants:
-            calls.append((itemgetter(int(constants[inputs[1]])), inputs[:1], node.output[0]))
         elif node.op_type == "Gather":
             calls.append((lambda a, index: a[int(index)], inputs, node.output[0]))
         elif node.op_type in _SIMPLE:

@@ -26,7 +26,7 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: lambda content: {**content, "spec": from_schema_1(content["spec"])},
 }
 MANIFEST = "bundle.json"
-UNIDENTIFIED = ("provenance", "content_sha256")
+UNIDENTIFIED = ("provenance", "latency_budget", "content_sha256")
 INPAINTING = "teacher_inpainting"  # the guided policy that goes on from the chunk in force
 MAX_MANIFEST_BYTES = 4 * 2**20
 MAX_FILE_BYTES = 256 * 2**20
@@ -190,8 +190,8 @@ class LoadedBundle:
         """SHA-256 of everything that acts: spec, graphs, calibration, as the manifest was written.
 
         The same data, recipe and seed give the same identity on the same kind of machine. The provenance is left
-        out, because times and versions cannot be reproduced. A bundle of an older schema keeps the identity that
-        it had then, since it is migrated in memory only.
+        out, because times and versions cannot be reproduced, and the latency budget, which was measured of what is
+        identified. A bundle of an older schema keeps the identity that it had then, since it is migrated in memory only.
         """
         written = json.loads(self.raw)
         return sha256(_canonical({key: value for key, value in written.items() if key not in UNIDENTIFIED}))

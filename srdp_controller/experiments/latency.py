@@ -115,7 +115,7 @@ def latency(
         delays: added between a command and its effect [ms]
         prefix_bundle: of a teacher trained with a prefix (observation.action_prefix=4) on the same data
         warm: the policy with a warm start; empty: none
-        only: these ways (all where none is named)
+        only: these ways or policies (all where none is named)
         scenario: of the task
         update_rate: of the loop [Hz]
         instant_rate: of the loop where the teacher takes no time, and yet costs an evaluation in every cycle [Hz]
@@ -131,7 +131,7 @@ def latency(
     task = find_task(loaded.content.task)
     fast = [with_level(loaded, task, name, results, lambda *now: report("starting level", *now)) for name in policies]
     found = ways(loaded, instant, fast, prefix_bundle is not None, warm)
-    found = [way for way in found if not only or way.name in only]
+    found = [way for way in found if not only or way.name in only or way.policy in only]
     if not found:
         raise SrdpError(f"--only {' '.join(only)}: no such way; there are: see `srdp experiment latency --help`")
     names = list(dict.fromkeys(way.policy for way in found))

@@ -23,6 +23,8 @@ from srdp_controller.policy.student import Student
 from srdp_controller.policy.teacher import SrdpTeacher
 from srdp_controller.progress import Progress
 
+HELD_OUT = 2000  # queries that a student is not trained on (a twentieth where there are few): whether more would help
+
 
 def build_student(teacher: DiffusionTeacher, steps: int, recipe: DistillRecipe) -> Student:
     """An untrained student: the teacher's network and weights unless the recipe says otherwise."""
@@ -103,8 +105,13 @@ def distill(
     folder: Path,
     progress: Progress,
 ) -> Student:
-    """Train the K = ``steps`` student on cached queries; returns its EMA weights, frozen."""
+    """Train the K = ``steps`` student on cached queries; returns its EMA weights, frozen.
+
+    Its log has the action's error on queries that were held out beside that on those that it learns from.
+    """
     torch.manual_seed(seed + steps)
+    rows, count = torch.arange(len(queries)), min(HELD_OUT, len(queries) // 20)
+    unseen, queries = queries.subset(rows[:count]), queries.subset(rows[count:])
     student = build_student(teacher, steps, recipe)
     latent_scale = float(queries.latent.var(dim=0).mean())
     # chains of which only the ends were kept (max-Q) have no transitions to learn from
@@ -139,9 +146,14 @@ def distill(
         parts = {"action": action, "alignment": alignment}
         return action + recipe.latent_weight * alignment, parts
 
+    def held_out(average: Student) -> Tensor:
+        chunk = average.chain(unseen.levels[:, 0], average.context(unseen.observation), average.time_biases())
+        return (chunk - unseen.levels[:, -1]).square().mean()
+
     return fit(
         student,
         loss,
+        held_out=held_out if count and not student.resample else None,  # noise of its own at every step
         folder=folder,
         name=f"student_k{steps}",
         steps=recipe.steps,

@@ -21,5 +21,5 @@ def _one_thread(task: Callable[[], Any]) -> Any:
 
 def run_parallel(tasks: Sequence[Callable[[], Any]], processes: int) -> Iterator[Any]:
     """Results of picklable tasks without arguments, in the order of the tasks; each runs with one torch thread."""
-    parallel = joblib.Parallel(n_jobs=processes, backend="loky", return_as="generator")
+    parallel = joblib.Parallel(n_jobs=min(processes, len(tasks)) or 1, backend="loky", return_as="generator")
     yield from parallel(joblib.delayed(_one_thread)(task) for task in tasks)

@@ -524,6 +524,7 @@ STAGES = (
 # a few steps on a few episodes: does everything work?
 QUICK = (
     "collect.episodes=8",
+    "collect.processes=1",  # to start others takes longer
     "split.calibration_share=0.3",
     "teacher.steps=10",
     "teacher.batch=16",

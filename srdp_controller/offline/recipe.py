@@ -179,6 +179,9 @@ class CorrectorRecipe(Strict):
         default=(),
         description="whose chunks it learns to correct: teacher, student_k1, ...; none: there is no such head",
     )
+    states: int | None = Field(
+        default=20_000, ge=1, description="of the demonstrations, from which chunks are drawn; none: all of them"
+    )
     candidates: int = Field(
         default=4, ge=1, description="chunks drawn at a state; the one nearest to what was demonstrated is corrected"
     )

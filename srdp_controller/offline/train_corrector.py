@@ -23,14 +23,16 @@ from srdp_controller.spec import PolicySpec
 
 @dataclass(frozen=True)
 class LateChunks:
-    """What a policy planned at every step of the demonstrations, and how long each demonstration goes on after it.
+    """What a policy planned at steps of the demonstrations, and how long each demonstration goes on after them.
 
     Attributes:
+        row: (n,) of the data, which step each chunk was planned at.
         observation: (n, obs_dim), what each chunk was planned from, commands of the controller's own filled in.
         chunk: (n, horizon, act_dim), the policy's.
         following: (n,) steps that the demonstration has after this one.
     """
 
+    row: Tensor
     observation: Tensor
     chunk: Tensor
     following: Tensor
@@ -47,7 +49,7 @@ def plan_chunks(
     progress: Progress,
     inputs: CommandInputs | None = None,
 ) -> LateChunks:
-    """One chunk of ``policy`` from every row of ``data``; ``lengths`` are those of its trajectories, in order.
+    """A chunk of ``policy`` at ``recipe.states`` rows of ``data``; ``lengths`` are those of its trajectories, in order.
 
     It is the one of ``recipe.candidates`` that is nearest to what was demonstrated there: where two ways are open, a
     chunk that went the other one would teach the head to turn back, and so to average over the ways.
@@ -56,6 +58,8 @@ def plan_chunks(
     observation, demonstrated = torch.as_tensor(data.observation), torch.as_tensor(data.action)
     if inputs is not None:
         observation = inputs(observation, torch.as_tensor(data.committed), generator)
+    chosen = torch.randperm(len(observation), generator=generator)[: recipe.states].sort().values
+    observation, demonstrated = observation[chosen], demonstrated[chosen]
     draws = policy.draws if isinstance(policy, Student) else 1
     chunks = []
     for start in range(0, len(observation), BLOCK):
@@ -71,7 +75,7 @@ def plan_chunks(
         chunks.append(answer[torch.arange(len(answer)), nearest].reshape(-1, spec.horizon, spec.act_dim))
         progress(min(start + BLOCK, len(observation)), len(observation), "chunks to be corrected")
     following = torch.cat([torch.arange(length - 1, -1, -1) for length in lengths])
-    return LateChunks(observation, torch.cat(chunks), following)
+    return LateChunks(chosen, observation, torch.cat(chunks), following[chosen])
 
 
 def train_corrector(
@@ -91,12 +95,12 @@ def train_corrector(
     demonstrated = torch.as_tensor(data.action)[:, :act_dim]  # the first action of a row's chunk is that step's own
 
     def loss(step: int, generator: torch.Generator, average: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
-        row = torch.randint(0, len(now), (recipe.batch,), generator=generator)
-        place = torch.randint(0, horizon, (recipe.batch,), generator=generator).minimum(late.following[row])
-        base = late.chunk[row, place]
-        found = corrector(now[row + place], base, late.observation[row], place[:, None] / horizon)
-        error = (base + found - demonstrated[row + place]).square().mean()
-        return error, {"uncorrected": (base - demonstrated[row + place]).square().mean()}
+        plan = torch.randint(0, len(late.row), (recipe.batch,), generator=generator)
+        place = torch.randint(0, horizon, (recipe.batch,), generator=generator).minimum(late.following[plan])
+        base, row = late.chunk[plan, place], late.row[plan] + place
+        found = corrector(now[row], base, late.observation[plan], place[:, None] / horizon)
+        error = (base + found - demonstrated[row]).square().mean()
+        return error, {"uncorrected": (base - demonstrated[row]).square().mean()}
 
     corrector = Corrector(spec.obs_dim, act_dim, recipe.hidden)
     return fit(

@@ -25,6 +25,7 @@ from srdp_controller.progress import Progress
 Network = TypeVar("Network", bound=nn.Module)
 # step, generator, averaged model -> loss and the parts that are logged
 Loss = Callable[[int, torch.Generator, nn.Module], tuple[Tensor, dict[str, Tensor]]]
+HeldOut = Callable[[Any], Tensor]  # averaged model -> its error on what it is not trained on
 
 
 def save_atomically(state: object, path: Path) -> None:
@@ -70,11 +71,12 @@ def fit(
     seed: int,
     progress: Progress,
     checkpoint_every: int = 2000,
+    held_out: HeldOut | None = None,
 ) -> Network:
     """Minimise ``loss(step, generator, average)`` over the model's trainable parameters; returns the EMA model, frozen.
 
     It is kept as NAME.pt, which is not trained again where it is there already; an interrupted training goes on
-    from NAME.checkpoint; NAME.jsonl gets one JSON line every 500 steps.
+    from NAME.checkpoint; NAME.jsonl gets one JSON line every 500 steps, with the error ``held_out`` where there is one.
 
     Raises:
         SrdpError: the checkpoint is of another kind of device.
@@ -118,11 +120,15 @@ def fit(
             with torch.no_grad():
                 torch._foreach_lerp_(averaged, parameters, 1.0 - decay)
             if (step + 1) % 500 == 0 or step + 1 == steps:
+                if held_out is not None:
+                    with torch.no_grad():
+                        parts = {**parts, "held_out": held_out(average)}
                 numbers = {name: float(part.detach()) for name, part in {"loss": value, **parts}.items()}
                 log.write(json.dumps({"step": step + 1, **numbers}) + "\n")
                 log.flush()
                 rate_hz = (step + 1 - start) / (time.monotonic() - began)
-                progress(step + 1, steps, f"loss {numbers['loss']:.4f}, {rate_hz:.0f} steps/s")
+                beside = f", held out {numbers['held_out']:.4f}" if held_out is not None else ""
+                progress(step + 1, steps, f"loss {numbers['loss']:.4f}{beside}, {rate_hz:.0f} steps/s")
             if (step + 1) % checkpoint_every == 0:
                 save_atomically(
                     {

@@ -11,7 +11,7 @@ from tyro.conf import Positional
 
 from srdp_controller.errors import SrdpError
 from srdp_controller.files import write_file
-from srdp_controller.report.tables import run_as
+from srdp_controller.report.tables import joined, run_as
 
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#7f7f7f", "#bcbd22", "#17becf")
 MARKERS = "osvD^x*P<>"
@@ -23,7 +23,7 @@ def delay_figure(
     """Draw success against delay, a panel for each task, 95 % intervals shaded.
 
     Args:
-        files: what `srdp experiment latency --json` wrote
+        files: what `srdp experiment latency --json` wrote; those of one task share a panel
         picture: file to write; its ending says the format
 
     Raises:
@@ -34,8 +34,7 @@ def delay_figure(
     if not files:
         raise SrdpError("draw what? name the files that `srdp experiment latency --json` wrote")
     try:
-        found = [json.loads(path.read_text()) for path in files]
-        rows_of = {content["task"]: content["table"] for content in found}
+        rows_of = {one["task"]: one["table"] for one in joined(json.loads(path.read_text()) for path in files)}
     except (OSError, ValueError, KeyError) as error:
         raise SrdpError(f"{' '.join(map(str, files))}: not of `srdp experiment latency`: {error!r}") from None
     labels = list(dict.fromkeys(run_as(row, level=False) for rows in rows_of.values() for row in rows))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from srdp_controller.resources import find_resource
 SAMPLERS = {
     "student": "student",
     "ddim": "DDIM",
+    "warm": "DDIM",
     "dpm": "DPM-Solver++",
     "diffusion": "diffusion with T = K",
     "zero_snr": "v-prediction, zero terminal SNR",
@@ -59,7 +61,12 @@ Rows = list[dict[str, Any]]
 
 def source(files: Sequence[str], contents: Sequence[Result]) -> str:
     """Files that a section comes from, with the commits and the machine of those that say them."""
-    text, measured = ", ".join(f"`{file}`" for file in files), [one for one in contents if "commit" in one]
+    measured, names = [one for one in contents if "commit" in one], defaultdict(list)
+    for file in map(Path, files):
+        names[file.parent].append(file.name)
+    text = ", ".join(
+        f"`{folder}/{own[0]}`" if len(own) == 1 else f"`{folder}/`: {', '.join(own)}" for folder, own in names.items()
+    )
     commits = {row.get("commit", one["commit"]) for one in measured for row in one.get("rows", [one])}
     if measured:
         machine = measured[-1]["machine"]
@@ -177,17 +184,28 @@ def inference_of(result: Result) -> str:
 # --- sections -----------------------------------------------------------------------------------
 
 
+def joined(results: Iterable[Result]) -> list[Result]:
+    """One result of ``srdp experiment latency`` a task: what was measured later is in a file of its own."""
+    found: dict[str, Result] = {}
+    for result in results:
+        one = found.setdefault(result["task"], {**result, "table": [], "inference_us": {}})
+        one["table"] += result["table"]
+        one["inference_us"] = {**result["inference_us"], **one["inference_us"]}
+    return list(found.values())
+
+
 def by_task(*results: Result) -> str:
     """Success of each policy and way on each task at the measured inference times, no delay added."""
     lines: dict[str, dict[str, Any]] = {}
-    for number, result in enumerate(results):
+    found = joined(results)
+    for number, result in enumerate(found):
         for row in result["table"]:
             if row["added_delay_ms"] == 0.0:
                 name = run_as(row, level=False)
                 low, high = row["success_interval"]
                 line = lines.setdefault(name, {"name": name})
                 line[f"task_{number}"] = f"{row['success_rate']:.0%} ({low:.0%} to {high:.0%})"
-    tasks = [f"{one['task'].removeprefix('metaworld:')}: ?{{task_{number}}}" for number, one in enumerate(results)]
+    tasks = [f"{one['task'].removeprefix('metaworld:')}: ?{{task_{number}}}" for number, one in enumerate(found)]
     return table(lines.values(), " | ".join(["policy, way: {name}", *tasks]))
 
 
@@ -196,7 +214,7 @@ def delays(*results: Result) -> str:
     return section(
         *(
             part
-            for result in results
+            for result in joined(results)
             for part in (f"### {result['task']}", f"Inference, p50: {inference_of(result)}.", delay(result))
         )
     )
@@ -452,7 +470,9 @@ CLOSED_LOOP = "results/eval/pushing/closed_loop.json"
 FIDELITY = tuple(f"results/eval/pushing/fidelity_{kind}.json" for kind in ("test", "shifted", "augmented", "bimodal"))
 METAWORLD = ("peg-insert-side", "sweep", "basketball", "pick-place", "soccer")
 TASKS = ("pushing", *(f"metaworld-{name}" for name in METAWORLD))
-LATENCIES = tuple(f"results/experiment/latency_{task}.json" for task in TASKS)
+LATENCIES = tuple(
+    f"results/experiment/latency_{part}{task}.json" for part in ("", "baselines_", "ways_") for task in TASKS
+)
 DISTANCES = tuple(f"results/eval/{task}/fidelity_test.json" for task in TASKS)
 MEASURED_SO_FAR = {*LATENCIES, *DISTANCES, *FIDELITY}  # a section takes those that are there
 RATES = tuple(f"results/bench/loop_{name}.json" for name in (100, 250, 500, 1000, 2000, "hogs"))

@@ -97,12 +97,12 @@ def test_latency_drives_each_policy_at_each_delay_once(model_dir, tmp_path, caps
     brief = tmp_path / "brief.yaml"
     brief.write_text(yaml.safe_dump({"name": "brief", "time_limit_s": 0.3}))
 
-    def found(lost=-1.0):
+    def found(lost=-1.0, only=("in the loop", "newest chunk")):
         return latency(
             model_dir,
             policies=("student_k1",),
             delays=(0.0, 50.0),
-            only=("in the loop", "newest chunk"),
+            only=only,
             scenario=str(brief),
             inference=40.0,
             lost=lost,
@@ -126,6 +126,7 @@ def test_latency_drives_each_policy_at_each_delay_once(model_dir, tmp_path, caps
     assert picture.read_bytes().startswith(b"\x89PNG")
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     assert found()["table"] == first["table"]
+    assert found(only=("student_k1",))["table"] == [row for row in first["table"] if row["policy"] == "student_k1"]
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()} == written
     # nothing succeeds within 0.3 s, so nothing is driven with more delay
     assert [row["added_delay_ms"] for row in found(0.0)["table"]] == [0.0] * 3

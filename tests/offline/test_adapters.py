@@ -14,7 +14,7 @@ from srdp_controller.policy.adapters import from_diffusers, from_lerobot  # noqa
 
 RECIPE = {
     "task": "pushing",
-    "collect": {"episodes": 10},
+    "collect": {"episodes": 10, "processes": 1},
     "split": {"calibration_share": 0.4},
     "distill": {
         "steps": 10,

@@ -158,7 +158,8 @@ def test_the_quick_command_trains_exports_and_does_nothing_twice(tmp_path, capsy
         row = json.loads((folder / f"{name}.json").read_text())
         scores = [candidate.pop("energy_score") for candidate in row["candidates"]]
         assert row["knobs"] == row["candidates"][scores.index(min(scores))] and len(set(scores)) > 1
-        assert row["steps"] == 60 and row["dataset"] and row["recipe"] and row["commit"]
+        assert row["steps"] in (15, 60) and row["dataset"] and row["recipe"] and row["commit"]
+        assert row["energy_score"] <= min(scores) + 1e-6  # where more steps made it worse, it is the candidate
     assert "consistency_k1" in capsys.readouterr().out
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*.onnx")}
     assert ask(REACHER_PATH, policies=chosen)["table"] == result["table"]

@@ -34,7 +34,8 @@ def demonstrations():
 def test_it_learns_what_a_late_action_lacks_and_never_looks_past_an_episodes_end(demonstrations, tmp_path):
     data = demonstrations
     following = torch.cat([torch.arange(length - 1, -1, -1) for length in LENGTHS])
-    late = LateChunks(torch.from_numpy(data.observation), torch.zeros(len(following), SPEC.horizon, 2), following)
+    rows = torch.arange(len(following))
+    late = LateChunks(rows, torch.from_numpy(data.observation), torch.zeros(len(following), SPEC.horizon, 2), following)
     recipe = CorrectorRecipe(policies=("teacher",), hidden=(64, 64), steps=600, batch=128, ema_decay=0.9)
     head = train_corrector(recipe, data, late, SPEC, 0, tmp_path, "corrector", lambda *_: None)
     now, then = torch.from_numpy(data.observation[5:25]), torch.from_numpy(data.observation[2:22])
@@ -63,6 +64,15 @@ def test_the_chunk_that_is_corrected_went_the_demonstrated_way(demonstrations):
         return float((late.chunk[:, 0, 0].numpy() == ways[:, 0]).mean())
 
     assert 0.3 < shares(1) < 0.7 and shares(16) == 1.0
+
+
+def test_chunks_are_planned_at_as_many_states_as_the_recipe_says(demonstrations):
+    recipe = CorrectorRecipe(candidates=1, states=30)
+    late = plan_chunks(recipe, TwoWays(), demonstrations, LENGTHS, SPEC, 0, lambda *_: None)
+    assert len(late.row) == len(late.row.unique()) == len(late.chunk) == 30
+    assert torch.equal(late.observation, torch.from_numpy(demonstrations.observation)[late.row])
+    ends = torch.cumsum(torch.tensor(LENGTHS), 0)
+    assert all(int(row + after) + 1 in ends for row, after in zip(late.row, late.following, strict=True))
 
 
 RECIPE = {

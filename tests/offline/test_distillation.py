@@ -175,6 +175,19 @@ def test_each_method_brings_the_student_to_its_teacher(trained, tmp_path, recipe
     assert json.loads((tmp_path / f"student_k{steps}.jsonl").read_text().splitlines()[-1])["step"] > 0
 
 
+def test_the_log_tells_what_was_learned_from_what_was_learned_by_heart(trained, tmp_path):
+    teacher = trained[0]
+    recipe, many = ask(trained, steps=1500)
+    few = many.subset(torch.arange(40))
+    ratios = []
+    for name, queries in (("many", many), ("few", few)):
+        (tmp_path / name).mkdir()
+        distill(teacher, 1, queries, recipe, 0, tmp_path / name, quiet)
+        last = json.loads((tmp_path / name / "student_k1.jsonl").read_text().splitlines()[-1])
+        ratios.append(last["held_out"] / last["action"])
+    assert ratios[0] < 3.0 < 10.0 < ratios[1]
+
+
 def test_a_consistency_student_of_several_steps_draws_fresh_noise(trained, tmp_path):
     teacher, observation, _ = trained
     recipe, queries = ask(trained, method="consistency")

@@ -135,14 +135,16 @@ def test_success_stands_by_policy_and_task_where_no_delay_is_added():
             for delay in (0.0, 100.0)
         ]
         rows.append({"policy": f"ddim_k1@{level}", "way": "in the loop", "added_delay_ms": 0.0, "success_rate": 0.5})
-        return {"task": task, "table": [{**row, "success_interval": (0.25, 0.75)} for row in rows]}
+        return {"task": task, "inference_us": {}, "table": [{**row, "success_interval": (0.25, 0.75)} for row in rows]}
 
-    text = by_task(result("pushing", 90, student_k1=1.0), result("metaworld:sweep", 60, bc=0.9, student_k1=0.0))
+    later = {**result("pushing", 90), "table": result("pushing", 90, gmm=0.8)["table"][:1]}
+    text = by_task(result("pushing", 90, student_k1=1.0), result("metaworld:sweep", 60, bc=0.9, student_k1=0.0), later)
     assert text.splitlines() == [
         "| policy, way | pushing | sweep |",
         "| --- | --- | --- |",
         "| student, K = 1, in the loop | 100% (25% to 75%) | 0% (25% to 75%) |",
         "| DDIM, K = 1, in the loop | 50% (25% to 75%) | 50% (25% to 75%) |",
+        "| BC, mixture of Gaussians, in the loop | 80% (25% to 75%) |  |",
         "| BC, mean square error, in the loop |  | 90% (25% to 75%) |",
     ]
 

@@ -1,4 +1,4 @@
-"""Trains them: the knobs that suit the calibration trajectories best, the full budget with those, a graph each."""
+"""Trains them: the knobs that suit the calibration trajectories best, as many steps as suit them, a graph each."""
 
 from __future__ import annotations
 
@@ -187,6 +187,8 @@ def drawn_by_graph(graph: bytes, spec: PolicySpec, observation: Tensor, noise: T
 def train_policies(pipeline: Pipeline, name: str, steps: int, folder: Path) -> list[dict[str, Any]]:
     """Choose a training's knobs, train it for ``steps``, export its policies; what NAME.json says of each.
 
+    Where the candidate that was chosen scores better than after all its steps, it is exported as it was.
+
     The networks lie in ``folder``/trainings and go on where they were interrupted; what is complete is not done again.
 
     Raises:
@@ -209,19 +211,23 @@ def train_policies(pipeline: Pipeline, name: str, steps: int, folder: Path) -> l
             network = method.train(pipeline, knobs, number, place / where, progress)
         return network.cpu()
 
-    scores = []
-    for index, knobs in enumerate(method.candidates):
-        network = fitted(f"candidate_{index}", knobs, max(1, round(TUNING_SHARE * steps)))
+    def score(network: nn.Module) -> float:
         samples_of_each = [drawn(network, sampler, observation, noise) for sampler in method.samplers.values()]
-        scores.append(float(np.mean([energy_score(chunks, action) for chunks in samples_of_each])))
-    knobs = method.candidates[int(np.argmin(scores))]
-    network = fitted("chosen", knobs, steps)
+        return float(np.mean([energy_score(chunks, action) for chunks in samples_of_each]))
+
+    few = max(1, round(TUNING_SHARE * steps))
+    tried = [fitted(f"candidate_{index}", knobs, few) for index, knobs in enumerate(method.candidates)]
+    scores = [score(network) for network in tried]
+    best = int(np.argmin(scores))
+    knobs, network, taken = method.candidates[best], fitted("chosen", method.candidates[best], steps), steps
+    if scores[best] < score(network):  # on few demonstrations more steps learn them by heart
+        network, taken = tried[best], few
     origin = {
         **describe_run("srdp experiment direct-policies", recipe.seed),
         "key": key,
         "recipe": content_hash(recipe),
         "dataset": pipeline.record()["data"]["facts"]["sha256"],
-        "steps": steps,
+        "steps": taken,
         "batch": recipe.distill.batch,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "seconds": round(time.monotonic() - began, 1),
