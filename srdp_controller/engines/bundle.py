@@ -191,7 +191,7 @@ class LoadedBundle:
 
         The same data, recipe and seed give the same identity on the same kind of machine. The provenance is left
         out, because times and versions cannot be reproduced, and the latency budget, which was measured of what is
-        identified. A bundle of an older schema keeps the identity that it had then, since it is migrated in memory only.
+        identified. A bundle of an older schema keeps the identity it had then, since it is migrated in memory only.
         """
         written = json.loads(self.raw)
         return sha256(_canonical({key: value for key, value in written.items() if key not in UNIDENTIFIED}))

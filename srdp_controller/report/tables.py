@@ -220,6 +220,28 @@ def delays(*results: Result) -> str:
     )
 
 
+def budgets(*results: Result) -> str:
+    """Each bundle's latency budget."""
+    return table(
+        [
+            {
+                **result,
+                "name": result["task"].removeprefix("metaworld:"),
+                "label": label(result["policy"]),
+                "budget_ms": 1e3 * result["delay_s"],
+                "interval_ms": [1e3 * value for value in result["interval_s"]],
+                "age_ms": 1e3 * (result["undelayed_age_s"] + result["delay_s"]),
+                "successes": result["table"][0]["successes"],
+            }
+            for result in results
+        ],
+        "task: {name} | policy: {label} | loop: {update_rate_hz:.0f} Hz | "
+        "successes without delay: {successes} of {episodes} | budget: {budget_ms:.0f} ms | "
+        "95 % interval: {interval_ms[0]:.0f} to {interval_ms[1]:.0f} ms | "
+        "oldest observation: {age_ms:.0f} ms",
+    )
+
+
 def counted(value: Any) -> str:
     """Counts by name, or a number, as text."""
     return ", ".join(f"{name} {count}" for name, count in value.items()) if isinstance(value, dict) else str(value)
@@ -474,7 +496,8 @@ LATENCIES = tuple(
     f"results/experiment/latency_{part}{task}.json" for part in ("", "baselines_", "ways_") for task in TASKS
 )
 DISTANCES = tuple(f"results/eval/{task}/fidelity_test.json" for task in TASKS)
-MEASURED_SO_FAR = {*LATENCIES, *DISTANCES, *FIDELITY}  # a section takes those that are there
+BUDGETS = tuple(f"results/eval/{task}/budget.json" for task in TASKS)
+MEASURED_SO_FAR = {*LATENCIES, *DISTANCES, *FIDELITY, *BUDGETS}  # a section takes those that are there
 RATES = tuple(f"results/bench/loop_{name}.json" for name in (100, 250, 500, 1000, 2000, "hogs"))
 # by document: each section's function, and the files that it is called with
 SECTIONS: dict[str, dict[Callable[..., str], tuple[str, ...]]] = {
@@ -489,7 +512,7 @@ SECTIONS: dict[str, dict[Callable[..., str], tuple[str, ...]]] = {
         swap: ("results/bench/swap.json",),
         faults: ("results/bench/faults.json",),
     },
-    "docs/latency.md": {delays: LATENCIES, deployment: (DEPLOYMENT,)},
+    "docs/latency.md": {delays: LATENCIES, budgets: BUDGETS, deployment: (DEPLOYMENT,)},
     "docs/engines.md": dict.fromkeys((policies, checks, costs), (LATENCY,)),
     "docs/distillation.md": {
         distances: DISTANCES,
