@@ -15,15 +15,13 @@ from torch import Tensor, nn
 
 from srdp_controller.offline.queries import TeacherQueries
 from srdp_controller.offline.recipe import DistillRecipe
-from srdp_controller.offline.training import fit
+from srdp_controller.offline.training import HELD_OUT, fit
 from srdp_controller.policy.denoiser import DiffusionTeacher
 from srdp_controller.policy.networks import SrdpNetwork
 from srdp_controller.policy.noise_schedule import skipped_steps
 from srdp_controller.policy.student import Student
 from srdp_controller.policy.teacher import SrdpTeacher
 from srdp_controller.progress import Progress
-
-HELD_OUT = 2000  # queries that a student is not trained on (a twentieth where there are few): whether more would help
 
 
 def build_student(teacher: DiffusionTeacher, steps: int, recipe: DistillRecipe) -> Student:

@@ -335,12 +335,23 @@ def _train(pipeline: Pipeline) -> None:
         return
     recipe, spec, seed, folder = pipeline.recipe.teacher, pipeline.spec, pipeline.recipe.seed, pipeline.folder
     torch.set_num_threads(recipe.threads)
-    data, inputs = samples(pipeline.split().train, spec, recipe.critic.discount), _inputs(pipeline)
+    split, inputs = pipeline.split(), _inputs(pipeline)
+    data, held_out = samples(split.train, spec, recipe.critic.discount), samples(split.test, spec)
 
     def fitted(name: str, critic: TwinCritic | None = None, start: SrdpTeacher | None = None) -> SrdpTeacher:
         progress = pipeline.progress(name)
         return train_teacher(
-            recipe, spec, data, seed, folder, progress, inputs=inputs, name=name, critic=critic, start=start
+            recipe,
+            spec,
+            data,
+            seed,
+            folder,
+            progress,
+            inputs=inputs,
+            name=name,
+            critic=critic,
+            start=start,
+            held_out=held_out,
         )
 
     if not recipe.critic.enabled:

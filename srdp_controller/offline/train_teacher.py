@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from srdp_controller.offline.critic import TwinCritic, guidance
 from srdp_controller.offline.dataset import Samples
 from srdp_controller.offline.recipe import ObservationRecipe, TeacherRecipe
-from srdp_controller.offline.training import fit
+from srdp_controller.offline.training import HELD_OUT, fit, seeded
 from srdp_controller.policy.networks import PrefixColumns
 from srdp_controller.policy.teacher import SrdpTeacher
 from srdp_controller.progress import Progress
@@ -77,6 +78,20 @@ class CommandInputs:
         return observation
 
 
+def _minibatches(
+    data: Samples, inputs: CommandInputs | None
+) -> Callable[[int, torch.Generator], tuple[Tensor, Tensor]]:
+    """Draws so many states (B, obs_dim), with ``inputs`` filled in, and their chunks (B, A)."""
+    observation, action, sent = map(torch.as_tensor, (data.observation, data.action, data.committed))
+
+    def draw(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        index = torch.randint(0, len(observation), (count,), generator=generator)
+        state = observation[index]
+        return state if inputs is None else inputs(state, sent[index], generator), action[index]
+
+    return draw
+
+
 def train_teacher(
     recipe: TeacherRecipe,
     spec: PolicySpec,
@@ -89,22 +104,21 @@ def train_teacher(
     name: str = "teacher",
     critic: TwinCritic | None = None,
     start: SrdpTeacher | None = None,
+    held_out: Samples | None = None,
 ) -> SrdpTeacher:
     """Train on normalised samples, with ``inputs`` filled in; returns the EMA teacher, frozen.
 
-    With a ``critic`` this is the guided teacher, which goes on from ``start``.
+    With a ``critic`` this is the guided teacher, which goes on from ``start``. Its log has the denoising error on
+    ``held_out`` beside that on what it learns from.
     """
     torch.manual_seed(seed)
     teacher = build_teacher(recipe, spec)
     if start is not None:
         teacher.load_state_dict(start.state_dict())
-    observation, action, sent = map(torch.as_tensor, (data.observation, data.action, data.committed))
+    learned = _minibatches(data, inputs)
 
     def loss(step: int, generator: torch.Generator, average: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
-        index = torch.randint(0, len(observation), (recipe.batch,), generator=generator)
-        state, chunk = observation[index], action[index]
-        if inputs is not None:
-            state = inputs(state, sent[index], generator)
+        state, chunk = learned(recipe.batch, generator)
         total, parts, clean = teacher.loss(state, chunk, recipe.reconstruction_weight, generator)
         if critic is not None:
             guided = guidance(critic, state, clean)
@@ -112,9 +126,16 @@ def train_teacher(
             parts["guidance"] = guided
         return total, parts
 
+    def error(average: SrdpTeacher) -> Tensor:
+        assert held_out is not None
+        generator = seeded(seed)  # always the same states and noise
+        state, chunk = _minibatches(held_out, inputs)(HELD_OUT, generator)
+        return average.loss(state, chunk, 0.0, generator)[1]["denoising"]
+
     return fit(
         teacher,
         loss,
+        held_out=None if held_out is None else error,
         folder=folder,
         name=name,
         steps=recipe.steps if critic is None else recipe.critic.policy_steps,

@@ -25,6 +25,7 @@ from srdp_controller.progress import Progress
 Network = TypeVar("Network", bound=nn.Module)
 # step, generator, averaged model -> loss and the parts that are logged
 Loss = Callable[[int, torch.Generator, nn.Module], tuple[Tensor, dict[str, Tensor]]]
+HELD_OUT = 2000  # rows on which a network that is being trained is compared with those that it learns from
 HeldOut = Callable[[Any], Tensor]  # averaged model -> its error on what it is not trained on
 
 

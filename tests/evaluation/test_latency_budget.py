@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import yaml
 
-from srdp_controller.engines.bundle import load_bundle
+from srdp_controller.engines.bundle import load_bundle, write_bundle
 from srdp_controller.errors import SrdpError
 from srdp_controller.evaluation.closed_loop import closed_loop
 from srdp_controller.evaluation.latency_budget import budget, crossing
@@ -58,13 +58,15 @@ def test_no_delay_is_tried_beyond_one_that_halves_success(model_dir, tmp_path):
 def test_a_stored_budget_is_in_the_bundle_and_its_graphs_stay(model_dir, tmp_path, capsys):
     folder = tmp_path / "bundle"
     shutil.copytree(model_dir, folder)
+    write_bundle(folder, load_bundle(folder).content)  # in today's schema
+    before = load_bundle(folder).identity
     short = easy(tmp_path)
     found = budget(folder, scenario=str(short), delays=(0.0, 100.0), episodes=2, processes=1, store=True)
     stored = load_bundle(folder)
     assert [row["successes"] for row in found["table"]] == [2, 2]
     assert stored.content.latency_budget is not None
     assert stored.content.latency_budget.delay_s == found["delay_s"] == 0.1
-    assert stored.identity == load_bundle(model_dir).identity  # results of before the budget are still this bundle's
+    assert stored.identity == before  # results of before the budget are still this bundle's
     assert "at least 100 ms" in capsys.readouterr().out
 
 

@@ -296,7 +296,9 @@ def test_the_run_folder_holds_the_recorded_split_and_the_losses(finished):
     folder, _ = finished
     split = json.loads((folder / "run" / "split.json").read_text())
     assert sorted(entry["episode"] for part in split.values() for entry in part) == list(range(10))
-    assert len((folder / "run" / "teacher.jsonl").read_text().splitlines()) >= 1
+    for name in ("teacher", "student_k1"):
+        last = json.loads((folder / "run" / f"{name}.jsonl").read_text().splitlines()[-1])
+        assert last["held_out"] > 0.0
 
 
 def test_weights_that_are_stored_in_half_are_rounded_before_anybody_learns_from_them(finished):
