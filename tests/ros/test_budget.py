@@ -44,7 +44,8 @@ def test_enforced_it_refuses_an_engine_that_takes_longer(start, with_budget):
     assert "by which commands may be late" in controller.output and "Traceback" not in controller.output
 
 
-def test_a_bundle_without_a_budget_has_none_to_enforce(start):
-    controller = start("controller_node", **{"latency.enforce": True})
+def test_a_bundle_without_a_budget_has_none_to_enforce(start, bundle_copy):
+    write_bundle(bundle_copy, load_bundle(bundle_copy).content.model_copy(update={"latency_budget": None}))
+    controller = start("controller_node", model_dir=str(bundle_copy), **{"latency.enforce": True})
     assert controller.wait() == 2
     assert "srdp eval budget" in controller.output

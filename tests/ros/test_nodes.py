@@ -112,7 +112,7 @@ def test_top_shows_the_running_controller(start, bench, tmp_path, read_json):
         "srdp_controller.cli",
         "top",
         "--duration",
-        "4",
+        "8",
         "--json",
         str(tmp_path / "t.json"),
     ]
