@@ -26,13 +26,14 @@ from typing import Any
 
 import tyro
 
-from srdp_controller.engines.bundle import INPAINTING, LoadedBundle, load_bundle
+from srdp_controller.engines.bundle import INPAINTING, LoadedBundle, load_bundle, sha256
 from srdp_controller.errors import SrdpError
-from srdp_controller.evaluation.baselines import with_level
+from srdp_controller.evaluation.baselines import trained_folder, with_level
 from srdp_controller.evaluation.closed_loop import RESULTS, Job, run_jobs, tally
 from srdp_controller.evaluation.latency import measure_inference, summary
 from srdp_controller.evaluation.rollout import Episode
 from srdp_controller.files import write_json
+from srdp_controller.offline.baselines import POLICIES
 from srdp_controller.offline.recipe import content_hash
 from srdp_controller.progress import ProgressPrinter
 from srdp_controller.report.tables import delay as delay_table
@@ -78,8 +79,10 @@ def ways(bundle: LoadedBundle, instant: Sequence[str], fast: Sequence[str], pref
     return found + [Way("in the loop", policy, "every_cycle") for policy in fast]
 
 
-def graphs(bundle: LoadedBundle, way: Way) -> list[str]:
+def graphs(bundle: LoadedBundle, way: Way, baselines: Path | None = None) -> list[str]:
     """SHA-256 of the graphs that a way runs: what is finished holds for every bundle that has the same."""
+    if way.policy in POLICIES:
+        return [sha256((trained_folder(bundle, baselines) / f"{way.policy}.onnx").read_bytes())]
     entry = bundle.content.policies.get(way.policy) or bundle.policy("teacher")
     return [entry.sha256, *([bundle.corrector(way.policy).sha256] if way.planning == "corrected" else [])]
 
@@ -171,7 +174,7 @@ def latency(
         )
         own = load_bundle(folder)
         robot = own.spec.model_dump(mode="json")
-        key = content_hash(graphs(own, way), robot, way.policy, scenario, values, times, delay, episodes)
+        key = content_hash(graphs(own, way, baselines), robot, way.policy, scenario, values, times, delay, episodes)
         cell = run_folder / f"{key[:16]}.json"
         if not cell.exists():
             driven: list[Episode] = []

@@ -9,8 +9,9 @@ import yaml
 pytest.importorskip("torch", reason="the offline side needs torch: make setup-train")
 pytest.importorskip("joblib", reason="the offline side needs joblib: make setup-train")
 
+from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.experiments.ablations import ABLATIONS, FULL, ablations, summarise, t_interval
-from srdp_controller.experiments.latency import latency
+from srdp_controller.experiments.latency import Way, graphs, latency
 from srdp_controller.offline.parallel import run_parallel
 from srdp_controller.offline.pipeline import Pipeline
 from srdp_controller.offline.recipe import load_recipe
@@ -91,6 +92,15 @@ def test_tasks_run_in_other_processes():
 
     pids = set(run_parallel([os.getpid] * 4, 2))
     assert os.getpid() not in pids
+
+
+def test_a_baseline_that_was_trained_again_is_another_graph(model_dir, tmp_path):
+    bundle, way = load_bundle(model_dir), Way("in the loop", "bc")
+    keys = []
+    for content in (b"first", b"second"):
+        (tmp_path / "bc.onnx").write_bytes(content)
+        keys.append(graphs(bundle, way, tmp_path))
+    assert keys[0] != keys[1]
 
 
 def test_latency_drives_each_policy_at_each_delay_once(model_dir, tmp_path, capsys):
