@@ -141,6 +141,21 @@ def trained_folder(bundle: LoadedBundle, folder: Path | None = None) -> Path:
     return folder or Path("runs") / slug(bundle.content.task) / "baselines"
 
 
+def trained_graph(bundle: LoadedBundle, name: str, folder: Path | None = None) -> Path:
+    """File of one of ``offline.baselines``; ``folder`` as in ``trained_folder``.
+
+    Raises:
+        SrdpError: it was not trained yet.
+    """
+    path = trained_folder(bundle, folder) / f"{name}.onnx"
+    if not path.is_file():
+        raise SrdpError(
+            f"{path}: not there; `srdp experiment direct-policies RECIPE --policies {name}` makes it "
+            "(where it lies in another folder, name that with --baselines)"
+        )
+    return path
+
+
 def trained(bundle: LoadedBundle, name: str, folder: Path | None = None) -> Policy:
     """One of ``offline.baselines`` for the bundle's robot; ``folder`` as in ``trained_folder``.
 
@@ -149,12 +164,7 @@ def trained(bundle: LoadedBundle, name: str, folder: Path | None = None) -> Poli
     """
     import onnx
 
-    path, spec = trained_folder(bundle, folder) / f"{name}.onnx", bundle.spec
-    if not path.is_file():
-        raise SrdpError(
-            f"{path}: not there; `srdp experiment direct-policies RECIPE --policies {name}` makes it "
-            "(where it lies in another folder, name that with --baselines)"
-        )
+    path, spec = trained_graph(bundle, name, folder), bundle.spec
     session = _session(onnx.load(path))
     observation, noise = (argument.shape for argument in session.get_inputs())
     if [observation[1], *noise[2:]] != [spec.obs_dim, spec.horizon, spec.act_dim]:

@@ -28,7 +28,7 @@ import tyro
 
 from srdp_controller.engines.bundle import INPAINTING, LoadedBundle, load_bundle, sha256
 from srdp_controller.errors import SrdpError
-from srdp_controller.evaluation.baselines import trained_folder, with_level
+from srdp_controller.evaluation.baselines import trained_graph, with_level
 from srdp_controller.evaluation.closed_loop import RESULTS, Job, run_jobs, tally
 from srdp_controller.evaluation.latency import measure_inference, summary
 from srdp_controller.evaluation.rollout import Episode
@@ -82,7 +82,7 @@ def ways(bundle: LoadedBundle, instant: Sequence[str], fast: Sequence[str], pref
 def graphs(bundle: LoadedBundle, way: Way, baselines: Path | None = None) -> list[str]:
     """SHA-256 of the graphs that a way runs: what is finished holds for every bundle that has the same."""
     if way.policy in POLICIES:
-        return [sha256((trained_folder(bundle, baselines) / f"{way.policy}.onnx").read_bytes())]
+        return [sha256(trained_graph(bundle, way.policy, baselines).read_bytes())]
     entry = bundle.content.policies.get(way.policy) or bundle.policy("teacher")
     return [entry.sha256, *([bundle.corrector(way.policy).sha256] if way.planning == "corrected" else [])]
 

@@ -170,6 +170,11 @@ def test_a_nan_in_the_dataset_names_the_episode(finished, tmp_path):
         load_trajectories(tmp_path / "dataset", DATASET, pushing_spec())
 
 
+def fit_line(model, loss, folder, steps):
+    settings = {"learning_rate": 1e-2, "ema_decay": 0.9, "seed": 1, "checkpoint_every": 10}
+    return fit(model, loss, folder=folder, name="line", steps=steps, progress=lambda *a: None, **settings)
+
+
 def test_an_interrupted_training_ends_in_the_same_weights(tmp_path):
     class InterruptedRunError(Exception):
         pass
@@ -185,18 +190,7 @@ def test_an_interrupted_training_ends_in_the_same_weights(tmp_path):
             x = torch.randn(8, 3, generator=generator)
             return (model(x) - x[:, :2]).square().mean(), {}
 
-        return fit(
-            model,
-            loss,
-            steps=40,
-            learning_rate=1e-2,
-            ema_decay=0.9,
-            seed=1,
-            folder=folder,
-            name="line",
-            progress=lambda *a: None,
-            checkpoint_every=10,
-        )
+        return fit_line(model, loss, folder, 40)
 
     whole = run(tmp_path / "a")
     with pytest.raises(InterruptedRunError):
@@ -222,17 +216,7 @@ def test_a_checkpoint_of_another_device_is_one_clear_error(tmp_path):
     state = {"generator": torch.zeros(16, dtype=torch.uint8)}  # a GPU's generator has a state of 16 bytes
     torch.save(state, tmp_path / "line.checkpoint")
     with pytest.raises(SrdpError, match="begun on another --device"):
-        fit(
-            torch.nn.Linear(3, 2),
-            lambda *_: (torch.zeros(()), {}),
-            steps=1,
-            learning_rate=1e-2,
-            ema_decay=0.9,
-            seed=1,
-            folder=tmp_path,
-            name="line",
-            progress=lambda *a: None,
-        )
+        fit_line(torch.nn.Linear(3, 2), lambda *_: (torch.zeros(()), {}), tmp_path, 1)
 
 
 def test_a_gpu_that_is_not_there_is_one_clear_error(tmp_path):
