@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from srdp_controller.errors import SrdpError
 from srdp_controller.offline.queries import TeacherQueries
 from srdp_controller.offline.recipe import DistillRecipe
 from srdp_controller.offline.training import HELD_OUT, fit
@@ -25,7 +26,13 @@ from srdp_controller.progress import Progress
 
 
 def build_student(teacher: DiffusionTeacher, steps: int, recipe: DistillRecipe) -> Student:
-    """An untrained student: the teacher's network and weights unless the recipe says otherwise."""
+    """An untrained student: the teacher's network and weights unless the recipe says otherwise.
+
+    A frozen trunk is the teacher's own, also in front of a head of other sizes.
+
+    Raises:
+        SrdpError: the teacher has no trunk to share, or one whose latent is of another size than the student's.
+    """
     network: SrdpNetwork | None = None
     if recipe.network is not None:
         network = SrdpTeacher(
@@ -36,6 +43,15 @@ def build_student(teacher: DiffusionTeacher, steps: int, recipe: DistillRecipe) 
             diffusion_steps=teacher.diffusion_steps,
             prefix=teacher.prefix if isinstance(teacher, SrdpNetwork) else None,
         )
+    if recipe.trunk == "frozen" and network is not None:
+        if not isinstance(teacher, SrdpNetwork):
+            raise SrdpError("distill.trunk: frozen, but a teacher with a network of its own make has no trunk to share")
+        if network.latent_dim != teacher.latent_dim:
+            raise SrdpError(
+                f"distill.network.latent is {network.latent_dim}, but the teacher's trunk, which distill.trunk: frozen "
+                f"shares, ends in {teacher.latent_dim}; set it to that, or trunk: trainable"
+            )
+        network.trunk = teacher.trunk
     student = Student(teacher, steps, network=network, resample=recipe.method == "consistency" and steps > 1)
     if recipe.trunk == "frozen":
         student.trunk.requires_grad_(False)

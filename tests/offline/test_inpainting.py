@@ -12,7 +12,7 @@ from srdp_controller.control.planner import soft_mask  # noqa: E402
 from srdp_controller.errors import SrdpError  # noqa: E402
 from srdp_controller.evaluation.baselines import load_policy, with_level  # noqa: E402
 from srdp_controller.offline.export.graphs import export_inpainting  # noqa: E402
-from srdp_controller.offline.export.inpainting import FIRST_LEVEL, InpaintingGraph, inpaint  # noqa: E402
+from srdp_controller.offline.export.inpainting import FIRST_LEVEL, InpaintingGraph, _towards_input, inpaint  # noqa: E402
 from srdp_controller.offline.export.teacher_graph import levels  # noqa: E402
 from srdp_controller.offline.recipe import TeacherRecipe  # noqa: E402
 from srdp_controller.offline.train_teacher import build_teacher  # noqa: E402
@@ -81,3 +81,16 @@ def test_a_warm_start_from_a_low_level_stays_at_the_chunk_and_begins_afresh_with
     np.testing.assert_allclose(fresh, teacher[0], atol=1e-6)
     with pytest.raises(SrdpError, match="warm_k1@LEVEL"):
         with_level(bundle, None, "warm_k1", None, None)
+
+
+@pytest.mark.parametrize(
+    ("transposed", "kernel", "stride", "padding", "length"),
+    [(False, 5, 1, 2, 16), (False, 3, 2, 1, 16), (False, 3, 2, 1, 15), (True, 4, 2, 1, 8)],
+)
+def test_a_u_nets_convolutions_are_gone_through_backwards(transposed, kernel, stride, padding, length):
+    value, weight = torch.randn(2, 3, length), torch.randn(*((3, 5) if transposed else (5, 3)), kernel)
+    settings = ([stride], [padding], [1], transposed, [0], 1)
+    answer = torch.ops.aten.convolution(value, weight, None, *settings)
+    given = (torch.randn_like(answer), value, weight, None, *settings, [True, False, False])
+    expected = torch.ops.aten.convolution_backward(*given)[0]
+    torch.testing.assert_close(_towards_input(*given)[0], expected, atol=1e-5, rtol=1e-5)

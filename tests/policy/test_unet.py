@@ -8,6 +8,7 @@ import pytest
 import torch
 from onnx import TensorProto, load_from_string
 
+from srdp_controller.errors import SrdpError
 from srdp_controller.offline.distill import build_student
 from srdp_controller.offline.export.graphs import export_student, export_teacher
 from srdp_controller.offline.recipe import DistillRecipe, NetworkRecipe, TeacherRecipe
@@ -82,6 +83,18 @@ def test_its_student_is_a_u_net_unless_a_network_is_named(teacher):
     assert isinstance(small.head, DiffusionHead)
     _, _, action = run(export_student(small.eval(), teacher, SPEC), 3)
     assert action.shape == (3, SPEC.horizon, SPEC.act_dim) and np.isfinite(action).all()
+
+
+def test_a_small_student_may_share_the_trunk_of_its_u_net_teacher(teacher):
+    recipe = DistillRecipe(network=NetworkRecipe(trunk=(7,), head=(32,), latent=teacher.latent_dim), trunk="frozen")
+    student = build_student(teacher, 1, recipe)
+    states = torch.randn(3, SPEC.obs_dim)
+    assert torch.equal(student.latent(states), teacher.latent(states))
+    assert not any(weights.requires_grad for weights in student.trunk.parameters())
+    assert all(weights.requires_grad for weights in student.head.parameters())
+    other = recipe.network.model_copy(update={"latent": teacher.latent_dim + 1})
+    with pytest.raises(SrdpError, match=f"distill.network.latent is {teacher.latent_dim + 1}"):
+        build_student(teacher, 1, recipe.model_copy(update={"network": other}))
 
 
 def test_a_u_net_is_not_made_for_students():

@@ -78,8 +78,35 @@ class InpaintingGraph(nn.Module):
         return chunk, latent, latent.clone()
 
 
+def _towards_input(
+    gradient: Tensor,
+    value: Tensor,
+    weight: Tensor,
+    bias_sizes: list[int] | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    transposed: bool,
+    output_padding: list[int],
+    groups: int,
+    wanted: list[bool],
+) -> tuple[Tensor, None, None]:
+    """A convolution's backward pass as a convolution, which ONNX has; the weights are frozen and need none."""
+    spare = [0] * len(stride)
+    if not transposed:  # what a stride left over at the end has to be added
+        for axis, step in enumerate(stride):
+            reach = dilation[axis] * (weight.shape[axis + 2] - 1) + 1
+            spare[axis] = int(value.shape[axis + 2] - (gradient.shape[axis + 2] - 1) * step + 2 * padding[axis] - reach)
+    convolution = torch.ops.aten.convolution.default
+    return convolution(gradient, weight, None, stride, padding, dilation, not transposed, spare, groups), None, None
+
+
 def traced(graph: InpaintingGraph, example: tuple[Tensor, ...]) -> nn.Module:
     """``graph`` with its backward passes written out, which the exporter cannot do by itself."""
-    return make_fx(graph.requires_grad_(False).eval(), tracing_mode="symbolic", _allow_non_fake_inputs=True)(
-        *example
-    ).eval()
+    trace = make_fx(
+        graph.requires_grad_(False).eval(),
+        decomposition_table={torch.ops.aten.convolution_backward.default: _towards_input},
+        tracing_mode="symbolic",
+        _allow_non_fake_inputs=True,
+    )
+    return trace(*example).eval()
