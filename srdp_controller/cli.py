@@ -44,6 +44,9 @@ GROUPS: dict[str, dict[str, Command]] = {
         "eval table": Command("evaluation.table:table", "sim", "every policy in every scenario, for the model card"),
         "eval budget": Command("evaluation.latency_budget:budget", "sim", "how late commands may be"),
         "eval fidelity": Command("evaluation.fidelity:fidelity", "sim,train", "distance of the actions"),
+        "eval demonstrations": Command(
+            "evaluation.demonstrations:demonstrations", "train", "what the demonstrator would have done"
+        ),
         "experiment ablations": Command(
             "experiments.ablations:ablations", "sim,train", "what each ingredient is worth"
         ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from scipy.spatial.distance import pdist
 
 from srdp_controller.certify.intervals import success_interval
 
@@ -38,6 +39,19 @@ def squared_mmd(x: np.ndarray, y: np.ndarray) -> float:
     within_x = (kernel[:n, :n].sum() - n) / (n * (n - 1))
     within_y = (kernel[n:, n:].sum() - m) / (m * (m - 1))
     return float(within_x + within_y - 2.0 * kernel[:n, n:].mean())
+
+
+def energy_scores(samples: np.ndarray, outcomes: np.ndarray) -> np.ndarray:
+    """|X - y| - |X - X'| / 2 at each state (S,): samples X (S, n, A), what was observed there y (S, A).
+
+    A strictly proper scoring rule (Gneiting and Raftery, 2007): its mean is least for the distribution that y was drawn
+    from, so that one demonstration at each state judges means, mixtures and samplers alike.
+    """
+    n = samples.shape[1]
+    away = np.linalg.norm(samples - outcomes[:, None], axis=2).mean(axis=1)
+    apart = np.array([pdist(own).sum() for own in samples]) * 2.0 / (n * (n - 1))
+    scores: np.ndarray = away - 0.5 * apart
+    return scores
 
 
 def two_modes(x: np.ndarray, separation: float = 2.0, share: float = 0.2) -> Callable[[np.ndarray], np.ndarray] | None:

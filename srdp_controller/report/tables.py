@@ -426,16 +426,27 @@ def fidelity(*results: Result) -> str:
     )
 
 
-def distances(*results: Result) -> str:
-    """Every policy's distance to its task's teacher in multiples of the floor, on visited states."""
+def policies_by_task(results: Sequence[Result], rows_of: Callable[[Result], Rows], cell: Callable[..., str]) -> str:
+    """A line for each policy, and a column for each task."""
     lines: dict[str, dict[str, Any]] = {}
     for number, result in enumerate(results):
-        for row in named({**result["policies"], **result["baselines"]}):
-            low, high = row["ratio_to_floor_interval"]
-            line = lines.setdefault(row["policy"], {"label": row["label"]})
-            line[f"task_{number}"] = f"{row['ratio_to_floor']:.2f} ({low:.2f} to {high:.2f})"
+        for row in rows_of(result):
+            line = lines.setdefault(row["policy"], {"label": label(row["policy"])})
+            line[f"task_{number}"] = cell(**row)
     tasks = [f"{one['task'].removeprefix('metaworld:')}: ?{{task_{number}}}" for number, one in enumerate(results)]
     return table(lines.values(), " | ".join(["policy: {label}", *tasks]))
+
+
+def distances(*results: Result) -> str:
+    """Every policy's distance to its task's teacher in multiples of the floor, on visited states."""
+    cell = "{ratio_to_floor:.2f} ({ratio_to_floor_interval[0]:.2f} to {ratio_to_floor_interval[1]:.2f})"
+    return policies_by_task(results, lambda one: named({**one["policies"], **one["baselines"]}), cell.format)
+
+
+def demonstrated(*results: Result) -> str:
+    """Every policy's energy score on demonstrations that were held out, and its ratio to the first student's."""
+    cell = "{energy_score:.2f}: {ratio:.2f} ({ratio_interval[0]:.2f} to {ratio_interval[1]:.2f})"
+    return policies_by_task(results, lambda one: one["table"], cell.format)
 
 
 def ablations(result: Result) -> str:
@@ -495,9 +506,10 @@ TASKS = ("pushing", *(f"metaworld-{name}" for name in METAWORLD))
 LATENCIES = tuple(
     f"results/experiment/latency_{part}{task}.json" for part in ("", "baselines_", "ways_") for task in TASKS
 )
+DEMONSTRATED = tuple(f"results/eval/{task}/demonstrations.json" for task in TASKS)
 DISTANCES = tuple(f"results/eval/{task}/fidelity_test.json" for task in TASKS)
 BUDGETS = tuple(f"results/eval/{task}/budget.json" for task in TASKS)
-MEASURED_SO_FAR = {*LATENCIES, *DISTANCES, *FIDELITY, *BUDGETS}  # a section takes those that are there
+MEASURED_SO_FAR = {*LATENCIES, *DISTANCES, *DEMONSTRATED, *FIDELITY, *BUDGETS}  # a section takes those that are there
 RATES = tuple(f"results/bench/loop_{name}.json" for name in (100, 250, 500, 1000, 2000, "hogs"))
 # by document: each section's function, and the files that it is called with
 SECTIONS: dict[str, dict[Callable[..., str], tuple[str, ...]]] = {
@@ -516,6 +528,7 @@ SECTIONS: dict[str, dict[Callable[..., str], tuple[str, ...]]] = {
     "docs/engines.md": dict.fromkeys((policies, checks, costs), (LATENCY,)),
     "docs/distillation.md": {
         distances: DISTANCES,
+        demonstrated: DEMONSTRATED,
         ablations: ("results/experiment/ablations.json",),
         results: ("results/eval/box/closed_loop.json", "results/eval/box/fidelity_test.json"),
         fidelity: tuple(file.replace("pushing", "box") for file in FIDELITY),

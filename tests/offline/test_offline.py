@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ pytest.importorskip("minari", reason="the offline side needs minari: make setup-
 from srdp_controller.engines.bundle import load_bundle, write_bundle  # noqa: E402
 from srdp_controller.engines.providers import load_engine  # noqa: E402
 from srdp_controller.errors import DatasetError, SrdpError  # noqa: E402
+from srdp_controller.evaluation.demonstrations import demonstrations  # noqa: E402
 from srdp_controller.offline.dataset import Trajectory, load_trajectories, samples, split_indices  # noqa: E402
 from srdp_controller.offline.pipeline import Pipeline  # noqa: E402
 from srdp_controller.offline.recipe import Recipe, load_recipe  # noqa: E402
@@ -63,6 +65,27 @@ def finished(tmp_path_factory):
     said = []
     run_pipeline(RECIPE, folder / "run", folder / "bundle", lambda *a: said.append(a))
     return folder, said
+
+
+def test_demonstrations_that_were_held_out_judge_a_bundles_policies(finished, capsys):
+    folder, _ = finished
+    ask = partial(demonstrations, folder / "bundle", run_folder=folder / "run", baselines=folder, states=3, samples=8)
+    found = ask()
+    assert [row["policy"] for row in found["table"]] == ["student_k1", "student_k2"]
+    first, second = found["table"]
+    assert first["interval"][0] <= first["energy_score"] <= first["interval"][1] and first["ratio"] == 1.0
+    assert second["ratio"] == pytest.approx(second["energy_score"] / first["energy_score"])
+    assert found["states"] == 3 * found["trajectories"] > 0 and "student_k2" in capsys.readouterr().out
+    assert ask(policies=("teacher",))["table"][0]["energy_score"] > 0.0
+
+
+def test_demonstrations_of_another_dataset_judge_nobody(finished, tmp_path):
+    folder, _ = finished
+    with pytest.raises(SrdpError, match="no run of the pipeline"):
+        demonstrations(folder / "bundle", run_folder=tmp_path)
+    shutil.copy(folder / "run" / "recipe.json", tmp_path)
+    with pytest.raises(SrdpError, match=r"was made from .* may have learned these test data"):
+        demonstrations(folder / "bundle", run_folder=tmp_path)
 
 
 def test_the_pipeline_ends_in_a_bundle_that_loads_and_answers(finished):

@@ -15,6 +15,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
+from srdp_controller.certify.sample_distances import energy_scores
 from srdp_controller.errors import SrdpError
 from srdp_controller.files import write_file, write_json
 from srdp_controller.offline.baselines import TRAININGS
@@ -146,15 +147,8 @@ def from_teacher(pipeline: Pipeline, knobs: Knobs, steps: int, folder: Path, pro
 
 
 def energy_score(chunks: Tensor, demonstrated: Tensor) -> float:
-    """Mean of |X - y| - |X - X'| / 2 over chunks X (n, m, A) drawn at n states and the demonstrated y (n, A).
-
-    A strictly proper scoring rule (Gneiting and Raftery, 2007): least for the distribution that y was drawn from,
-    so that one demonstration at each state judges means, mixtures and samplers alike.
-    """
-    m = chunks.shape[1]
-    exact = "donot_use_mm_for_euclid_dist"  # products of matrices would put equal chunks a little apart
-    apart = torch.cdist(chunks, chunks, compute_mode=exact).sum(dim=(1, 2)).mean() / (m * (m - 1))
-    return float((chunks - demonstrated[:, None]).norm(dim=2).mean() - 0.5 * apart)
+    """Mean energy score of chunks (n, m, A) drawn at n states where (n, A) was demonstrated."""
+    return float(energy_scores(chunks.numpy(), demonstrated.numpy()).mean())
 
 
 def calibration(pipeline: Pipeline, draws: int) -> tuple[Tensor, Tensor, Tensor]:
