@@ -34,11 +34,12 @@ def demonstrations(
     policies: tuple[str, ...] = (),
     run_folder: Path | None = None,
     baselines: Path | None = None,
+    fresh: bool = False,
     states: int = 10,
     samples: int = 32,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Energy score of each policy on the test trajectories of the data that the bundle was made from; less is better.
+    """Energy score of each policy on the test trajectories of the bundle's data, or on fresh ones; less is better.
 
     Args:
         bundle: folder, e.g. models/pushing
@@ -46,12 +47,14 @@ def demonstrations(
             the bundle's students, and every baseline that was trained)
         run_folder: with the dataset (default: runs/TASK)
         baselines: folder of what `srdp experiment direct-policies` trained (default: runs/TASK/baselines)
+        fresh: the run folder's data were collected for this, with another seed than the bundle's (--set seed=1): all of
+            them are tested on
         states: of each trajectory
         samples: actions drawn at each state
         seed: of states and noise
 
     Raises:
-        SrdpError: the run folder has no dataset, or one that the bundle was not made from.
+        SrdpError: the run folder has no dataset, or one that the bundle may have learned from.
     """
     loaded, report = load_bundle(bundle), ProgressPrinter()
     spec, run = loaded.spec, run_folder or Path("runs") / slug(loaded.content.task)
@@ -60,10 +63,10 @@ def demonstrations(
     pipeline = Pipeline(Recipe.model_validate_json((run / "recipe.json").read_bytes()), run)
     digest = pipeline.record().get("data", {}).get("facts", {}).get("sha256")
     made_from = loaded.content.provenance.get("dataset")
-    if digest != made_from:
+    if (digest == made_from) == fresh:
         raise SrdpError(
-            f"{run}: dataset {digest}, but {bundle} was made from {made_from}, and may have learned these test data; "
-            "name the right --run-folder, or collect that dataset again: `srdp pipeline RECIPE --last data`"
+            f"{run}: dataset {digest}, and {bundle} was made from {made_from}. Name a run folder with the bundle's "
+            "dataset, or with --fresh one that nobody learned from: `srdp pipeline RECIPE --set seed=1 --last data`"
         )
     folder = trained_folder(loaded, baselines)
     there = [name for name in POLICIES if (folder / f"{name}.onnx").is_file()]
@@ -72,7 +75,7 @@ def demonstrations(
     centre, scale = spec.observation_normalisation()
     action_centre, action_scale = spec.action_normalisation()
     observations, demonstrated, trajectory_of = [], [], []
-    trajectories = pipeline.split().test
+    trajectories = pipeline.trajectories if fresh else pipeline.split().test
     for number, trajectory in enumerate(trajectories):
         rows = rows_of([trajectory], spec)
         drawn = rng.choice(len(rows.action), min(states, len(rows.action)), replace=False)
@@ -113,6 +116,7 @@ def demonstrations(
         "bundle_sha256": loaded.identity,
         "task": loaded.content.task,
         "dataset": digest,
+        "fresh": fresh,
         "trajectories": len(trajectories),
         "states": len(outcomes),
         "samples": samples,

@@ -17,6 +17,11 @@ COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8
 MARKERS = "osvD^x*P<>"
 
 
+def _line(row: dict[str, Any]) -> str:
+    """A row's line in every panel; what there is to lose is one, of however many steps a task's chain is."""
+    return "instant" if row["way"] == "instant" else run_as(row, level=False)
+
+
 def delay_figure(
     files: Positional[tuple[Path, ...]], picture: Path = Path("results/experiment/latency.png")
 ) -> dict[str, Any]:
@@ -37,14 +42,14 @@ def delay_figure(
         rows_of = {one["task"]: one["table"] for one in joined(json.loads(path.read_text()) for path in files)}
     except (OSError, ValueError, KeyError) as error:
         raise SrdpError(f"{' '.join(map(str, files))}: not of `srdp experiment latency`: {error!r}") from None
-    labels = list(dict.fromkeys(run_as(row, level=False) for rows in rows_of.values() for row in rows))
+    labels = list(dict.fromkeys(_line(row) for rows in rows_of.values() for row in rows))
     columns = min(3, len(rows_of))
     lines = -(-len(rows_of) // columns)
     figure = Figure(figsize=(1.0 + 4.0 * columns, 0.9 + 3.1 * lines), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
     for panel, (task, rows) in zip(panels, rows_of.items(), strict=False):
         for number, name in enumerate(labels):
-            own = [row for row in rows if run_as(row, level=False) == name]
+            own = [row for row in rows if _line(row) == name]
             if not own:
                 continue
             delays = [row["added_delay_ms"] for row in own]

@@ -84,8 +84,17 @@ def test_demonstrations_of_another_dataset_judge_nobody(finished, tmp_path):
     with pytest.raises(SrdpError, match="no run of the pipeline"):
         demonstrations(folder / "bundle", run_folder=tmp_path)
     shutil.copy(folder / "run" / "recipe.json", tmp_path)
-    with pytest.raises(SrdpError, match=r"was made from .* may have learned these test data"):
+    with pytest.raises(SrdpError, match=r"Name a run folder with the bundle's dataset"):
         demonstrations(folder / "bundle", run_folder=tmp_path)
+    with pytest.raises(SrdpError, match="that nobody learned from"):
+        demonstrations(folder / "bundle", run_folder=folder / "run", fresh=True)
+
+
+def test_all_of_a_fresh_collection_judges(finished, tmp_path):
+    folder, _ = finished
+    run_pipeline(RECIPE.model_copy(update={"seed": 5}), tmp_path, tmp_path / "bundle", last="data")
+    found = demonstrations(folder / "bundle", run_folder=tmp_path, baselines=folder, fresh=True, states=2, samples=4)
+    assert found["fresh"] and found["trajectories"] == RECIPE.collect.episodes
 
 
 def test_the_pipeline_ends_in_a_bundle_that_loads_and_answers(finished):
