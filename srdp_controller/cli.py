@@ -45,7 +45,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "eval budget": Command("evaluation.latency_budget:budget", "sim", "how late commands may be"),
         "eval fidelity": Command("evaluation.fidelity:fidelity", "sim,train", "distance of the actions"),
         "eval demonstrations": Command(
-            "evaluation.demonstrations:demonstrations", "train", "what the demonstrator would have done"
+            "evaluation.demonstrations:demonstrations", "sim,train", "what the demonstrator would have done"
         ),
         "experiment ablations": Command(
             "experiments.ablations:ablations", "sim,train", "what each ingredient is worth"

@@ -41,6 +41,8 @@ def demonstrations(
 ) -> dict[str, Any]:
     """Energy score of each policy on the test trajectories of the bundle's data, or on fresh ones; less is better.
 
+    Chunks are in normalised action units, as in ``eval fidelity``.
+
     Args:
         bundle: folder, e.g. models/pushing
         policies: of the bundle, ddim_kN@LEVEL, or baselines; the first is what the others are compared with (default:
@@ -54,7 +56,8 @@ def demonstrations(
         seed: of states and noise
 
     Raises:
-        SrdpError: the run folder has no dataset, or one that the bundle may have learned from.
+        SrdpError: there is nothing to score, or the run folder has no dataset, or one that the bundle may have learned
+            from.
     """
     loaded, report = load_bundle(bundle), ProgressPrinter()
     spec, run = loaded.spec, run_folder or Path("runs") / slug(loaded.content.task)
@@ -71,6 +74,11 @@ def demonstrations(
     folder = trained_folder(loaded, baselines)
     there = [name for name in POLICIES if (folder / f"{name}.onnx").is_file()]
     chosen = policies or (*(name for name in loaded.content.policies if name.startswith("student")), *there)
+    if not chosen or states < 1 or samples < 2:
+        raise SrdpError(
+            f"--policies {' '.join(chosen)} --states {states} --samples {samples}: expected at least one policy, "
+            "one state and two samples"
+        )
     rng = np.random.default_rng([seed, 90])
     centre, scale = spec.observation_normalisation()
     action_centre, action_scale = spec.action_normalisation()

@@ -77,6 +77,8 @@ def test_demonstrations_that_were_held_out_judge_a_bundles_policies(finished, ca
     assert second["ratio"] == pytest.approx(second["energy_score"] / first["energy_score"])
     assert found["states"] == 3 * found["trajectories"] > 0 and "student_k2" in capsys.readouterr().out
     assert ask(policies=("teacher",))["table"][0]["energy_score"] > 0.0
+    with pytest.raises(SrdpError, match="--samples 1: expected at least one policy, one state and two samples"):
+        ask(samples=1)
 
 
 def test_demonstrations_of_another_dataset_judge_nobody(finished, tmp_path):
