@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from srdp_controller.kinematics import ForwardKinematics
-from srdp_controller.tasks.pushing.arm import arm_chain
 from srdp_controller.tasks.pushing.task import PushingTask
+from srdp_controller.tasks.table.arm import arm_chain
 
 
 def test_tip_position_is_that_of_the_physics_engine():

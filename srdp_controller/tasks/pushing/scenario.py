@@ -8,31 +8,15 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from srdp_controller.errors import ScenarioError
-from srdp_controller.simulation.scenario import Actuation, Scenario, Sensor
+from srdp_controller.simulation.scenario import Scenario, Sensor
 from srdp_controller.spec import Strict
+from srdp_controller.tasks.table.scenario import JOINT_SENSOR, TableScenario
 
 # what the dataset was collected with; /goal_pose and /post_pose are exact
 SENSORS = {
-    "/joint_states": Sensor(rate_hz=240.0, latency_s=0.002, noise=2e-4, quantisation=2e-5),
+    "/joint_states": JOINT_SENSOR,
     "/object_pose": Sensor(rate_hz=120.0, latency_s=0.01, noise=1e-3, quantisation=1e-4),
 }
-
-
-class ToolActuation(Actuation):
-    """From a published command to the tool's motion."""
-
-    delay_s: float = Field(default=0.02, ge=0.0)
-    jitter_s: float = Field(default=0.002, ge=0.0)
-    velocity_limit: float = Field(default=0.45, gt=0.0, description="tool speed limit [m/s]")
-    acceleration_limit: float = Field(default=6.0, gt=0.0, description="tool acceleration limit [m/s^2]")
-
-
-class Arm(Strict):
-    """The arm's drives."""
-
-    torque_scale: float = Field(default=1.0, gt=0.0, description="share of the rated joint torques")
-    joint_friction: float = Field(default=0.5, ge=0.0, description="joint damping [N m s/rad]")
-    payload_kg: float = Field(default=0.15, gt=0.0, description="mass of the pusher")
 
 
 class Payload(Strict):
@@ -90,16 +74,14 @@ class EpisodeLayout(Strict):
     tip: tuple[float, float]
 
 
-class PushingScenario(Scenario):
+class PushingScenario(TableScenario):
     """All parameters of the simulated robot, its object and its table.
 
     A sensor that a file does not name keeps its default; ``joint_states: {...}`` and ``object_pose: {...}`` at the
     top of a file stand for its entries of ``sensors``.
     """
 
-    actuation: ToolActuation = ToolActuation()
     sensors: dict[str, Sensor] = Field(default_factory=SENSORS.copy)
-    arm: Arm = Arm()
     payload: Payload = Payload()
     layout: Layout = Layout()
     time_limit_s: float | None = Field(default=5.0, gt=0.0)

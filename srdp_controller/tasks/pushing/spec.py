@@ -10,90 +10,34 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from srdp_controller.spec import PolicySpec, TopicSource
+from srdp_controller.tasks.table import spec as table
+from srdp_controller.tasks.table.arm import arm_chain
 
-from srdp_controller.spec import (
-    ActionComponent,
-    ActionGroup,
-    KinematicsSource,
-    ObservationComponent,
-    Output,
-    PolicySpec,
-    Source,
-    TopicSource,
-    Workspace,
-)
-from srdp_controller.tasks.pushing.arm import arm_chain
-
-AXES: tuple[Literal["x", "y"], ...] = ("x", "y")
 HORIZON = 16
 CONTROL_RATE_HZ = 40.0
-MAX_TIP_SPEED = 0.4  # of the demonstrations' commands
 MAX_DRIVEN_SPEED = 0.22  # at the demonstrations' own speed the disc bears hardly any delay
-FRAME = "table"
 POSE = "geometry_msgs/msg/PoseStamped"
-WORK_AREA_LOWER_M = (-0.26, -0.17)
-WORK_AREA_UPPER_M = (0.26, 0.17)
-MARGIN_M = 0.25  # a measured position that far outside the work area is a fault, not a state
 
 
 def pushing_spec() -> PolicySpec:
     """Specification of the pushing task (observation (8,), action chunk (16, 2))."""
-    observation = []
-    for name, centre_x, scale in (
-        ("tip", 0.0, {"x": 0.15, "y": 0.08}),
-        ("object", 0.0, {"x": 0.12, "y": 0.08}),
-        ("goal", 0.15, {"x": 0.03, "y": 0.05}),
-        ("post", 0.0, {"x": 0.02, "y": 0.02}),
+    observation = [*table.tip()]
+    for name, centre_x, scales, default in (
+        ("object", 0.0, (0.12, 0.08), None),
+        ("goal", 0.15, (0.03, 0.05), None),
+        ("post", 0.0, (0.02, 0.02), 0.0),
     ):
-        for axis, lower, upper in zip(AXES, WORK_AREA_LOWER_M, WORK_AREA_UPPER_M, strict=True):
-            source: Source = KinematicsSource(topic="/joint_states", chain="arm", axis=axis)
-            if name != "tip":
-                default = 0.0 if name == "post" else None
-                field = f"pose.position.{axis}"
-                source = TopicSource(topic=f"/{name}_pose", type=POSE, frame=FRAME, field=field, default=default)
-            observation.append(
-                ObservationComponent(
-                    name=f"{name}_{axis}",
-                    unit="m",
-                    source=source,
-                    lower=lower - MARGIN_M,
-                    upper=upper + MARGIN_M,
-                    centre=centre_x if axis == "x" else 0.0,
-                    scale=scale[axis],
-                )
-            )
-    action = tuple(
-        ActionComponent(
-            name=f"tip_velocity_{axis}",
-            unit="m/s",
-            field=f"twist.linear.{axis}",
-            lower=-MAX_TIP_SPEED,
-            upper=MAX_TIP_SPEED,
-            scale=0.15,
-        )
-        for axis in AXES
-    )
+        for number, (axis, scale) in enumerate(zip(table.AXES, scales, strict=True)):
+            field = f"pose.position.{axis}"
+            source = TopicSource(topic=f"/{name}_pose", type=POSE, frame=table.FRAME, field=field, default=default)
+            observation.append(table.place(name, number, source, centre_x if axis == "x" else 0.0, scale))
     return PolicySpec(
         task="pushing",
         observation=tuple(observation),
-        action_groups=(
-            ActionGroup(
-                max_speed=MAX_DRIVEN_SPEED,
-                name="tool",
-                kind="twist",
-                components=action,
-                output=Output(topic="~/command", type="geometry_msgs/msg/TwistStamped", frame=FRAME),
-                on_hold="zero",
-            ),
-        ),
+        action_groups=(table.tool(MAX_DRIVEN_SPEED),),
         horizon=HORIZON,
         control_rate_hz=CONTROL_RATE_HZ,
-        workspace=Workspace(
-            frame=FRAME,
-            lower=WORK_AREA_LOWER_M,
-            upper=WORK_AREA_UPPER_M,
-            position_observations=("tip_x", "tip_y"),
-        ),
+        workspace=table.WORKSPACE,
         kinematics={"arm": arm_chain()},
     )

@@ -42,7 +42,7 @@ class PushingTask(Task):
         """The object's paths on the table, seen from above."""
         from matplotlib.patches import Circle
 
-        from srdp_controller.tasks.pushing.world import POST_RADIUS_M
+        from srdp_controller.tasks.table.world import POST_RADIUS_M
 
         for episode in episodes:
             details = episode["details"]

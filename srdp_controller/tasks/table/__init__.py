@@ -1,0 +1,1 @@
+"""The arm over a table: what tasks with it share."""
