@@ -102,7 +102,7 @@ class Cycle:
         self.schedule = ChunkSchedule(round(spec.step_s * 1e9), settings.blend_ns)
         self.loop: LoopState | None = None  # of the loop that calls, for statistics by mode
         self._assembler, self._noise, self._take, self._publish = assembler, noise, take, publish
-        self._student = Student(slot, assembler, noise, self.statistics)
+        self._student = Student(slot, assembler, self.schedule, noise, self.statistics)
         planned_ahead = (ahead, slot, assembler, self.schedule, noise, self.statistics, max_age_ns)
         self._ahead, self._corrected = Ahead(*planned_ahead), Corrected(*planned_ahead)
         self._teacher = Teacher(teacher, assembler, self.schedule, max_age_ns, settings.teacher_deadline_ns)

@@ -19,15 +19,17 @@ from srdp_controller.spec import PolicySpec
 
 @dataclass(frozen=True)
 class DeploymentRequest:
-    """What to drive with: a policy of a bundle, on a provider."""
+    """What to drive with: a policy of a bundle, on a provider, drawn so many times in a cycle."""
 
     engine: str
     model_dir: str = ""
     provider: str = "cpu"
+    candidates: int = 1
 
     def __str__(self) -> str:
         place = f" of {self.model_dir}" if self.model_dir else ""
-        return f"{self.engine}{place} on {self.provider}"
+        drawn = f", {self.candidates} candidates," if self.candidates > 1 else ""
+        return f"{self.engine}{place}{drawn} on {self.provider}"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from srdp_controller.control.abstention import latent_distance
+from srdp_controller.control.coherence import Coherence
 from srdp_controller.control.deployment import DeploymentSlot
 from srdp_controller.control.noise import HeldNoise
 from srdp_controller.control.planner import ChunkSchedule, Plan, Planner
@@ -59,33 +60,43 @@ class Source(Protocol):
 
 
 class Student:
-    """The deployed engine, evaluated in every cycle."""
+    """The deployed engine, evaluated in every cycle; of several chunks, the one that goes on with the plan in force."""
 
     plans_ahead = False
 
     def __init__(
-        self, slot: DeploymentSlot, assembler: ObservationAssembler, noise: HeldNoise, statistics: Statistics
+        self,
+        slot: DeploymentSlot,
+        assembler: ObservationAssembler,
+        schedule: ChunkSchedule,
+        noise: HeldNoise,
+        statistics: Statistics,
     ) -> None:
         self._slot, self._assembler, self._noise, self._statistics = slot, assembler, noise, statistics
+        self._schedule, spec = schedule, assembler.spec
+        self._coherence = Coherence(spec.action_normalisation()[1], spec.horizon, schedule.step_ns)
 
     @property
     def noise(self) -> np.ndarray:
-        """The engine's own buffer."""
-        return self._slot.current.engine.noise
+        """Of the first chunk that is sampled: the engine's own buffer."""
+        return self._slot.current.engine.noise[:1]
 
     def begin(self, moment: Moment) -> Engine:
         """Fill the engine's observation and noise in."""
         engine = self._slot.current.engine
-        np.copyto(engine.observation[0], self._assembler.vector)
+        np.copyto(engine.observation, self._assembler.vector)
         self._noise.fill(engine.noise, moment.now_ns)
         return engine
 
     def finish(self, moment: Moment, inference_ns: int) -> Proposal:
-        """The engine's chunk; its clock starts now, as the evaluated closed loop's does."""
+        """The engine's chunk; its clock starts now, as the evaluated closed loop's does.
+
+        Whether candidates differ from the teacher is no question of the draw: their latents are of the state alone.
+        """
         deployment = self._slot.current
         engine = deployment.engine
         self._statistics.inference.record(inference_ns)
-        chunk = engine.action[0]
+        chunk = engine.action[self._coherence.choose(engine.action, self._schedule.plan, moment.now_ns)]
         if not math.isfinite(float(chunk.sum())):
             raise EngineError(f"engine {deployment.name} answered NaN")
         score = latent_distance(engine) if deployment.threshold < math.inf else math.nan

@@ -19,11 +19,11 @@ class Runnable(Protocol):
 
 
 class Engine(Protocol):
-    """A loaded policy with preallocated, contiguous float32 buffers of batch one.
+    """A loaded policy with preallocated, contiguous float32 buffers of N rows, one for each chunk that is sampled.
 
-    The caller fills ``observation`` (1, obs_dim, raw SI) and ``noise`` (1, n_noise, horizon,
-    act_dim), calls ``run`` and reads ``action`` (1, horizon, act_dim, raw SI), ``latent`` and
-    ``teacher_latent`` (1, z_dim). One thread at a time.
+    The caller fills ``observation`` (N, obs_dim, raw SI) and ``noise`` (N, n_noise, horizon,
+    act_dim), calls ``run`` and reads ``action`` (N, horizon, act_dim, raw SI), ``latent`` and
+    ``teacher_latent`` (N, z_dim). N is 1 unless ``EngineOptions.candidates`` says otherwise. One thread at a time.
     """
 
     name: str

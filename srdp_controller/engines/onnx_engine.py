@@ -65,7 +65,8 @@ class OnnxEngine:
     """A policy of a bundle on ONNX Runtime (see ``engine.Engine``).
 
     On a GPU a short graph is captured as a CUDA graph unless ``cuda_graph`` is false; one that cannot be captured is
-    refused here or in the first run (``providers.create_engine`` then runs it node by node).
+    refused here or in the first run (``providers.create_engine`` then runs it node by node). One run samples
+    ``candidates`` chunks.
     """
 
     observation: np.ndarray
@@ -74,8 +75,11 @@ class OnnxEngine:
     latent: np.ndarray
     teacher_latent: np.ndarray
 
-    def __init__(self, bundle: LoadedBundle, name: str, provider: str = "cpu", cuda_graph: bool = True) -> None:
-        entry, shapes = bundle.policy(name), bundle.shapes(name)
+    def __init__(
+        self, bundle: LoadedBundle, name: str, provider: str = "cpu", cuda_graph: bool = True, candidates: int = 1
+    ) -> None:
+        entry = bundle.policy(name)
+        shapes = {key: (candidates, *shape[1:]) for key, shape in bundle.shapes(name).items()}
         graph, where = bundle.read(entry), str(bundle.folder / entry.file)
         # a run worth cancelling between two nodes, for which ONNX Runtime takes 25 us more (measured)
         is_long = entry.evaluations > LONG_EVALUATIONS or len(graph) > LONG_BYTES

@@ -24,6 +24,7 @@ class EngineOptions:
     cache: str = ""  # folder of built TensorRT engines; empty: beside the bundle
     precision: str = "fp32"  # of TensorRT engines; others than fp32 must have been built before
     fall_back: bool = False  # use the CPU where the provider cannot be used
+    candidates: int = 1  # chunks that one run samples
 
 
 DEFAULT = EngineOptions()
@@ -46,26 +47,31 @@ def create_engine(bundle: LoadedBundle, name: str, provider: str, options: Engin
         if provider in NATIVE and (find_spec(provider) or PROVIDERS[provider] not in here):
             from srdp_controller.engines.tensorrt_engine import TensorRtEngine
 
+            if options.candidates > 1:
+                raise EngineError(
+                    f"engine {name}: {provider} engines are built for one chunk a run, sampling.candidates asks for "
+                    f"{options.candidates}; set it to 1, or use cpu or cuda"
+                )
             return TensorRtEngine(bundle, name, provider, options.precision, options.cache)
         if options.precision != "fp32":
             raise EngineError(f"precision {options.precision} is for tensorrt and tensorrt_rtx; provider is {provider}")
-        return _captured_where_possible(bundle, name, provider)
+        return _captured_where_possible(bundle, name, provider, options.candidates)
     except EngineError:
         if not options.fall_back or provider == "cpu" or provider not in PROVIDERS:
             raise
-        return OnnxEngine(bundle, name, "cpu")
+        return OnnxEngine(bundle, name, "cpu", candidates=options.candidates)
 
 
-def _captured_where_possible(bundle: LoadedBundle, name: str, provider: str) -> OnnxEngine:
+def _captured_where_possible(bundle: LoadedBundle, name: str, provider: str, candidates: int) -> OnnxEngine:
     """An engine that replays a CUDA graph; whether one can be captured shows in the first run at the latest."""
     if provider in CUDA_GRAPH:
         # the device's memory, the session and the capture raise types of their own
         with contextlib.suppress(Exception):
-            engine = OnnxEngine(bundle, name, provider)
+            engine = OnnxEngine(bundle, name, provider, candidates=candidates)
             if engine.captured:
                 engine.run()
             return engine
-    return OnnxEngine(bundle, name, provider, cuda_graph=False)
+    return OnnxEngine(bundle, name, provider, cuda_graph=False, candidates=candidates)
 
 
 def load_engine(
@@ -78,7 +84,7 @@ def load_engine(
     """
     engine = create_engine(bundle, name, provider, options)
     centre, _ = bundle.spec.observation_normalisation()
-    engine.observation[0] = centre
+    engine.observation[:] = centre
     for _ in range(warmup if engine.evaluations <= 16 else max(2, warmup // 10)):
         engine.run()
     if not np.isfinite(engine.action).all():

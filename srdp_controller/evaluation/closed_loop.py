@@ -44,6 +44,7 @@ def closed_loop(
     blend_time: float | None = None,
     max_age: float | None = None,
     noise_hold: float = 0.2,
+    candidates: int = 1,
     abstain: bool = True,
     task: str | None = None,
     processes: int = 2,
@@ -70,6 +71,7 @@ def closed_loop(
         max_age: of the observation behind a command [s], beyond which the robot holds; the node's default where not
             given
         noise_hold: how long one draw of the noise is kept [s]; 0 draws it every cycle
+        candidates: chunks that are sampled in a cycle, of which the one that goes on with the plan in force is driven
         abstain: hand over to the teacher where the bundle's test fires, as the node does
         task: the bundle's, where not given
         processes: that share the episodes; the result does not depend on it
@@ -94,6 +96,7 @@ def closed_loop(
     values = {
         "update_rate": update_rate,
         "noise.hold_time": noise_hold,
+        "sampling.candidates": candidates,
         "planning.mode": planning,
         **({} if blend_time is None else {"planning.blend_time": blend_time}),
         **({} if max_age is None else {"observation.max_age": max_age}),
@@ -137,6 +140,7 @@ def closed_loop(
         "latency_p99_ms": waiting["p99"],
         "added_delay_ms": added_delay,
         "noise_hold_s": noise_hold,
+        "candidates": candidates,
         "abstain": abstain,
     }
     low, high = result["success_interval"]

@@ -65,17 +65,17 @@ class BatchedEngine:
     provider = "cpu"
     evaluations = 1
 
-    def __init__(self, policy: Policy, spec: PolicySpec) -> None:
+    def __init__(self, policy: Policy, spec: PolicySpec, candidates: int = 1) -> None:
         self.policy = policy
         self.name = policy.name
-        self.observation = np.zeros((1, spec.obs_dim), np.float32)
-        self.noise = np.zeros((1, *policy.noise_shape), np.float32)
+        self.observation = np.zeros((candidates, spec.obs_dim), np.float32)
+        self.noise = np.zeros((candidates, *policy.noise_shape), np.float32)
         if policy.guided:
-            self.previous = np.zeros((1, spec.horizon, spec.act_dim), np.float32)
-            self.weights = np.zeros((1, spec.horizon), np.float32)
-        self.action = np.zeros((1, spec.horizon, spec.act_dim), np.float32)
-        self.latent = np.zeros((1, policy.latent_dim), np.float32)
-        self.teacher_latent = np.zeros((1, policy.latent_dim), np.float32)
+            self.previous = np.zeros((candidates, spec.horizon, spec.act_dim), np.float32)
+            self.weights = np.zeros((candidates, spec.horizon), np.float32)
+        self.action = np.zeros((candidates, spec.horizon, spec.act_dim), np.float32)
+        self.latent = np.zeros((candidates, policy.latent_dim), np.float32)
+        self.teacher_latent = np.zeros((candidates, policy.latent_dim), np.float32)
 
     def run(self) -> None:
         """Evaluate the policy for this robot alone."""
@@ -94,5 +94,7 @@ def run_together(engines: Sequence[BatchedEngine]) -> None:
         policy = group[0].policy
         names = ("observation", "noise", "previous", "weights") if policy.guided else ("observation", "noise")
         answers = policy.evaluate(*(np.concatenate([getattr(engine, name) for engine in group]) for name in names))
-        for index, engine in enumerate(group):
-            engine.action[0], engine.latent[0], engine.teacher_latent[0] = (answer[index] for answer in answers)
+        start = 0
+        for engine in group:
+            rows = slice(start, start := start + len(engine.observation))
+            engine.action[:], engine.latent[:], engine.teacher_latent[:] = (answer[rows] for answer in answers)

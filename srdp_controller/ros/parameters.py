@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
@@ -82,12 +82,17 @@ def bundle_folder(model_dir: str) -> Path:
 
 
 class DeploymentParameters:
-    """``engine``, ``model_dir`` and ``provider``: setting one asks for a swap, and what they say is what drives.
+    """The parameters of a ``DeploymentRequest``: setting one asks for a swap, and what they say is what drives.
 
     An accepted change is prepared in the background; where that fails, ``follow`` sets the parameters back.
     """
 
-    NAMES = ("engine", "model_dir", "provider")
+    FIELDS: ClassVar = {  # by parameter
+        "engine": "engine",
+        "model_dir": "model_dir",
+        "provider": "provider",
+        "sampling.candidates": "candidates",
+    }
 
     def __init__(self, node: Node, schema: Schema) -> None:
         self._node, self._schema = node, schema
@@ -98,7 +103,7 @@ class DeploymentParameters:
 
     def request(self) -> DeploymentRequest:
         """What the parameters say."""
-        return DeploymentRequest(**{name: self._node.get_parameter(name).value for name in self.NAMES})
+        return DeploymentRequest(**{field: self._node.get_parameter(name).value for name, field in self.FIELDS.items()})
 
     def follow(self) -> str:
         """Set the parameters to what drives, unless a change is under way; returns why the last change failed."""
@@ -111,7 +116,9 @@ class DeploymentParameters:
             if not slot.busy and self.request() != driving:
                 self._following = True
                 try:
-                    self._node.set_parameters([Parameter(name, value=getattr(driving, name)) for name in self.NAMES])
+                    self._node.set_parameters(
+                        [Parameter(name, value=getattr(driving, field)) for name, field in self.FIELDS.items()]
+                    )
                 finally:
                     self._following = False
         return f"swap refused: {refusal}; {driving.engine} goes on" if refusal else ""
@@ -120,7 +127,7 @@ class DeploymentParameters:
         with self._lock:
             try:
                 if not self._following:
-                    self._accept({item.name: item.value for item in parameters if item.name in self.NAMES})
+                    self._accept({item.name: item.value for item in parameters if item.name in self.FIELDS})
             except Exception as error:  # whatever it is, the parameter keeps what drives
                 return SetParametersResult(successful=False, reason=cause_of(error))
         return SetParametersResult(successful=True)
@@ -131,7 +138,7 @@ class DeploymentParameters:
         problems = [not_a_choice(name, self._schema[name], value) for name, value in changes.items()]
         if any(problems):
             raise SrdpError("; ".join(filter(None, problems)))
-        request = replace(self.request(), **changes)
+        request = replace(self.request(), **{self.FIELDS[name]: value for name, value in changes.items()})
         load_bundle(bundle_folder(request.model_dir)).policy(request.engine)
         if self.slot is not None:
             self.slot.request(request)

@@ -11,7 +11,7 @@ pytest.importorskip("pybullet", reason="needs the simulation: make setup")
 from srdp_controller.control.build import build_cycle, default_values
 from srdp_controller.control.deployment import Deployment, DeploymentRequest
 from srdp_controller.control.telemetry import Telemetry
-from srdp_controller.engines.providers import load_engine
+from srdp_controller.engines.providers import EngineOptions, load_engine
 from srdp_controller.errors import SrdpError
 from srdp_controller.evaluation.policies import Policy, bundled, without_latent
 from srdp_controller.evaluation.rollout import Driver, rollout
@@ -63,17 +63,21 @@ def test_an_episode_depends_on_its_seed_alone(bundle):
         np.testing.assert_array_equal(commands, many[seed][1])
 
 
-def test_the_rollout_commands_what_a_loop_written_by_hand_does(bundle, short):
+@pytest.mark.parametrize("candidates", [1, 4])
+def test_the_rollout_commands_what_a_loop_written_by_hand_does(bundle, short, candidates):
     """The same cycle with the node's own engine, called once a period: the commands are the same to the last bit."""
     seed, rate = 3, 100.0
-    (episode,) = rollout(TASK, short, Driver(bundled(bundle, "student_k2")), [seed], spec=bundle.spec)
+    values = {"sampling.candidates": candidates, "noise.hold_time": 0.0}
+    driver = Driver(bundled(bundle, "student_k2"))
+    (episode,) = rollout(TASK, short, driver, [seed], spec=bundle.spec, values=values)
     observed = ObservedWorld(TASK.make_world(TASK.scenario(short)), bundle.spec)
     world = observed.world
     observed.reset(np.random.default_rng([seed, 0]))
-    engine, teacher = (load_engine(bundle, name, "cpu") for name in ("student_k2", "teacher"))
+    engine = load_engine(bundle, "student_k2", "cpu", EngineOptions(candidates=candidates))
+    teacher = load_engine(bundle, "teacher", "cpu")
     sent, in_force, waiting = [], [], False
     cycle = build_cycle(
-        {**default_values(), "update_rate": rate, "seed": seed},
+        {**default_values(), **values, "update_rate": rate, "seed": seed},
         observed.assembler,
         Deployment(DeploymentRequest("student_k2"), engine, math.inf, 0.0, teacher, False),
         lambda request: pytest.fail("nothing is exchanged"),
@@ -98,6 +102,24 @@ def test_the_rollout_commands_what_a_loop_written_by_hand_does(bundle, short):
         observed.tick()
     assert cycles == episode.cycles > 90
     np.testing.assert_array_equal(episode.commands, np.array(in_force, np.float32))
+
+
+@pytest.mark.parametrize("candidates", [1, 16])
+def test_of_several_candidates_one_that_goes_on_is_driven(bundle, short, candidates):
+    """A policy that tosses a coin in each cycle keeps to what it began, where there is one of that kind to choose."""
+
+    def left_or_right(observation, noise):
+        chunk = np.zeros((len(observation), bundle.spec.horizon, bundle.spec.act_dim), np.float32)
+        chunk[:, :, 1] = np.sign(noise[:, 0, :1, 0]) * 0.1
+        return chunk
+
+    shape = (1, bundle.spec.horizon, bundle.spec.act_dim)
+    driver = Driver(Policy("left or right", shape, without_latent(left_or_right)))
+    values = {"sampling.candidates": candidates, "noise.hold_time": 0.0, "safety.max_jerk": 0.0}
+    (episode,) = rollout(TASK, short, driver, [5], spec=bundle.spec, values=values)
+    begun = np.abs(episode.commands[:, 1]) > 0.05
+    sides = np.sign(episode.commands[begun, 1])
+    assert (len(set(sides)) == 1) == (candidates == 16)
 
 
 def test_nominal_episodes_succeed_and_raise_no_alarm_at_their_beginnings(bundle):

@@ -1,0 +1,60 @@
+"""Which of several sampled chunks goes on with the plan in force."""
+
+import numpy as np
+import pytest
+
+from srdp_controller.control.coherence import Coherence
+from srdp_controller.control.planner import Plan
+
+STEP = 50
+RAMP = np.array([0.0, 1.0, 2.0, 3.0], np.float32)
+
+
+def chunks(*rows):
+    return np.array(rows, np.float32)[:, :, None]
+
+
+@pytest.fixture
+def coherence():
+    return Coherence(np.ones(1), horizon=4, step_ns=STEP)
+
+
+def plan(begun=0):
+    return Plan(RAMP[:, None].copy(), begun, begun)
+
+
+def test_the_candidate_nearest_to_the_plan_is_chosen_at_the_candidates_own_times(coherence):
+    candidates = chunks(RAMP, RAMP + 1.0, RAMP + 0.5)
+    assert coherence.choose(candidates, plan(), 0) == 0
+    assert coherence.choose(candidates, plan(), STEP) == 1  # a step later the plan goes on with its second action
+    assert coherence.choose(candidates, plan(), STEP // 2) == 2  # and between the two in between
+
+
+def test_what_the_plan_does_not_reach_counts_nothing(coherence):
+    candidates = chunks([3.1, 0.0, 0.0, 0.0], [3.0, 99.0, 99.0, 99.0])
+    assert coherence.choose(candidates, plan(), 3 * STEP) == 1
+
+
+def test_an_early_step_counts_more_than_a_late_one(coherence):
+    assert coherence.choose(chunks(RAMP + np.eye(4)[0], RAMP + np.eye(4)[3]), plan(), 0) == 1
+
+
+def test_components_are_compared_in_their_scales():
+    coherence = Coherence(np.array([1.0, 0.01]), horizon=1, step_ns=STEP)
+    candidates = np.array([[[0.0, 0.02]], [[0.5, 0.0]]], np.float32)
+    assert coherence.choose(candidates, Plan(np.zeros((1, 2), np.float32), 0, 0), 0) == 1
+
+
+@pytest.mark.parametrize("in_force", [None, plan(-4 * STEP), plan(STEP)], ids=["none", "over", "not begun"])
+def test_without_anything_left_of_a_plan_the_first_is_taken(coherence, in_force):
+    assert coherence.choose(chunks(RAMP + 9.0, RAMP), in_force, 0) == 0
+
+
+def test_other_numbers_of_candidates_may_follow_each_other(coherence):
+    for number in (2, 5, 1, 3):
+        candidates = chunks(*(RAMP + 1.0 + row for row in reversed(range(number))))
+        assert coherence.choose(candidates, plan(), 0) == number - 1
+
+
+def test_a_candidate_that_is_not_finite_is_chosen_so_that_it_is_seen(coherence):
+    assert coherence.choose(chunks(RAMP, [np.nan] * 4), plan(), 0) == 1
