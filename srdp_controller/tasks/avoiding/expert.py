@@ -16,6 +16,7 @@ ROWS: tuple[tuple[Point, ...], ...] = tuple(
 )
 POSTS: tuple[Point, ...] = tuple(post for row in ROWS for post in row)
 FINISH_X_M = 0.2
+COIN_BAND_M = 0.02  # further beside a post it goes round it on the nearer side
 SPEED_M_S = 0.15
 PASSED_M = 0.01  # a row counts as passed so far behind its posts
 BEFORE_M = 0.04  # so far before a row the tip is to be opposite its gap
@@ -29,7 +30,7 @@ class AvoidingTruth(NamedTuple):
 
 
 class AvoidingExpert:
-    """Planar tool velocity (2,) [m/s]: for a gap beside the post that it faces, left or right by a coin."""
+    """Planar tool velocity (2,) [m/s]: past the post that it faces, left or right by a coin."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
@@ -45,7 +46,8 @@ class AvoidingExpert:
         row = sum(x > row_x + PASSED_M for row_x in ROWS_X_M)
         if row != self._row and row < len(ROWS):
             faced = min((post[1] for post in ROWS[row]), key=lambda post_y: abs(post_y - y))
-            side = 1.0 if self._rng.random() < 0.5 else -1.0
+            beside = y - faced
+            side = math.copysign(1.0, self._rng.random() - 0.5 if abs(beside) < COIN_BAND_M else beside)
             self._row, self._aim_y = row, faced + side * SPACING_M / 2
         to_row = ROWS_X_M[row] - BEFORE_M - x if row < len(ROWS) else FINISH_X_M - x
         dx, dy = max(to_row, LOOK_AHEAD_M), (self._aim_y - y if row < len(ROWS) else 0.0)

@@ -36,7 +36,7 @@ class AvoidingScenario(TableScenario):
 
     sensors: dict[str, Sensor] = Field(default_factory=lambda: {"/joint_states": JOINT_SENSOR})
     start_x_m: tuple[float, float] = (-0.23, -0.21)
-    start_y_m: tuple[float, float] = (-0.03, 0.03)
+    start_y_m: tuple[float, float] = (-0.02, 0.02)
     time_limit_s: float | None = Field(default=6.0, gt=0.0)
 
 
