@@ -504,7 +504,9 @@ FIDELITY = tuple(f"results/eval/pushing/fidelity_{kind}.json" for kind in ("test
 METAWORLD = ("peg-insert-side", "sweep", "basketball", "pick-place", "soccer")
 TASKS = ("pushing", *(f"metaworld-{name}" for name in METAWORLD))
 LATENCIES = tuple(
-    f"results/experiment/latency_{part}{task}.json" for part in ("", "baselines_", "ways_", "chunking_") for task in TASKS
+    f"results/experiment/latency_{part}{task}.json"
+    for part in ("", "baselines_", "ways_", "chunking_")
+    for task in TASKS
 )
 DEMONSTRATED = tuple(f"results/eval/{task}/demonstrations.json" for task in TASKS)
 DISTANCES = tuple(f"results/eval/{task}/fidelity_test.json" for task in TASKS)
