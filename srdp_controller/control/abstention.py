@@ -15,8 +15,8 @@ from srdp_controller.engines.engine import Engine
 
 
 def latent_distance(engine: Engine) -> float:
-    """||z_T(s) - h(z_K(s))|| of an engine's last run."""
-    difference = (engine.teacher_latent - engine.latent).ravel()
+    """||z_T(s) - h(z_K(s))|| of an engine's last run, the same for all of its candidates."""
+    difference = engine.teacher_latent[0] - engine.latent[0]
     return math.sqrt(float(difference.dot(difference)))
 
 

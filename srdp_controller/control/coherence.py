@@ -2,7 +2,8 @@
 
 A policy that is drawn anew in every cycle changes its mind between two good ways. One that is fast enough to be drawn
 many times a cycle can be asked for the draw that agrees with what it is doing: backward coherence of Bidirectional
-Decoding (arXiv 2408.17355, section 4.1), here with the plan's remaining actions read at the new chunk's own times.
+Decoding (arXiv 2408.17355, section 4.1), here with squared distances, and with the plan's remaining actions read
+at the new chunk's own times.
 """
 
 from __future__ import annotations
@@ -32,26 +33,26 @@ class Coherence:
     def choose(self, chunks: np.ndarray, plan: Plan | None, now_ns: int) -> int:
         """The row of ``chunks`` (N, horizon, act_dim), due from ``now_ns`` on, nearest to what is left of ``plan``; SI.
 
-        The plan is read, between two of its actions linearly, at the times of the candidates' actions. The first
-        row where there is no plan, or none of it is left.
+        The plan is read, between two of its actions linearly, at the times of the candidates' actions; its last action
+        holds for a step. The first row where there is no plan, or none of it is left.
         """
         if plan is None or len(chunks) == 1:
             return 0
         horizon = len(plan.chunk)
         past, within_ns = divmod(now_ns - plan.begun_ns, self._step_ns)
-        left = horizon - past - (within_ns > 0)
+        left = horizon - past
         if past < 0 or left <= 0:
             return 0
         if len(self._differences) != len(chunks):  # after a swap only
             self._differences = np.zeros_like(chunks)
             self._distances = np.zeros(len(chunks), np.float32)
         target = self._target[:left]
-        np.copyto(target, plan.chunk[past : past + left])
+        np.copyto(target, plan.chunk[past:])
         if within_ns:
-            later = self._later[:left]
-            np.subtract(plan.chunk[past + 1 : past + 1 + left], target, out=later)
+            before, later = target[:-1], self._later[: left - 1]
+            np.subtract(plan.chunk[past + 1 :], before, out=later)
             np.multiply(later, np.float32(within_ns / self._step_ns), out=later)
-            np.add(target, later, out=target)
+            np.add(before, later, out=before)
         np.subtract(chunks, self._target, out=self._differences)
         np.square(self._differences, out=self._differences)
         np.dot(self._differences.reshape(len(chunks), -1), self._weights[left], out=self._distances)

@@ -19,7 +19,7 @@ from srdp_controller.spec import PolicySpec
 
 @dataclass(frozen=True)
 class DeploymentRequest:
-    """What to drive with: a policy of a bundle, on a provider, drawn so many times in a cycle."""
+    """What to drive with: a policy of a bundle, on a provider; of how many candidates where it runs in every cycle."""
 
     engine: str
     model_dir: str = ""
@@ -28,8 +28,7 @@ class DeploymentRequest:
 
     def __str__(self) -> str:
         place = f" of {self.model_dir}" if self.model_dir else ""
-        drawn = f", {self.candidates} candidates," if self.candidates > 1 else ""
-        return f"{self.engine}{place}{drawn} on {self.provider}"
+        return f"{self.engine}{place} on {self.provider}"
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,11 @@ class Deployment:
     def name(self) -> str:
         """The policy's name."""
         return self.request.engine
+
+    @property
+    def candidates(self) -> int:
+        """How many chunks a run samples: one where it plans ahead."""
+        return len(self.engine.action)
 
 
 def require_same_robot(mine: PolicySpec, other: PolicySpec, where: str) -> None:
@@ -181,7 +185,7 @@ class DeploymentSlot:
 
     Attributes:
         current: what is in force.
-        history: since when (system time [s]) which policy was.
+        history: since when (system time [s]) which policy was, and of how many candidates.
         previous: what was before the last swap, until the new one has proved itself.
     """
 
@@ -192,7 +196,7 @@ class DeploymentSlot:
         self._priority = priority
         self._retired: list[Deployment] = []
         self.current = deployment
-        self.history = [(time.time(), deployment.name)]
+        self.history = [(time.time(), deployment.name, deployment.candidates)]
         self.previous: Deployment | None = None
         self.swaps = 0
         self.rollbacks = 0
@@ -256,7 +260,7 @@ class DeploymentSlot:
 
     def _put_in_force(self, deployment: Deployment) -> None:
         self.current = deployment
-        self.history.append((time.time(), deployment.name))
+        self.history.append((time.time(), deployment.name, deployment.candidates))
 
     def settle(self) -> None:
         """The new deployment has proved itself: forget the one before."""

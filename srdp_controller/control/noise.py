@@ -23,7 +23,7 @@ class HeldNoise:
         self._until = -(2**62)
 
     def fill(self, buffer: np.ndarray, now_ns: int) -> None:
-        """Write the noise in force at ``now_ns`` into ``buffer`` (1, n_noise, horizon, act_dim)."""
+        """Write the noise in force at ``now_ns`` into ``buffer`` (N, n_noise, horizon, act_dim)."""
         if self._noise is None or self._noise.shape != buffer.shape or now_ns >= self._until:
             if self._noise is None or self._noise.shape != buffer.shape:
                 self._noise = np.zeros_like(buffer)

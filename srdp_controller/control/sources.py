@@ -89,10 +89,7 @@ class Student:
         return engine
 
     def finish(self, moment: Moment, inference_ns: int) -> Proposal:
-        """The engine's chunk; its clock starts now, as the evaluated closed loop's does.
-
-        Whether candidates differ from the teacher is no question of the draw: their latents are of the state alone.
-        """
+        """The engine's chunk; its clock starts now, as the evaluated closed loop's does."""
         deployment = self._slot.current
         engine = deployment.engine
         self._statistics.inference.record(inference_ns)

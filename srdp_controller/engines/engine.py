@@ -50,7 +50,7 @@ class Engine(Protocol):
 class Guided(Protocol):
     """An engine whose policy is told the rest of the chunk in force, so that its own goes on from there.
 
-    ``previous`` (1, horizon, act_dim, raw SI) holds that rest, its last action repeated; ``weights`` (1, horizon) says
+    ``previous`` (N, horizon, act_dim, raw SI) holds that rest, its last action repeated; ``weights`` (N, horizon) says
     how much each of its actions binds: 1 what is executed before the new chunk is ready, 0 what is free.
     """
 

@@ -83,14 +83,16 @@ def closed_loop(
     """
     if episodes < 1:
         raise SrdpError(f"--episodes {episodes}: expected at least 1")
+    if candidates < 1 or (candidates > 1 and planning != "every_cycle"):
+        raise SrdpError(f"--candidates {candidates} --planning {planning}: expected 1, or more with every_cycle")
     loaded, report = load_bundle(bundle), ProgressPrinter()
     found = find_task(task or loaded.content.task)
     full = with_level(loaded, found, policy, results, lambda *now: report("starting level", *now))
     latencies_s: Sequence[float] = ()
     teacher_s: Sequence[float] = ()
     if latency == "measured":
-        measured = measure_inference(loaded, list(dict.fromkeys([full, "teacher"])), baselines=baselines)
-        latencies_s, teacher_s = measured[full], measured["teacher"]
+        latencies_s = measure_inference(loaded, [full], baselines=baselines, candidates=candidates)[full]
+        teacher_s = measure_inference(loaded, ["teacher"])["teacher"]
     elif latency:
         latencies_s = [latency * 1e-3]
     values = {

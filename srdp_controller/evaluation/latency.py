@@ -11,7 +11,7 @@ import numpy as np
 
 from srdp_controller.engines.bundle import LoadedBundle
 from srdp_controller.engines.engine import Engine, Guided
-from srdp_controller.engines.providers import load_engine
+from srdp_controller.engines.providers import EngineOptions, load_engine
 from srdp_controller.evaluation.baselines import load_policy
 from srdp_controller.evaluation.policies import BatchedEngine
 
@@ -19,17 +19,17 @@ PAUSE_S = 3e-3  # between two runs, so that caches cool down as in a loop
 
 
 def measure_inference(
-    bundle: LoadedBundle, policies: Sequence[str], rounds: int = 10, baselines: Path | None = None
+    bundle: LoadedBundle, policies: Sequence[str], rounds: int = 10, baselines: Path | None = None, candidates: int = 1
 ) -> dict[str, list[float]]:
-    """Run times [s] at batch one on the CPU, up to the 99th percentile: what lies above is other programs' doing.
+    """Run times [s] on the CPU for so many candidates, up to the 99th percentile; the rest is other programs' doing.
 
     The policies take turns, so that a machine whose speed drifts hits all alike. ``baselines`` is the folder of
     ``load_policy``.
     """
     engines: dict[str, Engine] = {
-        name: load_engine(bundle, name, "cpu")
+        name: load_engine(bundle, name, "cpu", EngineOptions(candidates=candidates))
         if name in bundle.content.policies
-        else BatchedEngine(load_policy(bundle, name, baselines), bundle.spec)
+        else BatchedEngine(load_policy(bundle, name, baselines), bundle.spec, candidates)
         for name in policies
     }
     for engine in engines.values():

@@ -88,7 +88,11 @@ class Preparation:
             if request.candidates > 1:
                 engine = self._engine(bundle, name, request.provider, request.candidates)
                 run_time = measure(engine).longest_ns
-                require_fit(f"{name} with {request.candidates} candidates", run_time, self._period_ns)
+                if not fits(run_time, self._period_ns):
+                    raise EngineError(
+                        f"engine {name} takes {run_time * 1e-3:.0f} us to sample {request.candidates} chunks, too long "
+                        f"for a period of {self._period_ns * 1e-3:.0f} us; lower sampling.candidates or update_rate"
+                    )
         budget = bundle.content.latency_budget
         if budget is not None:
             try:

@@ -96,7 +96,8 @@ class Reporter:
         if slot.current is not self._deployment_sent:
             self._deployment_sent = slot.current
             self._engine.publish(String(data=slot.current.name))
-            self.inform("engine", f"engine {slot.current.request} drives")
+            of_several = f", of {slot.current.candidates} candidates" if slot.current.candidates > 1 else ""
+            self.inform("engine", f"engine {slot.current.request}{of_several} drives")
         self._report_mode(session.cycle.supervisor)
         new = inputs.refused - self._refused_said
         if new and time.monotonic() - self._refused_at >= 1.0:

@@ -104,7 +104,9 @@ def run_record(session: Session, failure: str) -> dict[str, Any]:
     return {
         **counters(session),
         "provider": slot.current.engine.provider,
-        "engines": [{"since_s": since_s, "engine": name} for since_s, name in slot.history],
+        "engines": [
+            {"since_s": since_s, "engine": name, "candidates": candidates} for since_s, name, candidates in slot.history
+        ],
         **percentiles(times),
         "modes": {mode.value: count for mode, count in statistics.modes.items()},
         "by_mode": by_mode,

@@ -50,6 +50,13 @@ def test_without_anything_left_of_a_plan_the_first_is_taken(coherence, in_force)
     assert coherence.choose(chunks(RAMP + 9.0, RAMP), in_force, 0) == 0
 
 
+def test_a_chunk_of_one_action_is_compared_too():
+    coherence = Coherence(np.ones(1), horizon=1, step_ns=STEP)
+    one = Plan(np.ones((1, 1), np.float32), 0, 0)
+    assert coherence.choose(chunks([5.0], [1.0]), one, STEP // 2) == 1
+    assert coherence.choose(chunks([5.0], [1.0]), one, STEP) == 0
+
+
 def test_other_numbers_of_candidates_may_follow_each_other(coherence):
     for number in (2, 5, 1, 3):
         candidates = chunks(*(RAMP + 1.0 + row for row in reversed(range(number))))

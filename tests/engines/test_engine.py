@@ -3,9 +3,10 @@ import threading
 import numpy as np
 import pytest
 
+from srdp_controller.control.abstention import latent_distance
 from srdp_controller.engines.bundle import LoadedBundle, load_bundle
 from srdp_controller.engines.onnx_engine import BatchedPolicy, OnnxEngine
-from srdp_controller.engines.providers import load_engine
+from srdp_controller.engines.providers import EngineOptions, load_engine
 from srdp_controller.errors import BundleError, EngineError
 from srdp_controller.offline.export.verify import verify_bundle
 
@@ -27,6 +28,24 @@ def test_the_engine_agrees_with_the_batched_session(bundle, name):
         np.testing.assert_allclose(engine.action[0], action[row], atol=2e-4)
         np.testing.assert_allclose(engine.latent[0], latent[row], atol=1e-4)
         np.testing.assert_allclose(engine.teacher_latent[0], teacher_latent[row], atol=1e-4)
+
+
+def test_candidates_are_what_single_runs_with_their_noise_would_be_and_share_one_score(bundle):
+    single, several = (load_engine(bundle, "student_k1", "cpu", EngineOptions(candidates=n)) for n in (1, 8))
+    several.noise[:] = np.random.default_rng(1).standard_normal(several.noise.shape)
+    several.run()
+    single.observation[0] = several.observation[0]
+    for row in range(8):
+        single.noise[0] = several.noise[row]
+        single.run()
+        np.testing.assert_allclose(single.action[0], several.action[row], atol=1e-5)
+    assert latent_distance(several) == pytest.approx(latent_distance(single), abs=1e-5)
+
+
+def test_a_tensorrt_engine_is_for_one_candidate(bundle, monkeypatch):
+    monkeypatch.setattr("srdp_controller.engines.providers.find_spec", lambda name: name)  # as if it were installed
+    with pytest.raises(EngineError, match=r"sampling\.candidates"):
+        load_engine(bundle, "student_k1", "tensorrt", EngineOptions(candidates=2))
 
 
 def test_every_policy_agrees_with_the_reference_evaluator(model_dir):

@@ -62,10 +62,12 @@ def test_swaps_under_load_lose_no_command(start, bench, read_json):
         set_parameters(bench.node, {"sampling.candidates": candidates}, 10.0)
         bench.run(0.6)
         assert get_parameters(bench.node, ["sampling.candidates"], 10.0) == {"sampling.candidates": candidates}
+        assert bench.mode == "STUDENT"
     assert controller.end() == 0
     result = read_json("controller.json")
     assert result["cycles_before_ready"] == 0
     assert result["swaps"] == 7 and result["engine"] == "student_k4"
+    assert [entry["candidates"] for entry in result["engines"]] == [1, 1, 1, 1, 1, 16, 1, 16]
     assert len(result["engines"]) == 8 and result["engines"][-1]["engine"] == "student_k4"
     assert result["commands"] == result["cycles"]
     assert result["limit_violations"] == 0

@@ -25,13 +25,13 @@ class AvoidingWorld(TableWorld):
     def __init__(self, scenario: AvoidingScenario, spec: PolicySpec, seed: int = 0, gui: bool = False) -> None:
         super().__init__(scenario, spec, {}, seed, gui)
 
-    def _furnish(self) -> None:
+    def _add_bodies(self) -> None:
         self._posts = [self.post() for _ in POSTS]
         for body, place in zip(self._posts, POSTS, strict=True):
             self.place_post(body, *place)
 
     def _begin(self, rng: np.random.Generator) -> Outcome:
-        self._rest(float(rng.uniform(*self.scenario.start_x_m)), float(rng.uniform(*self.scenario.start_y_m)))
+        self._reset_arm(float(rng.uniform(*self.scenario.start_x_m)), float(rng.uniform(*self.scenario.start_y_m)))
         self._gaps: list[int] = []
         return Outcome(details={"tip_path": []})
 

@@ -31,7 +31,7 @@ def pushing_spec() -> PolicySpec:
         for number, (axis, scale) in enumerate(zip(table.AXES, scales, strict=True)):
             field = f"pose.position.{axis}"
             source = TopicSource(topic=f"/{name}_pose", type=POSE, frame=table.FRAME, field=field, default=default)
-            observation.append(table.place(name, number, source, centre_x if axis == "x" else 0.0, scale))
+            observation.append(table.coordinate(name, number, source, centre_x if axis == "x" else 0.0, scale))
     return PolicySpec(
         task="pushing",
         observation=tuple(observation),

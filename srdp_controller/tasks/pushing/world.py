@@ -31,7 +31,7 @@ class PushingWorld(TableWorld):
     def __init__(self, scenario: PushingScenario, seed: int = 0, gui: bool = False) -> None:
         super().__init__(scenario, pushing_spec(), TOPICS, seed, gui, scenario.payload.tip_friction)
 
-    def _furnish(self) -> None:
+    def _add_bodies(self) -> None:
         b, payload = self._client, self.scenario.payload
         half, orange = payload.half_width_m, [0.85, 0.33, 0.1, 1.0]
         if payload.shape == "box":
@@ -59,7 +59,7 @@ class PushingWorld(TableWorld):
     def place(self, layout: EpisodeLayout) -> None:
         """Put everything where an episode's layout says, at rest."""
         b = self._client
-        self._rest(*layout.tip)
+        self._reset_arm(*layout.tip)
         self.layout = layout
         self._place_object(*layout.object, layout.object_yaw)
         b.resetBaseVelocity(self._object, [0.0] * 3, [0.0] * 3)

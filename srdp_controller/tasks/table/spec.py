@@ -20,13 +20,13 @@ MAX_TIP_SPEED = 0.4  # of commands [m/s]
 WORK_AREA_LOWER_M = (-0.26, -0.17)
 WORK_AREA_UPPER_M = (0.26, 0.17)
 MARGIN_M = 0.25  # a measured position that far outside the work area is a fault, not a state
-TIP_SCALE_M = {"x": 0.15, "y": 0.08}
+TIP_SCALE_M = (0.15, 0.08)
 WORKSPACE = Workspace(
     frame=FRAME, lower=WORK_AREA_LOWER_M, upper=WORK_AREA_UPPER_M, position_observations=("tip_x", "tip_y")
 )
 
 
-def place(name: str, axis: int, source: Source, centre: float, scale: float) -> ObservationComponent:
+def coordinate(name: str, axis: int, source: Source, centre: float, scale: float) -> ObservationComponent:
     """A coordinate of something on the table [m]."""
     return ObservationComponent(
         name=f"{name}_{AXES[axis]}",
@@ -42,8 +42,8 @@ def place(name: str, axis: int, source: Source, centre: float, scale: float) -> 
 def tip() -> tuple[ObservationComponent, ...]:
     """The pusher's tip, from the joints through the arm's forward kinematics."""
     return tuple(
-        place("tip", number, KinematicsSource(topic="/joint_states", chain="arm", axis=axis), 0.0, TIP_SCALE_M[axis])
-        for number, axis in enumerate(AXES)
+        coordinate("tip", number, KinematicsSource(topic="/joint_states", chain="arm", axis=axis), 0.0, scale)
+        for number, (axis, scale) in enumerate(zip(AXES, TIP_SCALE_M, strict=True))
     )
 
 

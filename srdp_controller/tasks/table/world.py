@@ -47,7 +47,7 @@ class TableWorld(SimulatedWorld):
         self._table = b.createMultiBody(0.0, b.createCollisionShape(b.GEOM_PLANE))
         b.changeDynamics(self._table, -1, lateralFriction=1.0)
         self.scenario = scenario
-        self._furnish()
+        self._add_bodies()
         arm = scenario.arm
         self.arm = SimulatedArm(b, arm.payload_kg, arm.torque_scale, arm.joint_friction)
         b.changeDynamics(self.arm.body, self.arm.tip_link, lateralFriction=tip_friction)
@@ -58,7 +58,7 @@ class TableWorld(SimulatedWorld):
         joints = TopicLayout("sensor_msgs/msg/JointState", tuple(f"position[{name}]" for name in self.arm.joint_names))
         super().__init__(scenario, spec, {"/joint_states": joints, **topics}, 1.0 / PHYSICS_RATE_HZ, seed)
 
-    def _furnish(self) -> None:
+    def _add_bodies(self) -> None:
         """Put on the table what the task needs."""
 
     def post(self) -> int:
@@ -77,7 +77,7 @@ class TableWorld(SimulatedWorld):
         """Put a post at (x, y) [m]."""
         self._client.resetBasePositionAndOrientation(body, [x, y, POST_HEIGHT_M / 2], [0.0, 0.0, 0.0, 1.0])
 
-    def _rest(self, x: float, y: float) -> None:
+    def _reset_arm(self, x: float, y: float) -> None:
         """Everything as it was at the start, the arm at rest with its tip at (x, y) [m]."""
         self._client.restoreState(self._pristine)  # contacts and velocities of the last episode would leak into this
         self.arm.place(x, y)
