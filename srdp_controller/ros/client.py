@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import rclpy
 from rcl_interfaces.srv import GetParameters, SetParametersAtomically
 from rclpy.node import Node
-from rclpy.parameter import Parameter
+from rclpy.parameter import Parameter, parameter_value_to_python
 from tyro.conf import Positional
 
 from srdp_controller.errors import SrdpError
@@ -32,8 +33,8 @@ def _call(node: Node, kind: Any, service: str, request: Any, timeout_s: float) -
         node.destroy_client(client)
 
 
-def set_parameters(node: Node, changes: dict[str, str], timeout_s: float) -> None:
-    """Set string parameters together, through the node's service: one swap, not one for each.
+def set_parameters(node: Node, changes: Mapping[str, Any], timeout_s: float) -> None:
+    """Set the controller's parameters together, through the node's service: one swap, not one for each.
 
     Raises:
         SrdpError: no controller answers, or it refuses; the message is its reason.
@@ -45,14 +46,14 @@ def set_parameters(node: Node, changes: dict[str, str], timeout_s: float) -> Non
         raise SrdpError(result.reason)
 
 
-def get_parameters(node: Node, names: list[str], timeout_s: float) -> dict[str, str]:
-    """The controller's string parameters.
+def get_parameters(node: Node, names: list[str], timeout_s: float) -> dict[str, Any]:
+    """The controller's parameters.
 
     Raises:
         SrdpError: no controller answers.
     """
     values = _call(node, GetParameters, "get_parameters", GetParameters.Request(names=names), timeout_s).values
-    return {name: str(value.string_value) for name, value in zip(names, values, strict=True)}
+    return {name: parameter_value_to_python(value) for name, value in zip(names, values, strict=True)}
 
 
 def swap(
