@@ -2,7 +2,7 @@
 
 A policy that is drawn anew in every cycle changes its mind between two good ways. One that is fast enough to be drawn
 many times a cycle can be asked for the draw that agrees with what it is doing: backward coherence of Bidirectional
-Decoding (arXiv 2408.17355, section 4.1), here with squared distances, and with the plan's remaining actions read
+Decoding (arXiv 2408.17355), here with squared distances, and with the plan's remaining actions read
 at the new chunk's own times.
 """
 
@@ -18,12 +18,12 @@ DECAY = 0.8  # weight of a step, relative to the one before
 class Coherence:
     """Chooses among candidates without allocating arrays."""
 
-    def __init__(self, scale: np.ndarray, horizon: int, step_ns: int, decay: float = DECAY) -> None:
+    def __init__(self, scale: np.ndarray, horizon: int, step_ns: int) -> None:
         """``scale`` (act_dim,) makes the actions' components comparable, ``step_ns`` is between two actions."""
         self._step_ns = step_ns
         act_dim = len(scale)
         self._target, self._later = np.zeros((2, horizon, act_dim), np.float32)
-        weights = decay ** np.arange(horizon)[:, None] / np.square(scale)
+        weights = DECAY ** np.arange(horizon)[:, None] / np.square(scale)
         # row n: of the first n steps, those that the plan reaches
         reach = np.arange(horizon)[None, :, None] < np.arange(horizon + 1)[:, None, None]
         self._weights = (weights * reach).reshape(horizon + 1, -1).astype(np.float32)

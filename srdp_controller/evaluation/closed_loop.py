@@ -91,8 +91,9 @@ def closed_loop(
     latencies_s: Sequence[float] = ()
     teacher_s: Sequence[float] = ()
     if latency == "measured":
-        latencies_s = measure_inference(loaded, [full], baselines=baselines, candidates=candidates)[full]
-        teacher_s = measure_inference(loaded, ["teacher"])["teacher"]
+        names = list(dict.fromkeys([full, "teacher"]))
+        measured = measure_inference(loaded, names, baselines=baselines, candidates={full: candidates})
+        latencies_s, teacher_s = measured[full], measured["teacher"]
     elif latency:
         latencies_s = [latency * 1e-3]
     values = {

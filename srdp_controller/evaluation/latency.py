@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,23 @@ PAUSE_S = 3e-3  # between two runs, so that caches cool down as in a loop
 
 
 def measure_inference(
-    bundle: LoadedBundle, policies: Sequence[str], rounds: int = 10, baselines: Path | None = None, candidates: int = 1
+    bundle: LoadedBundle,
+    policies: Sequence[str],
+    rounds: int = 10,
+    baselines: Path | None = None,
+    *,
+    candidates: Mapping[str, int] | None = None,
 ) -> dict[str, list[float]]:
-    """Run times [s] on the CPU for so many candidates, up to the 99th percentile; the rest is other programs' doing.
+    """Run times [s] on the CPU, up to the 99th percentile: what lies above is other programs' doing.
 
     The policies take turns, so that a machine whose speed drifts hits all alike. ``baselines`` is the folder of
-    ``load_policy``.
+    ``load_policy``; a policy samples one chunk a run, or as many as ``candidates`` says.
     """
+    drawn = candidates or {}
     engines: dict[str, Engine] = {
-        name: load_engine(bundle, name, "cpu", EngineOptions(candidates=candidates))
+        name: load_engine(bundle, name, "cpu", EngineOptions(candidates=drawn.get(name, 1)))
         if name in bundle.content.policies
-        else BatchedEngine(load_policy(bundle, name, baselines), bundle.spec, candidates)
+        else BatchedEngine(load_policy(bundle, name, baselines), bundle.spec, drawn.get(name, 1))
         for name in policies
     }
     for engine in engines.values():

@@ -87,10 +87,4 @@ class AvoidingTask(Task):
 
     def render(self, scenario: Scenario, details: dict[str, Any], snapshots: list[list[float]]) -> list[np.ndarray]:
         """Pictures (height, width, 3) uint8 by PyBullet's software renderer."""
-        world = self.make_world(scenario)
-        pictures = []
-        for snapshot in snapshots:
-            world.show(snapshot)
-            pictures.append(world.render())
-        world.close()
-        return pictures
+        return self.make_world(scenario).pictures(snapshots)

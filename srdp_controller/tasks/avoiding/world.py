@@ -26,9 +26,9 @@ class AvoidingWorld(TableWorld):
         super().__init__(scenario, spec, {}, seed, gui)
 
     def _add_bodies(self) -> None:
-        self._posts = [self.post() for _ in POSTS]
+        self._posts = [self._add_post() for _ in POSTS]
         for body, place in zip(self._posts, POSTS, strict=True):
-            self.place_post(body, *place)
+            self._place_post(body, *place)
 
     def _begin(self, rng: np.random.Generator) -> Outcome:
         self._reset_arm(float(rng.uniform(*self.scenario.start_x_m)), float(rng.uniform(*self.scenario.start_y_m)))

@@ -58,9 +58,4 @@ class PushingTask(Task):
         """Pictures (height, width, 3) uint8 by PyBullet's software renderer."""
         world = self.make_world(scenario)
         world.place(EpisodeLayout.model_validate(details["layout"]))
-        pictures = []
-        for snapshot in snapshots:
-            world.show(snapshot)
-            pictures.append(world.render())
-        world.close()
-        return pictures
+        return world.pictures(snapshots)

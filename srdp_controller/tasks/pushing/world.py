@@ -43,7 +43,7 @@ class PushingWorld(TableWorld):
             visual = b.createVisualShape(b.GEOM_CYLINDER, radius=half, length=height, rgbaColor=orange)
         self._object = b.createMultiBody(payload.mass_kg, collision, visual)
         b.changeDynamics(self._object, -1, lateralFriction=payload.friction)
-        self._post = self.post()
+        self._post = self._add_post()
         radius, green = self.scenario.success_radius_m, [0.2, 0.7, 0.3, 0.8]
         marker = b.createVisualShape(b.GEOM_CYLINDER, radius=radius, length=0.002, rgbaColor=green)
         self._goal_marker = b.createMultiBody(0.0, -1, marker)
@@ -63,7 +63,7 @@ class PushingWorld(TableWorld):
         self.layout = layout
         self._place_object(*layout.object, layout.object_yaw)
         b.resetBaseVelocity(self._object, [0.0] * 3, [0.0] * 3)
-        self.place_post(self._post, *layout.post)
+        self._place_post(self._post, *layout.post)
         b.resetBasePositionAndOrientation(self._goal_marker, [*layout.goal, 0.001], [0.0, 0.0, 0.0, 1.0])
 
     def _place_object(self, x: float, y: float, yaw: float) -> None:
@@ -136,5 +136,5 @@ class PushingWorld(TableWorld):
 
     def show(self, snapshot: Sequence[float]) -> None:
         """Put arm and object where a snapshot says, without dynamics."""
-        super().show(snapshot)
+        super().show(snapshot[:-3])
         self._place_object(*snapshot[-3:])

@@ -27,7 +27,7 @@ LEAD_LIMIT_M = 0.03  # the drives' set point never runs further ahead of the tip
 
 
 class TableWorld(SimulatedWorld):
-    """One simulated arm; a tick is a physics step of 1/240 s, a snapshot begins with the joints."""
+    """One simulated arm; a tick is a physics step of 1/240 s, a snapshot is the joints."""
 
     scenario: TableScenario
 
@@ -61,7 +61,7 @@ class TableWorld(SimulatedWorld):
     def _add_bodies(self) -> None:
         """Put on the table what the task needs."""
 
-    def post(self) -> int:
+    def _add_post(self) -> int:
         """A fixed post, to be placed; Bullet's number of it."""
         b = self._client
         colour = [0.25, 0.25, 0.3, 1.0]
@@ -73,7 +73,7 @@ class TableWorld(SimulatedWorld):
             )
         )
 
-    def place_post(self, body: int, x: float, y: float) -> None:
+    def _place_post(self, body: int, x: float, y: float) -> None:
         """Put a post at (x, y) [m]."""
         self._client.resetBasePositionAndOrientation(body, [x, y, POST_HEIGHT_M / 2], [0.0, 0.0, 0.0, 1.0])
 
@@ -116,7 +116,7 @@ class TableWorld(SimulatedWorld):
 
     def show(self, snapshot: Sequence[float]) -> None:
         """Put the arm where a snapshot says, without dynamics."""
-        for joint, angle in zip(self.arm.joints, snapshot, strict=False):
+        for joint, angle in zip(self.arm.joints, snapshot, strict=True):
             self._client.resetJointState(self.arm.body, joint, angle)
 
     def render(self, width: int = 320, height: int = 240) -> np.ndarray:
@@ -128,6 +128,15 @@ class TableWorld(SimulatedWorld):
             width, height, view, projection, renderer=b.ER_TINY_RENDERER, shadow=1, lightDirection=[1.0, 2.0, 3.0]
         )
         return np.asarray(pixels, dtype=np.uint8).reshape(height, width, 4)[:, :, :3].copy()
+
+    def pictures(self, snapshots: Sequence[Sequence[float]]) -> list[np.ndarray]:
+        """Pictures (height, width, 3) uint8 of recorded snapshots; closes the world."""
+        pictures = []
+        for snapshot in snapshots:
+            self.show(snapshot)
+            pictures.append(self.render())
+        self.close()
+        return pictures
 
     def close(self) -> None:
         """Disconnect from PyBullet."""
