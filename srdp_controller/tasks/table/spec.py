@@ -27,7 +27,7 @@ WORKSPACE = Workspace(
 
 
 def coordinate(name: str, axis: int, source: Source, centre: float, scale: float) -> ObservationComponent:
-    """A coordinate of something on the table [m]: ``axis`` 0 is x, 1 is y; ``centre`` and ``scale`` [m] normalise it."""
+    """A coordinate of something on the table [m]; ``axis`` is 0 for x, 1 for y, ``centre`` and ``scale`` are in m."""
     return ObservationComponent(
         name=f"{name}_{AXES[axis]}",
         unit="m",
