@@ -56,6 +56,9 @@ GROUPS: dict[str, dict[str, Command]] = {
         "experiment latency": Command(
             "experiments.latency:latency", "sim,train", "what delay costs each policy, and each way to run a slow one"
         ),
+        "experiment commitment": Command(
+            "experiments.commitment:commitment", "sim,train", "how a policy is kept to what it has begun"
+        ),
     },
     "measure": {
         "bench latency": Command("benchmarks.latency:bench_latency", "sim", "every policy beside its floor"),

@@ -99,6 +99,7 @@ def build_cycle(
             values["abstain.enabled"],
             values["swap.rollback_cycles"],
             round(values["planning.blend_time"] * 1e9),
+            round(values["planning.execution_time"] * 1e9),
         ),
         assembler,
         DeploymentSlot(first, prepare, values["helper_priority"] if values["thread_priority"] else 0),

@@ -43,6 +43,7 @@ class CycleSettings:
     abstain_enabled: bool = True
     rollback_cycles: int = 100  # an engine that fails so soon after a swap makes way for the one before
     blend_ns: int = 50_000_000  # in which one source's chunk fades into another's
+    execution_ns: int = 0  # for so long a chunk of an engine in the loop is executed before the next evaluation
 
 
 class CommandHistory:
@@ -102,7 +103,9 @@ class Cycle:
         self.schedule = ChunkSchedule(round(spec.step_s * 1e9), settings.blend_ns)
         self.loop: LoopState | None = None  # of the loop that calls, for statistics by mode
         self._assembler, self._noise, self._take, self._publish = assembler, noise, take, publish
-        self._student = Student(slot, assembler, self.schedule, noise, self.statistics)
+        self._student = Student(
+            slot, assembler, self.schedule, noise, self.statistics, max_age_ns, settings.execution_ns
+        )
         planned_ahead = (ahead, slot, assembler, self.schedule, noise, self.statistics, max_age_ns)
         self._ahead, self._corrected = Ahead(*planned_ahead), Corrected(*planned_ahead)
         self._teacher = Teacher(teacher, assembler, self.schedule, max_age_ns, settings.teacher_deadline_ns)

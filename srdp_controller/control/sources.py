@@ -60,7 +60,11 @@ class Source(Protocol):
 
 
 class Student:
-    """The deployed engine, evaluated in every cycle; of several chunks, the one that goes on with the plan in force."""
+    """The deployed engine, evaluated in the cycle; of several chunks, the one that goes on with the plan in force.
+
+    A chunk is executed for ``execution_ns`` before the next evaluation, unless another source or engine has taken over
+    meanwhile, or what it was computed from is older than ``max_age_ns``.
+    """
 
     plans_ahead = False
 
@@ -71,9 +75,13 @@ class Student:
         schedule: ChunkSchedule,
         noise: HeldNoise,
         statistics: Statistics,
+        max_age_ns: int,
+        execution_ns: int = 0,
     ) -> None:
         self._slot, self._assembler, self._noise, self._statistics = slot, assembler, noise, statistics
         self._schedule, spec = schedule, assembler.spec
+        self._max_age_ns, self._execution_ns = max_age_ns, execution_ns
+        self._executing: Plan | None = None
         self._coherence = Coherence(spec.action_normalisation()[1], spec.horizon, schedule.step_ns)
 
     @property
@@ -81,15 +89,26 @@ class Student:
         """Of the first chunk that is sampled: the engine's own buffer."""
         return self._slot.current.engine.noise[:1]
 
-    def begin(self, moment: Moment) -> Engine:
-        """Fill the engine's observation and noise in."""
-        engine = self._slot.current.engine
+    def begin(self, moment: Moment) -> Engine | None:
+        """Fill the engine's observation and noise in; None while a chunk is executed."""
+        engine, plan, now_ns = self._slot.current.engine, self._schedule.plan, moment.now_ns
+        self._executing = None
+        if (
+            plan is not None
+            and plan.engine is engine
+            and now_ns - plan.begun_ns < self._execution_ns
+            and now_ns - plan.measured_ns <= self._max_age_ns
+        ):
+            self._executing = plan
+            return None
         np.copyto(engine.observation, self._assembler.vector)
         self._noise.fill(engine.noise, moment.now_ns)
         return engine
 
     def finish(self, moment: Moment, inference_ns: int) -> Proposal:
         """The engine's chunk; its clock starts now, as the evaluated closed loop's does."""
+        if self._executing is not None:
+            return Proposal(Event.TRUSTED, "", self._executing)
         deployment = self._slot.current
         engine = deployment.engine
         self._statistics.inference.record(inference_ns)
@@ -97,7 +116,8 @@ class Student:
         if not math.isfinite(float(chunk.sum())):
             raise EngineError(f"engine {deployment.name} answered NaN")
         score = latent_distance(engine) if deployment.threshold < math.inf else math.nan
-        return Proposal(Event.TRUSTED, "", Plan(chunk.copy(), moment.now_ns, moment.observed_ns, score))
+        plan = Plan(chunk.copy(), moment.now_ns, moment.observed_ns, score, engine=engine)
+        return Proposal(Event.TRUSTED, "", plan)
 
 
 class _Planned:

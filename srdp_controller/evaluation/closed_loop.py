@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from srdp_controller.certify.intervals import success_interval
+from srdp_controller.certify.intervals import entropy_interval, success_interval
 from srdp_controller.control.abstention import alarm_threshold
 from srdp_controller.control.build import default_values
 from srdp_controller.engines.bundle import load_bundle
@@ -24,7 +24,7 @@ from srdp_controller.evaluation.latency import measure_inference, percentiles
 from srdp_controller.evaluation.policies import bundled
 from srdp_controller.evaluation.rollout import Driver, Episode, rollout
 from srdp_controller.progress import ProgressPrinter
-from srdp_controller.tasks.task import find_task, summarise
+from srdp_controller.tasks.task import Outcome, find_task, summarise
 
 RESULTS = Path("results/eval")
 BLOCK = 20  # at most so many episodes does a process take at a time
@@ -44,6 +44,7 @@ def closed_loop(
     blend_time: float | None = None,
     max_age: float | None = None,
     noise_hold: float = 0.2,
+    execution_time: float = 0.0,
     candidates: int = 1,
     abstain: bool = True,
     task: str | None = None,
@@ -71,6 +72,7 @@ def closed_loop(
         max_age: of the observation behind a command [s], beyond which the robot holds; the node's default where not
             given
         noise_hold: how long one draw of the noise is kept [s]; 0 draws it every cycle
+        execution_time: for so long a chunk is executed before a policy in the loop is asked again [s]; 0: every cycle
         candidates: chunks that are sampled in a cycle, of which the one that goes on with the plan in force is driven
         abstain: hand over to the teacher where the bundle's test fires, as the node does
         task: the bundle's, where not given
@@ -99,6 +101,7 @@ def closed_loop(
     values = {
         "update_rate": update_rate,
         "noise.hold_time": noise_hold,
+        "planning.execution_time": execution_time,
         "sampling.candidates": candidates,
         "planning.mode": planning,
         **({} if blend_time is None else {"planning.blend_time": blend_time}),
@@ -143,11 +146,15 @@ def closed_loop(
         "latency_p99_ms": waiting["p99"],
         "added_delay_ms": added_delay,
         "noise_hold_s": noise_hold,
+        "execution_time_s": execution_time,
         "candidates": candidates,
         "abstain": abstain,
     }
     low, high = result["success_interval"]
     metrics = ", ".join(f"{name} {value}" for name, value in result["metrics"].items())
+    for name, found_ways in result["ways"].items():
+        low_nats, high_nats = found_ways["entropy_interval"]
+        metrics += f", entropy of {name} {found_ways['entropy']:.2f} (95 % {low_nats:.2f} to {high_nats:.2f})"
     causes = ", ".join(f"{cause} {count}" for cause, count in result["interventions_by_cause"].items() if count)
     print(
         f"{policy} in {scenario} at {update_rate:.0f} Hz: {result['successes']} of {episodes} "
@@ -172,6 +179,7 @@ def tally(episodes: Sequence[Episode]) -> dict[str, Any]:
         "success_interval": success_interval(successes, len(episodes)),
         "mean_episode_s": float(np.mean([episode.outcome.duration_s for episode in episodes])),
         "metrics": summarise([episode.outcome for episode in episodes]),
+        "ways": ways([episode.outcome for episode in episodes]),
         "abstentions": sum(episode.abstentions for episode in episodes),
         "cycles": sum(episode.cycles for episode in episodes),
         "missed_cycles": sum(episode.missed_cycles for episode in episodes),
@@ -179,6 +187,19 @@ def tally(episodes: Sequence[Episode]) -> dict[str, Any]:
         "interventions_by_cause": dict(causes),
         "modes": dict(modes),
     }
+
+
+def ways(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """How the episodes that succeeded differ, by each metric that is a word: counts, entropy [nats] and its interval.
+
+    On D3IL's avoiding task (arXiv 2402.14606) it is the entropy of the ways taken.
+    """
+    found = {}
+    for name, counts in summarise([outcome for outcome in outcomes if outcome.success]).items():
+        if isinstance(counts, dict):
+            entropy, interval = entropy_interval(list(counts.values()), np.random.default_rng(0))
+            found[name] = {"counts": counts, "entropy": entropy, "entropy_interval": interval}
+    return found
 
 
 @dataclass(frozen=True)

@@ -26,15 +26,13 @@ from typing import Any
 
 import tyro
 
-from srdp_controller.engines.bundle import INPAINTING, LoadedBundle, load_bundle, sha256
+from srdp_controller.engines.bundle import INPAINTING, LoadedBundle, load_bundle
 from srdp_controller.errors import SrdpError
-from srdp_controller.evaluation.baselines import trained_graph, with_level
-from srdp_controller.evaluation.closed_loop import RESULTS, Job, run_jobs, tally
+from srdp_controller.evaluation.baselines import with_level
+from srdp_controller.evaluation.closed_loop import RESULTS, Job
 from srdp_controller.evaluation.latency import measure_inference, summary
-from srdp_controller.evaluation.rollout import Episode
+from srdp_controller.experiments.cells import driven
 from srdp_controller.files import write_json
-from srdp_controller.offline.baselines import POLICIES
-from srdp_controller.offline.recipe import content_hash
 from srdp_controller.progress import ProgressPrinter
 from srdp_controller.report.tables import delay as delay_table
 from srdp_controller.report.tables import run_as
@@ -77,14 +75,6 @@ def ways(bundle: LoadedBundle, instant: Sequence[str], fast: Sequence[str], pref
     found += [Way("trained prefix", "teacher", prefixed=True)] if prefixed else []
     found += [Way("corrected", "teacher", "corrected")] if "teacher" in content.correctors else []
     return found + [Way("in the loop", policy, "every_cycle") for policy in fast]
-
-
-def graphs(bundle: LoadedBundle, way: Way, baselines: Path | None = None) -> list[str]:
-    """SHA-256 of the graphs that a way runs: what is finished holds for every bundle that has the same."""
-    if way.policy in POLICIES:
-        return [sha256(trained_graph(bundle, way.policy, baselines).read_bytes())]
-    entry = bundle.content.policies.get(way.policy) or bundle.policy("teacher")
-    return [entry.sha256, *([bundle.corrector(way.policy).sha256] if way.planning == "corrected" else [])]
 
 
 def latency(
@@ -172,17 +162,8 @@ def latency(
             added_delay_s=delay * 1e-3,
             baselines=baselines,
         )
-        own = load_bundle(folder)
-        robot = own.spec.model_dump(mode="json")
-        key = content_hash(graphs(own, way, baselines), robot, way.policy, scenario, values, times, delay, episodes)
-        cell = run_folder / f"{key[:16]}.json"
-        if not cell.exists():
-            driven: list[Episode] = []
-            for _, block in run_jobs([job], range(FIRST_SEED, FIRST_SEED + episodes), processes):
-                driven += block
-            row = {"way": way.name, "policy": way.policy, "planning": way.planning, "added_delay_ms": delay}
-            write_json(cell, {**row, "episodes": episodes, **tally(driven)})
-        rows.append(json.loads(cell.read_text()))
+        row = {"way": way.name, "policy": way.policy, "planning": way.planning, "added_delay_ms": delay}
+        rows.append({**row, **driven(job, range(FIRST_SEED, FIRST_SEED + episodes), processes, run_folder)})
         if rows[-1]["success_rate"] <= lost:
             ended.add(way)
         report("latency", number + 1, len(cells), f"{run_as(rows[-1])}, {delay:g} ms: {rows[-1]['success_rate']:.0%}")

@@ -181,6 +181,18 @@ def inference_of(result: Result) -> str:
     return ", ".join(f"{label(name)} {took['p50'] * 1e-3:.2f} ms" for name, took in result["inference_us"].items())
 
 
+def commitment(result: Result) -> str:
+    """Success, and the entropy of the ways taken, by what keeps a policy to what it has begun and the loop's rate."""
+    lines: dict[str, dict[str, Any]] = {}
+    for row in result["table"]:
+        name, (low, high) = f"{label(row['policy'])}, {row['way']}", row["success_interval"]
+        entropies = "".join(f"; {way['entropy']:.2f}" for way in row["ways"].values())
+        line = lines.setdefault(name, {"name": name})
+        line[f"{row['update_rate_hz']:g} Hz"] = f"{row['success_rate']:.0%} ({low:.0%} to {high:.0%}){entropies}"
+    rates = list(dict.fromkeys(f"{row['update_rate_hz']:g} Hz" for row in result["table"]))
+    return table(lines.values(), " | ".join(["policy, way: {name}", *(f"{one}: ?{{{one}}}" for one in rates)]))
+
+
 # --- sections -----------------------------------------------------------------------------------
 
 
@@ -427,13 +439,14 @@ def fidelity(*results: Result) -> str:
 
 
 def policies_by_task(results: Sequence[Result], rows_of: Callable[[Result], Rows], cell: Callable[..., str]) -> str:
-    """A line for each policy, and a column for each task."""
+    """A line for each policy, and a column for each task; of a task's files the first that has a policy counts."""
     lines: dict[str, dict[str, Any]] = {}
-    for number, result in enumerate(results):
+    columns = {task: f"task_{number}" for number, task in enumerate(dict.fromkeys(one["task"] for one in results))}
+    for result in results:
         for row in rows_of(result):
             line = lines.setdefault(row["policy"], {"label": label(row["policy"])})
-            line[f"task_{number}"] = cell(**row)
-    tasks = [f"{one['task'].removeprefix('metaworld:')}: ?{{task_{number}}}" for number, one in enumerate(results)]
+            line.setdefault(columns[result["task"]], cell(**row))
+    tasks = [f"{task.removeprefix('metaworld:')}: ?{{{column}}}" for task, column in columns.items()]
     return table(lines.values(), " | ".join(["policy: {label}", *tasks]))
 
 
@@ -505,11 +518,11 @@ METAWORLD = ("peg-insert-side", "sweep", "basketball", "pick-place", "soccer")
 TASKS = ("pushing", *(f"metaworld-{name}" for name in METAWORLD))
 LATENCIES = tuple(
     f"results/experiment/latency_{part}{task}.json"
-    for part in ("", "baselines_", "ways_", "chunking_")
+    for part in ("", "baselines_", "consistency_", "ways_", "chunking_")
     for task in TASKS
 )
 DEMONSTRATED = tuple(f"results/eval/{task}/demonstrations.json" for task in TASKS)
-DISTANCES = tuple(f"results/eval/{task}/fidelity_test.json" for task in TASKS)
+DISTANCES = tuple(f"results/eval/{task}/fidelity_{part}.json" for part in ("test", "consistency") for task in TASKS)
 BUDGETS = tuple(f"results/eval/{task}/budget.json" for task in TASKS)
 MEASURED_SO_FAR = {*LATENCIES, *DISTANCES, *DEMONSTRATED, *FIDELITY, *BUDGETS}  # a section takes those that are there
 RATES = tuple(f"results/bench/loop_{name}.json" for name in (100, 250, 500, 1000, 2000, "hogs"))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from srdp_controller.certify.conformal import conformal_threshold, trajectory_scores
-from srdp_controller.certify.intervals import mean_interval, success_interval
+from srdp_controller.certify.intervals import entropy_interval, mean_interval, success_interval
 from srdp_controller.certify.sample_distances import (
     directions,
     mode_coverage,
@@ -85,6 +85,19 @@ def test_the_classifier_bound_stays_below_the_true_total_variation():
     estimate, low, _ = tv_lower_bound(*pair(1.0), states, rng)
     true = 0.3829  # TV of two unit Gaussians one apart: 2 Phi(1/2) - 1
     assert low <= true and estimate == pytest.approx(true, abs=0.05)
+
+
+def test_entropy_intervals_cover_the_entropy_and_know_one_way_from_many():
+    rng, shares = np.random.default_rng(3), np.array([0.5, 0.25, 0.15, 0.1])
+    entropy = -(shares * np.log(shares)).sum()
+    covered = 0
+    for _ in range(100):
+        value, (low, high) = entropy_interval(rng.multinomial(200, shares), rng)
+        covered += low <= entropy <= high
+        assert low <= value <= high
+    assert covered >= 85  # the bootstrap does not undo the estimate's bias
+    assert entropy_interval([200], rng) == (0.0, [0.0, 0.0]) == entropy_interval([], rng)
+    assert entropy_interval([50] * 8, rng)[0] == pytest.approx(np.log(8))
 
 
 def test_bootstrap_intervals_cover_the_mean():

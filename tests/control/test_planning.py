@@ -330,3 +330,19 @@ def test_a_correction_that_is_no_number_is_a_failure_of_the_engine(bundle):
     head.value = float("nan")
     assert virtual.step() is Mode.HOLD
     assert "head answered NaN" in virtual.cycle.supervisor.reason
+
+
+def test_a_chunk_is_executed_for_its_time_unless_it_grows_old_or_another_engine_takes_over(bundle):
+    rig = Virtual(bundle, engine="student_k1", ahead=False, **{"planning.execution_time": 0.05})
+    inference = rig.cycle.statistics.inference
+    rig.step(10)
+    assert inference.count == 2  # cycles of 10 ms: the first and the sixth
+    assert rig.command_age_ns == 4 * rig.period_ns + MS
+    rig.swap("student_k4", ahead=False)
+    rig.step()
+    assert inference.count == 3
+    rig.age_ns = 225 * MS  # of the 250 that an observation may be old
+    rig.step(4)
+    before = inference.count
+    rig.step(6)
+    assert inference.count == before + 2

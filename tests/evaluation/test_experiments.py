@@ -11,7 +11,10 @@ pytest.importorskip("joblib", reason="the offline side needs joblib: make setup-
 
 from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.experiments.ablations import ABLATIONS, FULL, ablations, summarise, t_interval
-from srdp_controller.experiments.latency import Way, graphs, latency
+from srdp_controller.evaluation.closed_loop import Job
+from srdp_controller.experiments.cells import graphs
+from srdp_controller.experiments.commitment import commitment
+from srdp_controller.experiments.latency import latency
 from srdp_controller.offline.parallel import run_parallel
 from srdp_controller.offline.pipeline import Pipeline
 from srdp_controller.offline.recipe import load_recipe
@@ -95,11 +98,11 @@ def test_tasks_run_in_other_processes():
 
 
 def test_a_baseline_that_was_trained_again_is_another_graph(model_dir, tmp_path):
-    bundle, way = load_bundle(model_dir), Way("in the loop", "bc")
+    job = Job(model_dir, "bc", "pushing", "nominal", {"planning.mode": "every_cycle"}, baselines=tmp_path)
     keys = []
     for content in (b"first", b"second"):
         (tmp_path / "bc.onnx").write_bytes(content)
-        keys.append(graphs(bundle, way, tmp_path))
+        keys.append(graphs(load_bundle(model_dir), job))
     assert keys[0] != keys[1]
 
 
@@ -140,3 +143,29 @@ def test_latency_drives_each_policy_at_each_delay_once(model_dir, tmp_path, caps
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()} == written
     # nothing succeeds within 0.3 s, so nothing is driven with more delay
     assert [row["added_delay_ms"] for row in found(0.0)["table"]] == [0.0] * 3
+
+
+def test_commitment_drives_each_way_at_each_rate_once(model_dir, tmp_path, capsys):
+    brief = tmp_path / "brief.yaml"
+    brief.write_text(yaml.safe_dump({"name": "brief", "time_limit_s": 0.3}))
+
+    def found():
+        return commitment(
+            model_dir,
+            rates=(20.0, 100.0),
+            held=(0.2,),
+            chunks=(0.1,),
+            candidates=(4,),
+            scenario=str(brief),
+            episodes=1,
+            processes=1,
+            run_folder=tmp_path / "runs",
+        )
+
+    first = found()
+    rows = [(row["way"], row["update_rate_hz"]) for row in first["table"]]
+    assert rows == [(way, rate) for way in ("fresh", "held 0.2 s", "chunks 0.1 s", "coherent 4") for rate in (20, 100)]
+    assert "| student, K = 1, coherent 4 |" in capsys.readouterr().out
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
+    assert found()["table"] == first["table"] and len(written) == len(rows)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()} == written
