@@ -10,8 +10,8 @@ pytest.importorskip("torch", reason="the offline side needs torch: make setup-tr
 pytest.importorskip("joblib", reason="the offline side needs joblib: make setup-train")
 
 from srdp_controller.engines.bundle import load_bundle
-from srdp_controller.experiments.ablations import ABLATIONS, FULL, ablations, summarise, t_interval
 from srdp_controller.evaluation.closed_loop import Job
+from srdp_controller.experiments.ablations import ABLATIONS, FULL, ablations, summarise, t_interval
 from srdp_controller.experiments.cells import graphs
 from srdp_controller.experiments.commitment import commitment
 from srdp_controller.experiments.latency import latency
