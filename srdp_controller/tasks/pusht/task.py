@@ -6,7 +6,7 @@
 | 2, 3 | the block's x, y [m] |
 | 4, 5 | cosine and sine of the block's angle |
 
-Commanded is the target (2,) [m] that the pusher is drawn towards, as in the environment; a pixel stands for a millimetre.
+Commanded is the target (2,) [m] that the pusher is drawn towards, as in the environment. A pixel is taken for 1 mm.
 The environment is stepped 100 times a second, so that a loop of any rate can drive what is commanded 10 times a second.
 """
 
