@@ -59,6 +59,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "experiment commitment": Command(
             "experiments.commitment:commitment", "sim,train", "how a policy is kept to what it has begun"
         ),
+        "experiment futures": Command("experiments.futures:futures", "sim,train", "draw what each policy would do"),
     },
     "measure": {
         "bench latency": Command("benchmarks.latency:bench_latency", "sim", "every policy beside its floor"),

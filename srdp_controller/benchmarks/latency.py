@@ -60,19 +60,32 @@ def bench_latency(
     if result["failures"]:
         report("latency", 1, 1, f"left out: {', '.join(result['failures'])}")
     result["cost_model"] = cost_model(result["evaluations"])
+    result["candidates_cost_model"] = candidates_cost_model(result["candidates"])
     result["checks"] = checks(result)
-    print(f"{tables.policies(result)}\n\n{tables.checks(result)}")
+    print(f"{tables.policies(result)}\n\n{tables.candidates(result)}\n\n{tables.checks(result)}")
     return {"seed": 0, **result}
 
 
 def cost_model(chain: list[dict[str, float]]) -> dict[str, float]:
     """Section 7: time = fixed + each * evaluations, fitted with equal weight on relative errors."""
     evaluations = np.array([row["evaluations"] for row in chain], dtype=float)
-    times = np.array([row["p50"] for row in chain])
-    design = np.stack([np.ones_like(evaluations), evaluations], axis=1) / times[:, None]
-    (fixed, each), *_ = np.linalg.lstsq(design, np.ones_like(times), rcond=None)
-    error = (fixed + each * evaluations) / times - 1.0
-    return {"fixed_us": float(fixed), "each_us": float(each), "largest_relative_error": float(np.abs(error).max())}
+    return _fitted({"fixed_us": np.ones_like(evaluations), "each_us": evaluations}, chain)
+
+
+def candidates_cost_model(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """The same with a term more: time = fixed + (each + row * candidates) * evaluations + drawn * candidates."""
+    evaluations, drawn = np.array([(row["evaluations"], row["candidates"]) for row in rows], dtype=float).T
+    terms = {"fixed_us": np.ones_like(drawn), "each_us": evaluations, "row_us": evaluations * drawn, "drawn_us": drawn}
+    return _fitted(terms, rows)
+
+
+def _fitted(terms: dict[str, np.ndarray], rows: list[dict[str, Any]]) -> dict[str, float]:
+    times = np.array([row["p50"] for row in rows])
+    design = np.stack(list(terms.values()), axis=1)
+    factors, *_ = np.linalg.lstsq(design / times[:, None], np.ones_like(times), rcond=None)
+    error = design @ factors / times - 1.0
+    found = {name: float(factor) for name, factor in zip(terms, factors, strict=True)}
+    return {**found, "largest_relative_error": float(np.abs(error).max())}
 
 
 def checks(result: dict[str, Any]) -> list[dict[str, Any]]:
@@ -104,5 +117,9 @@ def checks(result: dict[str, Any]) -> list[dict[str, Any]]:
     for name, least in (("student_k1", 30.0), ("student_k4", 15.0)):
         if name in policies and "teacher" in policies:
             check(f"teacher / {name}", p50("teacher") / p50(name), least=least)
+    several = {(row["policy"], row["candidates"]): row["p50"] for row in result["candidates"]}
+    if ("student_k1", 16) in several:
+        ratio = several["student_k1", 16] / several["student_k1", 1]
+        check("student_k1: 16 chunks / one", ratio, most=3.5)
     check("linear in the evaluations: largest error", result["cost_model"]["largest_relative_error"], most=0.2)
     return rows

@@ -22,13 +22,14 @@ import onnxruntime
 from srdp_controller.benchmarks.latency_floor import Floor
 from srdp_controller.engines.bundle import LoadedBundle, load_bundle
 from srdp_controller.engines.onnx_engine import create_session
-from srdp_controller.engines.providers import load_engine, usable_providers
+from srdp_controller.engines.providers import EngineOptions, load_engine, usable_providers
 from srdp_controller.errors import EngineError
 from srdp_controller.progress import ProgressPrinter, Report
 
 Run = Callable[[], None]
 BLOCK_S = 0.02
 CHAIN = (1, 2, 4, 8, 10, 20, 50, 100)  # evaluations, for section 7's cost model
+CANDIDATES = (1, 4, 16, 64)  # chunks that one run samples
 
 
 class Turns:
@@ -181,12 +182,31 @@ def _chain(bundle: LoadedBundle, rounds: int, report: Report) -> list[dict[str, 
     return [{"evaluations": count, **turns.percentiles(str(count))} for count in counts]
 
 
+def _candidates(bundle: LoadedBundle, rounds: int, report: Report) -> list[dict[str, Any]]:
+    """Time against the number of chunks that a run samples, each student on the CPU."""
+    runs: dict[str, Run] = {}
+    for name in bundle.content.policies:
+        for count in CANDIDATES if name != "teacher" else ():
+            engine = load_engine(bundle, name, "cpu", EngineOptions(candidates=count))
+            engine.observation[:], noise = _inputs(bundle, name)
+            engine.noise[:] = np.random.default_rng(1).standard_normal((count, *noise.shape[1:]))
+            runs[f"{name}/{count}"] = engine.run
+    turns = Turns(runs, rounds, "candidates", report)
+    found = []
+    for key in runs:
+        name, _, number = key.partition("/")
+        row = {"policy": name, "evaluations": bundle.policy(name).evaluations, "candidates": int(number)}
+        found.append({**row, **turns.percentiles(key)})
+    return found
+
+
 def main(arguments: list[str]) -> None:
     """Measure what the options ask for and write the result."""
     bundle, output, options = load_bundle(arguments[0]), Path(arguments[1]), json.loads(arguments[2])
     report, rounds = ProgressPrinter(), options["rounds"]
     result = _policies(bundle, options, report)
     result["evaluations"] = _chain(bundle, rounds, report)
+    result["candidates"] = _candidates(bundle, rounds, report)
     output.write_text(json.dumps(result))
 
 

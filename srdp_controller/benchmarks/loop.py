@@ -39,6 +39,7 @@ from srdp_controller.report import tables
 Run = Callable[[float], dict[str, Any]]  # seconds to a controller.json, or what of it there is
 TIMES = ("lateness_us", "inference_us", "overhead_us")
 UNPRIVILEGED = {"thread_priority": 0, "helper_priority": 0, "lock_memory": False, "cpu_dma_latency": False}
+CANDIDATES = 16
 WARM_UP_S = 3.0  # the robot's process starts its first episode meanwhile
 
 
@@ -223,6 +224,7 @@ def bench_loop(
         "bare_work": beside_robot(bare_work),
         "rclpy_timer_single": node({}, "benchmarks.nodes", "single"),
         "rclpy_timer_multi": node({}, "benchmarks.nodes", "multi"),
+        "dedicated_candidates": node({"sampling.candidates": CANDIDATES}),
         "dedicated_explained": node({"statistics.late_cycles": True}),
         "dedicated_ordinary_helpers": node({"helper_priority": 0}),
         "dedicated_unprivileged": node(UNPRIVILEGED),

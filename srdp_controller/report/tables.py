@@ -34,6 +34,7 @@ SAMPLER = re.compile(rf"({'|'.join(SAMPLERS)})_k(\d+)(?:@(\d+))?")
 POLICY_LABELS = {"bc": "BC, mean square error", "gmm": "BC, mixture of Gaussians"}
 LOOPS = {
     "dedicated": "this controller",
+    "dedicated_candidates": "this controller, 16 chunks sampled in each cycle",
     "dedicated_explained": "this controller, watched for the causes of late cycles",
     "dedicated_ordinary_helpers": "this controller, its other threads without priority",
     "dedicated_unprivileged": "this controller, no privileges",
@@ -387,6 +388,22 @@ def policies(result: Result) -> str:
     columns = "policy: {label} | provider: {provider} | evaluations: {evaluations} | floor: {floor_us:.1f} us | "
     columns += "here, p50 / p99 / p99.9: {here[p50]:.1f} / {here[p99]:.1f} / {here[p999]:.1f} us"
     return table(rows, columns + elsewhere)
+
+
+def candidates(result: Result) -> str:
+    """What it costs to sample several chunks in one run."""
+    lines: dict[str, dict[str, Any]] = {}
+    for row in result["candidates"]:
+        line = lines.setdefault(row["policy"], {"label": label(row["policy"]), "one": row["p50"]})
+        line[f"{row['candidates']} chunks"] = f"{row['p50']:.0f} us ({row['p50'] / line['one']:.1f})"
+    counts = list(dict.fromkeys(f"{row['candidates']} chunks" for row in result["candidates"]))
+    model = (
+        "With K evaluations and N chunks: {fixed_us:.1f} + ({each_us:.2f} + {row_us:.2f} N) K + {drawn_us:.2f} N us, "
+        "largest error {largest_relative_error:.1%}."
+    ).format_map(result["candidates_cost_model"])
+    return section(
+        table(lines.values(), " | ".join(["policy: {label}", *(f"{one}: {{{one}}}" for one in counts)])), model
+    )
 
 
 def checks(result: Result) -> str:

@@ -90,6 +90,10 @@ class Task:
         """Draw episodes (success, duration_s, metrics, details) into matplotlib axes."""
         raise self._lacks("a drawing", "figures of its episodes")
 
+    def draw_futures(self, axes: Any, observation: np.ndarray, chunks: np.ndarray) -> None:
+        """Draw where chunks (n, horizon, act_dim) would lead from an observation (obs_dim,) into matplotlib axes."""
+        raise self._lacks("a drawing", "figures of sampled futures")
+
     def render(self, scenario: Scenario, details: dict[str, Any], snapshots: list[list[float]]) -> list[np.ndarray]:
         """Pictures (height, width, 3) uint8 of a recorded episode's snapshots."""
         raise self._lacks("a renderer", "animations")

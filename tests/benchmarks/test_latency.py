@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("onnx", reason="needs the simulation's packages: make setup")
 
-from srdp_controller.benchmarks.latency import bench_latency, checks, cost_model
+from srdp_controller.benchmarks.latency import bench_latency, candidates_cost_model, checks, cost_model
 from srdp_controller.benchmarks.latency_floor import Floor
 from srdp_controller.benchmarks.latency_worker import Turns
 from srdp_controller.engines.onnx_engine import session_options
@@ -22,6 +22,18 @@ def test_the_cost_model_finds_a_straight_line_and_says_how_far_off_it_is():
     assert cost_model(chain)["largest_relative_error"] > 0.1
 
 
+def test_the_cost_model_of_several_chunks_finds_its_four_terms():
+    terms = {"fixed_us": 9.0, "each_us": 6.0, "row_us": 2.5, "drawn_us": 0.5}
+    rows = [
+        {"evaluations": k, "candidates": n, "p50": 9.0 + (6.0 + 2.5 * n) * k + 0.5 * n}
+        for k in (1, 4)
+        for n in (1, 4, 16, 64)
+    ]
+    model = candidates_cost_model(rows)
+    assert model.pop("largest_relative_error") < 1e-9
+    assert model == pytest.approx(terms)
+
+
 def measured(p50, p99=None, load=0.1):
     latency = {"p50": p50, "p99": p99 or p50, "p999": p50, "max": p50}
     return {"latency_us": latency, "cold_start_s": load}
@@ -34,6 +46,7 @@ def test_the_checks_find_what_is_missed():
             "teacher": {"floor_us": 400.0, "cpu": measured(1000.0)},
         },
         "baselines": {"torch_eager": {"student_k1": measured(100.0)}},
+        "candidates": [{"policy": "student_k1", "candidates": n, "p50": 20.0 + 3.0 * n} for n in (1, 16)],
         "cost_model": {"largest_relative_error": 0.1},
     }
     passed = {row["name"]: row["passed"] for row in checks(result)}
@@ -43,6 +56,7 @@ def test_the_checks_find_what_is_missed():
         "student_k1: load, verify, warm up [s]": True,
         "student_k1: PyTorch eager / ours": True,
         "teacher / student_k1": True,
+        "student_k1: 16 chunks / one": True,
         "linear in the evaluations: largest error": True,
     }
 
@@ -103,3 +117,5 @@ def test_the_benchmark_measures_every_policy(model_dir, monkeypatch):
         assert 0.0 < entry["floor_us"] < entry["cpu"]["latency_us"]["p50"]
         assert 0.0 < entry["cpu"]["cold_start_s"] < 30.0
     assert [row["evaluations"] for row in result["evaluations"]] == [1, 2, 4, 8, 10, 20, 50, 100]
+    several = [(row["policy"], row["candidates"]) for row in result["candidates"]]
+    assert several == [(f"student_k{k}", n) for k in (1, 2, 4, 8) for n in (1, 4, 16, 64)]

@@ -71,19 +71,23 @@ class AvoidingTask(Task):
 
     def draw(self, axes: Any, episodes: list[dict[str, Any]]) -> None:
         """The tip's paths through the posts, seen from above."""
-        from matplotlib.patches import Circle
-
         from srdp_controller.tasks.avoiding.expert import POSTS
-        from srdp_controller.tasks.table.world import POST_RADIUS_M
+        from srdp_controller.tasks.table.drawing import draw_table
 
+        draw_table(axes, POSTS)
         for episode in episodes:
             path = np.array(episode["details"]["tip_path"]).reshape(-1, 2)
             axes.plot(path[:, 0], path[:, 1], color="C0" if episode["success"] else "C3", alpha=0.5, lw=1.2)
-        for post in POSTS:
-            axes.add_patch(Circle(post, POST_RADIUS_M, color="0.3", alpha=0.6))
-        axes.set(xlim=(-0.27, 0.27), ylim=(-0.18, 0.18), aspect="equal", xlabel="x [m]", ylabel="y [m]")
         good = sum(bool(episode["success"]) for episode in episodes)
         axes.set_title(f"paths: {good} of {len(episodes)} succeeded")
+
+    def draw_futures(self, axes: Any, observation: np.ndarray, chunks: np.ndarray) -> None:
+        """The tip's paths through the posts."""
+        from srdp_controller.tasks.avoiding.expert import POSTS
+        from srdp_controller.tasks.table.drawing import draw_table, draw_tip_paths
+
+        draw_table(axes, POSTS)
+        draw_tip_paths(axes, observation[:2], chunks, self.spec())
 
     def render(self, scenario: Scenario, details: dict[str, Any], snapshots: list[list[float]]) -> list[np.ndarray]:
         """Pictures (height, width, 3) uint8 by PyBullet's software renderer."""

@@ -42,17 +42,28 @@ class PushingTask(Task):
         """The object's paths on the table, seen from above."""
         from matplotlib.patches import Circle
 
-        from srdp_controller.tasks.table.world import POST_RADIUS_M
+        from srdp_controller.tasks.table.drawing import draw_table
 
+        draw_table(axes, [tuple(episode["details"]["layout"]["post"]) for episode in episodes])
         for episode in episodes:
             details = episode["details"]
             path, layout = np.array(details["object_path"]).reshape(-1, 2), details["layout"]
             axes.plot(path[:, 0], path[:, 1], color="C0" if episode["success"] else "C3", alpha=0.7, lw=1.5)
             axes.add_patch(Circle(layout["goal"], 0.025, color="C2", alpha=0.15))
-            axes.add_patch(Circle(layout["post"], POST_RADIUS_M, color="0.3", alpha=0.3))
-        axes.set(xlim=(-0.27, 0.27), ylim=(-0.18, 0.18), aspect="equal", xlabel="x [m]", ylabel="y [m]")
         good = sum(bool(episode["success"]) for episode in episodes)
         axes.set_title(f"paths: {good} of {len(episodes)} succeeded")
+
+    def draw_futures(self, axes: Any, observation: np.ndarray, chunks: np.ndarray) -> None:
+        """The tip's paths on the table, the object and its goal."""
+        from matplotlib.patches import Circle
+
+        from srdp_controller.tasks.table.drawing import draw_table, draw_tip_paths
+
+        thing, goal, post = ((float(x), float(y)) for x, y in observation[2:8].reshape(3, 2))
+        draw_table(axes, [post])
+        axes.add_patch(Circle(goal, 0.025, color="C2", alpha=0.15))
+        axes.add_patch(Circle(thing, 0.035, color="C1", alpha=0.3))
+        draw_tip_paths(axes, observation[:2], chunks, self.spec())
 
     def render(self, scenario: Scenario, details: dict[str, Any], snapshots: list[list[float]]) -> list[np.ndarray]:
         """Pictures (height, width, 3) uint8 by PyBullet's software renderer."""

@@ -22,7 +22,7 @@ from srdp_controller.simulation.scenario import Scenario
 from srdp_controller.simulation.world import Outcome, SimulatedWorld, TopicLayout
 from srdp_controller.spec import ARRAY, PolicySpec
 from srdp_controller.tasks.pusht.expert import PushTExpert, PushTTruth
-from srdp_controller.tasks.pusht.simulation import SIZE_M, TICK_S, PushTSimulation
+from srdp_controller.tasks.pusht.simulation import SIZE_M, TICK_S, PushTSimulation, placed
 from srdp_controller.tasks.task import Task
 
 STATE = ("agent_x", "agent_y", "block_x", "block_y", "block_cos", "block_sin")
@@ -90,6 +90,19 @@ class PushTTask(Task):
         axes.bar(range(len(episodes)), [episode["metrics"]["coverage"] for episode in episodes])
         axes.axhline(SUCCESS, color="0.5", linestyle="--")
         axes.set(xlabel="episode", ylabel="largest coverage", ylim=(0.0, 1.0), title=self.name)
+
+    def draw_futures(self, axes: Any, observation: np.ndarray, chunks: np.ndarray) -> None:
+        """The targets of the pusher, the block and its place."""
+        simulation, (x, y, block_x, block_y, cosine, sine) = PushTSimulation(), observation[:6]
+        for pose, colour in (
+            (simulation.goal, "C2"),
+            (np.array([block_x, block_y, math.atan2(sine, cosine)]), "0.5"),
+        ):
+            axes.fill(*placed(simulation.outline, pose).T, color=colour, alpha=0.3)
+        starts = np.broadcast_to(np.array([x, y]), (len(chunks), 1, 2))
+        axes.plot(*np.concatenate([starts, chunks], axis=1).transpose(2, 1, 0), color="C0", alpha=0.25, linewidth=0.8)
+        axes.plot(x, y, "o", color="black", markersize=4)
+        axes.set(xlim=(0.0, SIZE_M), ylim=(SIZE_M, 0.0), aspect="equal", xlabel="x [m]", ylabel="y [m]")
 
     def render(self, scenario: Scenario, details: dict[str, Any], snapshots: list[list[float]]) -> list[np.ndarray]:
         """Pictures (680, 680, 3) uint8 by the environment's own renderer."""
