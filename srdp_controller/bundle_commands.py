@@ -51,6 +51,8 @@ def inspect(bundle: Place) -> dict[str, Any]:
         print(f"  {name}: {entry.steps} steps, {size / 1e6:.2f} MB, SHA-256 {entry.sha256[:12]}{text}")
     measured = loaded.content.latency_budget
     print(measured.text if measured else f"latency budget: not measured; srdp eval budget {bundle} --store")
+    for name, choice in loaded.content.candidates.items():
+        print(f"{name} samples {choice.text}")
     return {"seed": None, "bundle": loaded.content.model_dump(mode="json"), "bundle_sha256": loaded.identity}
 
 

@@ -26,7 +26,7 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: lambda content: {**content, "spec": from_schema_1(content["spec"])},
 }
 MANIFEST = "bundle.json"
-UNIDENTIFIED = ("provenance", "latency_budget", "content_sha256")
+UNIDENTIFIED = ("provenance", "latency_budget", "candidates", "content_sha256")
 INPAINTING = "teacher_inpainting"  # the guided policy that goes on from the chunk in force
 MAX_MANIFEST_BYTES = 4 * 2**20
 MAX_FILE_BYTES = 256 * 2**20
@@ -103,6 +103,23 @@ class LatencyBudget(Strict):
         )
 
 
+class CandidatesChoice(Strict):
+    """How many chunks to sample in a cycle: chosen on calibration episodes by ``srdp eval candidates``."""
+
+    candidates: int = Field(ge=1)
+    scenario: str
+    update_rate_hz: float
+    episodes: int = Field(ge=1, description="of each number")
+    successes: dict[int, int] = Field(description="by number of chunks")
+
+    @property
+    def text(self) -> str:
+        """The choice in a sentence."""
+        counts = ", ".join(f"{count} with {number}" for number, count in self.successes.items())
+        chunks = "1 chunk" if self.candidates == 1 else f"{self.candidates} chunks"
+        return f"{chunks} a cycle ({self.scenario}, of {self.episodes} episodes succeeded {counts})"
+
+
 class Bundle(Strict):
     """Content of ``bundle.json``."""
 
@@ -117,7 +134,14 @@ class Bundle(Strict):
         description="by the name of the policy whose late chunks it corrects",
     )
     latency_budget: LatencyBudget | None = Field(default=None, exclude_if=lambda budget: budget is None)
+    candidates: dict[str, CandidatesChoice] = Field(
+        default_factory=dict, exclude_if=lambda choices: not choices, description="by the policy's name"
+    )
     provenance: dict[str, Any]
+
+    def candidates_of(self, policy: str) -> int:
+        """How many chunks a policy should sample in a cycle: one where nobody has chosen."""
+        return self.candidates[policy].candidates if policy in self.candidates else 1
 
 
 class PolicyCalibration(Strict):
@@ -190,8 +214,9 @@ class LoadedBundle:
         """SHA-256 of everything that acts: spec, graphs, calibration, as the manifest was written.
 
         The same data, recipe and seed give the same identity on the same kind of machine. The provenance is left
-        out, because times and versions cannot be reproduced, and the latency budget, which was measured of what is
-        identified. A bundle of an older schema keeps the identity it had then, since it is migrated in memory only.
+        out, because times and versions cannot be reproduced; so are the latency budget and the numbers of chunks to
+        sample, which were measured of what is identified. A bundle of an older schema keeps the identity it had then,
+        since it is migrated in memory only.
         """
         written = json.loads(self.raw)
         return sha256(_canonical({key: value for key, value in written.items() if key not in UNIDENTIFIED}))

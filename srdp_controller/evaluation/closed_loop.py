@@ -16,7 +16,7 @@ import tyro
 from srdp_controller.certify.intervals import entropy_interval, success_interval
 from srdp_controller.control.abstention import alarm_threshold
 from srdp_controller.control.build import default_values
-from srdp_controller.engines.bundle import load_bundle
+from srdp_controller.engines.bundle import LoadedBundle, load_bundle
 from srdp_controller.engines.corrector import CorrectorEngine
 from srdp_controller.errors import SrdpError
 from srdp_controller.evaluation.baselines import load_policy, with_level
@@ -45,7 +45,7 @@ def closed_loop(
     max_age: float | None = None,
     noise_hold: float = 0.2,
     execution_time: float = 0.0,
-    candidates: int = 1,
+    candidates: int = 0,
     abstain: bool = True,
     task: str | None = None,
     processes: int = 2,
@@ -73,7 +73,8 @@ def closed_loop(
             given
         noise_hold: how long one draw of the noise is kept [s]; 0 draws it every cycle
         execution_time: for so long a chunk is executed before a policy in the loop is asked again [s]; 0: every cycle
-        candidates: chunks that are sampled in a cycle, of which the one that goes on with the plan in force is driven
+        candidates: chunks that are sampled in a cycle, of which the one that goes on with the plan in force is driven;
+            0: as many as the bundle says (`srdp eval candidates`)
         abstain: hand over to the teacher where the bundle's test fires, as the node does
         task: the bundle's, where not given
         processes: that share the episodes; the result does not depend on it
@@ -85,9 +86,11 @@ def closed_loop(
     """
     if episodes < 1:
         raise SrdpError(f"--episodes {episodes}: expected at least 1")
+    loaded, report = load_bundle(bundle), ProgressPrinter()
+    if not candidates:
+        candidates = loaded.content.candidates_of(policy) if planning == "every_cycle" else 1
     if candidates < 1 or (candidates > 1 and planning != "every_cycle"):
         raise SrdpError(f"--candidates {candidates} --planning {planning}: expected 1, or more with every_cycle")
-    loaded, report = load_bundle(bundle), ProgressPrinter()
     found = find_task(task or loaded.content.task)
     full = with_level(loaded, found, policy, results, lambda *now: report("starting level", *now))
     latencies_s: Sequence[float] = ()
@@ -228,6 +231,10 @@ class Job:
     added_delay_s: float = 0.0
     baselines: Path | None = None
 
+    def candidates(self, bundle: LoadedBundle) -> int:
+        """Chunks that are sampled in a cycle: what the values say, else the bundle."""
+        return self.values.get("sampling.candidates") or bundle.content.candidates_of(self.policy)
+
     def __call__(self, number: int, seeds: Sequence[int]) -> tuple[int, list[Episode]]:
         """The job's number, and one episode for each seed."""
         bundle = load_bundle(self.bundle)
@@ -243,7 +250,7 @@ class Job:
             driver,
             seeds,
             spec=bundle.spec,
-            values=self.values,
+            values={**self.values, "sampling.candidates": self.candidates(bundle)},
             added_delay_s=self.added_delay_s,
             robots=BLOCK,
         )

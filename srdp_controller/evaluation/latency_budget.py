@@ -15,11 +15,11 @@ import tyro
 
 from srdp_controller.certify.intervals import success_interval
 from srdp_controller.control.build import default_values
-from srdp_controller.engines.bundle import LatencyBudget, load_bundle, write_bundle
-from srdp_controller.engines.signature import SIGNATURE
+from srdp_controller.engines.bundle import LatencyBudget, load_bundle
 from srdp_controller.errors import SrdpError
 from srdp_controller.evaluation.closed_loop import Job, run_jobs
 from srdp_controller.evaluation.rollout import Episode
+from srdp_controller.evaluation.stored import fewest_evaluations, require_unsigned, store_in
 from srdp_controller.progress import ProgressPrinter
 from srdp_controller.tasks.task import find_task
 
@@ -79,11 +79,10 @@ def budget(
     if episodes < 1 or len(delays) < 2 or delays[0] != 0.0 or list(delays) != sorted(set(delays)):
         raise SrdpError(f"--episodes {episodes} --delays {delays}: expected episodes, and rising delays from 0 up")
     loaded, report = load_bundle(bundle), ProgressPrinter()
-    entries, found = loaded.content.policies, find_task(task or loaded.content.task)
-    name = policy or min(entries, key=lambda name: entries[name].evaluations)
+    found, name = find_task(task or loaded.content.task), policy or fewest_evaluations(loaded)
     loaded.policy(name)
-    if store and (bundle / SIGNATURE).exists():
-        raise SrdpError(f"{bundle} is signed, which --store would break: delete {SIGNATURE} and sign it again after")
+    if store:
+        require_unsigned(bundle)
     values = {**default_values(), "update_rate": update_rate, "abstain.enabled": False}
     jobs = [Job(bundle, name, found.name, scenario, values, added_delay_s=delay * 1e-3) for delay in delays]
     ordered: list[list[Episode]] = []
@@ -129,7 +128,7 @@ def budget(
         print(f"{row['added_delay_ms']:>6g} ms  {row['successes']} of {episodes}")
     print(measured.text)
     if store:
-        write_bundle(bundle, loaded.content.model_copy(update={"latency_budget": measured}))
+        store_in(bundle, loaded, latency_budget=measured)
     return {
         "seed": FIRST_SEED,
         "task": found.name,

@@ -117,7 +117,7 @@ class _Robot:
         observed.reset(np.random.default_rng([seed, 0]))
         rng = np.random.default_rng([seed, 1])
         spec = observed.assembler.spec
-        engine = BatchedEngine(driver.policy, spec, 1 if self._ahead else values["sampling.candidates"])
+        engine = BatchedEngine(driver.policy, spec, 1 if self._ahead else values["sampling.candidates"] or 1)
         teacher = BatchedEngine(driver.teacher or driver.policy, spec)
         self._latency = drawn(driver.latencies_s, rng)
         self._cycle = build_cycle(

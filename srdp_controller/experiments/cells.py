@@ -28,7 +28,8 @@ def driven(job: Job, seeds: Sequence[int], processes: int, folder: Path) -> dict
     """What the episodes of a job came to (``tally``), from ``folder`` where it is known already."""
     bundle = load_bundle(job.bundle)
     robot = bundle.spec.model_dump(mode="json")
-    asked = (job.policy, job.scenario, job.values, job.latencies_s, job.added_delay_s, list(seeds))
+    values = {**job.values, "sampling.candidates": job.candidates(bundle)}
+    asked = (job.policy, job.scenario, values, job.latencies_s, job.added_delay_s, list(seeds))
     cell = folder / f"{content_hash(graphs(bundle, job), robot, *asked)[:16]}.json"
     if not cell.exists():
         episodes = [episode for _, block in run_jobs([job], seeds, processes) for episode in block]

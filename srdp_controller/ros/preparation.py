@@ -85,14 +85,21 @@ class Preparation:
                 self._log.warning(gap)
         else:
             require_fit(name, run_time, self._period_ns)
-            if request.candidates > 1:
-                engine = self._engine(bundle, name, request.provider, request.candidates)
-                run_time = measure(engine).longest_ns
-                if not fits(run_time, self._period_ns):
-                    raise EngineError(
-                        f"engine {name} takes {run_time * 1e-3:.0f} us to sample {request.candidates} chunks, too long "
-                        f"for a period of {self._period_ns * 1e-3:.0f} us; lower sampling.candidates or update_rate"
-                    )
+            chosen = 1 if request.provider in NATIVE else bundle.content.candidates_of(name)
+            drawn = request.candidates or chosen
+            if drawn > 1:
+                several = self._engine(bundle, name, request.provider, drawn)
+                longer = measure(several).longest_ns
+                late = (
+                    f"engine {name} takes {longer * 1e-3:.0f} us to sample {drawn} chunks, too long "
+                    f"for a period of {self._period_ns * 1e-3:.0f} us; lower sampling.candidates or update_rate"
+                )
+                if fits(longer, self._period_ns):
+                    engine, run_time = several, longer
+                elif request.candidates:
+                    raise EngineError(late)
+                else:
+                    self._log.warning(f"{late}: one chunk is sampled, not as many as the bundle says")
         budget = bundle.content.latency_budget
         if budget is not None:
             try:
