@@ -11,7 +11,7 @@ from srdp_controller.offline.baselines import POLICIES, TRAININGS
 from srdp_controller.offline.baselines.train import methods, train_policies
 from srdp_controller.offline.export.assemble import PARITY_TOLERANCE
 from srdp_controller.offline.parallel import run_parallel
-from srdp_controller.offline.pipeline import Device, Overrides, Pipeline, RecipePath, shipped_recipe
+from srdp_controller.offline.pipeline import Device, Overrides, Pipeline, RecipePath, bundled, shipped_recipe
 from srdp_controller.offline.recipe import load_recipe
 from srdp_controller.progress import ProgressPrinter
 from srdp_controller.simulation.scenario import slug
@@ -26,6 +26,7 @@ def direct_policies(
     policies: tuple[str, ...] = POLICIES,
     run_folder: Path | None = None,
     base: Path | None = None,
+    teacher: Path | None = None,
     steps: int | None = None,
     device: Device = "cpu",
     quick: bool = False,
@@ -43,6 +44,7 @@ def direct_policies(
         policies: which; those of one training (flow_k1, flow_k2, flow_k4) are made together
         run_folder: RUN, with the dataset and the teacher (default: runs/TASK)
         base: another run folder, whose stages with the same keys are taken over
+        teacher: bundle whose teacher consistency distillation asks, in whose scales all are trained; none is trained
         steps: of each training (default: the recipe's distill.steps)
         device: that trains
         quick: a few steps on a few episodes, in RUN/baselines/quick: does everything work?
@@ -61,13 +63,16 @@ def direct_policies(
     if quick:
         run = folder = folder / "quick"  # the stages of a run that lasted hours must not give way to these
         content = load_recipe(path, [*QUICK, *set])
-    pipeline = Pipeline(content, run, report=ProgressPrinter(), device=device)
+    own = bundled(teacher, content)
+    pipeline = Pipeline(content, run, report=ProgressPrinter(), **own, device=device)
     if base is not None:
         pipeline.take_over(base.resolve())
     chosen = [name for name, made in TRAININGS.items() if any(policy in policies for policy in made)]
     needs = {methods(content)[name].last for name in chosen}
     pipeline.run("queries" if "queries" in needs else "data")
-    fresh = Pipeline(content, run, report=pipeline.report, device=device)  # without the dataset, for the processes
+    fresh = Pipeline(
+        content, run, report=pipeline.report, **own, device=device
+    )  # without the dataset, for the processes
     jobs = [partial(train_policies, fresh, name, steps or content.distill.steps, folder.resolve()) for name in chosen]
     table = [row for rows in run_parallel(jobs, min(processes, len(jobs))) for row in rows]
     print(f"{'policy':<16} {'energy score':>12} {'steps':>8} {'seconds':>8}  knobs")

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 import tyro
 
-from srdp_controller.engines.bundle import MANIFEST, sha256
+from srdp_controller.engines.bundle import MANIFEST, load_bundle, sha256
 from srdp_controller.errors import SrdpError
 from srdp_controller.files import write_file, write_json
 from srdp_controller.offline.calibrate import calibrate_students
@@ -76,6 +76,8 @@ class Pipeline:
     Attributes:
         target: where the bundle goes; by default ``bundle`` in the run folder.
         own_teacher: takes the place of the recipe's teacher; it was trained elsewhere.
+        own_spec: what it observes and commands, in the scales that it was trained in; the task's (and the data's
+            scales, where the recipe asks for them) where not given.
         device: on which networks are trained and asked, as torch calls it; it is part of no key.
 
     Raises:
@@ -87,6 +89,7 @@ class Pipeline:
     target: Path | None = None
     report: Report = silent
     own_teacher: DiffusionTeacher | None = None
+    own_spec: PolicySpec | None = None
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -229,6 +232,8 @@ class Pipeline:
         Raises:
             SrdpError: as of ``base_spec``, or a history or prefix does not fit it.
         """
+        if self.own_spec is not None:
+            return self.own_spec
         observing, spec = self.recipe.observation, self.base_spec
         try:
             return spec.extended(observing.observation_history, observing.command_history, observing.action_prefix)
@@ -317,7 +322,7 @@ def _settle_data(pipeline: Pipeline) -> dict[str, Any]:
     """The recorded split (whole trajectories, with their hashes), and the spec in the scales of training."""
     trajectories, parts = pipeline.trajectories, pipeline._split_indices()
     spec = pipeline.task_spec
-    if pipeline.recipe.data.normalise == "data":
+    if pipeline.recipe.data.normalise == "data" and pipeline.own_spec is None:
         spec = normalised_spec(spec, pipeline.split().train)
     split = {
         name: [{"episode": index, "sha256": trajectories[index].digest()} for index in indices]
@@ -387,9 +392,11 @@ def _ask_teacher(pipeline: Pipeline) -> None:
 
 def _distill(pipeline: Pipeline) -> None:
     """One student per K, several at a time, the longest first, so that the processes end together."""
-    own, folder = pipeline.own_teacher, pipeline.folder
+    own, spec, folder = pipeline.own_teacher, pipeline.own_spec, pipeline.folder
     # without the dataset
-    fresh = Pipeline(pipeline.recipe, folder, report=pipeline.report, own_teacher=own, device=pipeline.device)
+    fresh = Pipeline(
+        pipeline.recipe, folder, report=pipeline.report, own_teacher=own, own_spec=spec, device=pipeline.device
+    )
     students = sorted(pipeline.recipe.distill.students, reverse=True)
     list(run_parallel([partial(_distill_one, fresh, steps) for steps in students], pipeline.recipe.distill.processes))
 
@@ -555,12 +562,23 @@ def shipped_recipe(recipe: Path | None) -> Path:
     return recipe or find_resource("export/pushing.yaml")
 
 
+def bundled(folder: Path | None, recipe: Recipe) -> dict[str, Any]:
+    """``own_teacher`` and ``own_spec`` of a pipeline that distils a bundle's teacher; nothing where none is named."""
+    if folder is None:
+        return {}
+    from srdp_controller.offline.bundled_teacher import read_teacher
+
+    bundle = load_bundle(folder)
+    return {"own_teacher": read_teacher(bundle, recipe.teacher), "own_spec": bundle.spec}
+
+
 def pipeline_command(
     recipe: RecipePath = None,
     set: Overrides = [],  # noqa: A002, B006
     run_folder: Path | None = None,
     output: Path | None = None,
     base: Path | None = None,
+    teacher: Path | None = None,
     last: Literal["collect", "data", "teacher", "queries", "distill", "correct", "calibrate", "export"] = "export",
     device: Device = "cpu",
     quick: bool = False,
@@ -573,6 +591,7 @@ def pipeline_command(
         run_folder: checkpoints and metrics (default: runs/TASK)
         output: bundle folder (default: models/TASK)
         base: another run folder, whose stages with the same keys are taken over
+        teacher: bundle whose teacher is distilled (of the recipe's teacher.network); none is trained
         last: stage after which to stop
         device: that trains; other batches are drawn on another device, so weights differ beyond rounding
         quick: a few steps on a few episodes, in RUN/quick with its bundle: does everything work?
@@ -582,7 +601,7 @@ def pipeline_command(
     folder, target = run_folder or Path("runs") / name, output or Path("models") / name
     if quick:  # what lasted hours, and what is shipped, must not give way to this
         folder, target = folder / "quick", output or folder / "quick" / "bundle"
-    pipeline = Pipeline(content, folder, target, ProgressPrinter(), device=device)
+    pipeline = Pipeline(content, folder, target, ProgressPrinter(), **bundled(teacher, content), device=device)
     if base is not None:
         pipeline.take_over(base.resolve())
     stages = pipeline.run(last).record()
