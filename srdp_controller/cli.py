@@ -71,6 +71,9 @@ GROUPS: dict[str, dict[str, Command]] = {
         "bench deployment": Command("benchmarks.deployment:deployment", "sim", "the ways to run a policy"),
         "bench gpu": Command("benchmarks.gpu:bench_gpu", "gpu,sim", "all GPU checks in one go"),
         "report delay": Command("report.delay_figure:delay_figure", "sim", "draw what `experiment latency` found"),
+        "report commitment": Command(
+            "report.commitment_figure:commitment_figure", "sim", "draw what `experiment commitment` found"
+        ),
         "report tables": Command("report.tables:write_tables", "cli", "rewrite README, docs and model card"),
     },
     "run": {

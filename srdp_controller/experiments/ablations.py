@@ -37,6 +37,7 @@ from srdp_controller.offline.train_teacher import train_teacher
 from srdp_controller.policy.denoiser import DiffusionTeacher
 from srdp_controller.policy.student import Student
 from srdp_controller.progress import ProgressPrinter, Report
+from srdp_controller.report.figures import save_figure
 from srdp_controller.spec import PolicySpec
 from srdp_controller.tasks.task import find_task
 
@@ -379,9 +380,7 @@ def draw(table: list[dict[str, Any]], picture: Path) -> None:
             panel.set_yticks(range(len(lines)), [line["variant"] for line in reversed(lines)])
             panel.set_title(f"K = {steps}, {kind} states")
             panel.set_xlabel("distance to the teacher / floor")
-    image = io.BytesIO()
-    figure.savefig(image, format=picture.suffix[1:], dpi=100)
-    write_file(picture, image.getvalue())
+    save_figure(figure, picture)
 
 
 def ablations(

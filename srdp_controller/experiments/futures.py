@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ from srdp_controller.evaluation.baselines import load_policy, with_level
 from srdp_controller.evaluation.closed_loop import RESULTS
 from srdp_controller.evaluation.policies import Policy, bundled
 from srdp_controller.evaluation.states import draw_states
-from srdp_controller.files import write_file
 from srdp_controller.progress import ProgressPrinter
+from srdp_controller.report.figures import save_figure
 from srdp_controller.report.tables import label
 from srdp_controller.tasks.task import find_task
 
@@ -75,11 +74,7 @@ def futures(
             panels[row, column].label_outer()
         panels[0, column].set_title(label(name))
         report("futures", column + 1, len(names), label(name))
-    image = io.BytesIO()
-    figure.savefig(image, format=picture.suffix[1:], dpi=100)
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    write_file(picture, image.getvalue())
-    print(picture)
+    save_figure(figure, picture)
     return {
         "seed": seed,
         "task": task.name,

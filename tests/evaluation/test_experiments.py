@@ -14,10 +14,12 @@ from srdp_controller.evaluation.closed_loop import Job
 from srdp_controller.experiments.ablations import ABLATIONS, FULL, ablations, summarise, t_interval
 from srdp_controller.experiments.cells import graphs
 from srdp_controller.experiments.commitment import commitment
+from srdp_controller.experiments.futures import apart, futures
 from srdp_controller.experiments.latency import latency
 from srdp_controller.offline.parallel import run_parallel
 from srdp_controller.offline.pipeline import Pipeline
 from srdp_controller.offline.recipe import load_recipe
+from srdp_controller.report.commitment_figure import commitment_figure
 from srdp_controller.report.delay_figure import delay_figure
 
 RECIPE = {
@@ -166,6 +168,22 @@ def test_commitment_drives_each_way_at_each_rate_once(model_dir, tmp_path, capsy
     rows = [(row["way"], row["update_rate_hz"]) for row in first["table"]]
     assert rows == [(way, rate) for way in ("fresh", "held 0.2 s", "chunks 0.1 s", "coherent 4") for rate in (20, 100)]
     assert "| student, K = 1, coherent 4 |" in capsys.readouterr().out
+    (tmp_path / "found.json").write_text(json.dumps(first))
+    commitment_figure((tmp_path / "found.json",), tmp_path / "commitment.png")
+    assert (tmp_path / "commitment.png").read_bytes().startswith(b"\x89PNG")
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     assert found()["table"] == first["table"] and len(written) == len(rows)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()} == written
+
+
+def test_futures_are_drawn_at_states_where_the_teacher_is_undecided(model_dir, tmp_path):
+    picture = tmp_path / "futures.png"
+    found = futures(model_dir, policies=("student_k1",), states=2, samples=8, picture=picture)
+    assert found["policies"] == ["student_k1"] and picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_chosen_states_are_of_the_largest_values_and_apart():
+    values = np.array([9.0, 8.9, 8.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+    places = np.array([[0.0], [0.01], [1.0], [5.0]] + [[9.0]] * 8)
+    assert apart(values, places, 2) == [0, 2]
+    assert apart(values[:2], places[:2], 3) == [0, 1]

@@ -1,0 +1,59 @@
+"""``srdp report commitment``: what keeps a policy to what it has begun, against the loop's rate, a picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tyro.conf import Positional
+
+from srdp_controller.errors import SrdpError
+from srdp_controller.report.figures import Line, Panel, draw_panels, save_figure
+from srdp_controller.report.tables import label
+
+
+def commitment_figure(
+    files: Positional[tuple[Path, ...]], picture: Path = Path("results/experiment/commitment.png")
+) -> dict[str, Any]:
+    """Draw success, and the entropy of the ways where there are any, against the loop's rate; 95 % intervals shaded.
+
+    Args:
+        files: what `srdp experiment commitment --json` wrote, a row of panels each
+        picture: file to write; its ending says the format
+
+    Raises:
+        SrdpError: there is nothing to draw, or a file is none of the experiment's.
+    """
+    if not files:
+        raise SrdpError("draw what? name the files that `srdp experiment commitment --json` wrote")
+    try:
+        panels = [panel for path in files for panel in _panels(json.loads(path.read_text()))]
+    except (OSError, ValueError, KeyError) as error:
+        raise SrdpError(f"{' '.join(map(str, files))}: not of `srdp experiment commitment`: {error!r}") from None
+    save_figure(draw_panels(panels, columns=2), picture)
+    return {"seed": None, "picture": str(picture)}
+
+
+def _panels(result: dict[str, Any]) -> list[Panel]:
+    rates: dict[str, list[dict[str, Any]]] = {}
+    for row in result["table"]:
+        rates.setdefault(f"{label(row['policy'])}, {row['way']}", []).append(row)
+    axes = {"title": result["task"], "xlabel": "rate of the loop [Hz]", "xscale": "log"}
+
+    def lines(value: str, interval: str, of: tuple[str, ...] = ()) -> list[Line]:
+        found = []
+        for name, rows in rates.items():
+            entries = [row["ways"][of[0]] if of else row for row in rows]
+            lower, upper = zip(*(entry[interval] for entry in entries), strict=True)
+            x = [row["update_rate_hz"] for row in rows]
+            found.append(Line(name, x, [entry[value] for entry in entries], lower, upper))
+        return found
+
+    success = {**axes, "ylabel": "success", "ylim": (-0.03, 1.03)}
+    panels = [Panel(success, lines("success_rate", "success_interval"))]
+    for way in dict.fromkeys(way for row in result["table"] for way in row["ways"]):
+        if all(way in row["ways"] for row in result["table"]):
+            named = {**axes, "ylabel": f"entropy of {way} [nats]"}
+            panels.append(Panel(named, lines("entropy", "entropy_interval", (way,))))
+    return panels
