@@ -34,7 +34,7 @@ $(VENV)/.installed: $(SOURCES)
 setup-test: $(VENV)/.installed-test
 
 $(VENV)/.installed-test: $(SOURCES)
-	@./scripts/setup sim,train,test,metaworld
+	@./scripts/setup sim,train,test,metaworld,pusht
 	@touch $@ $(VENV)/.installed
 
 setup-train: $(VENV)/.installed-train

@@ -15,8 +15,9 @@ RECIPES = sorted(EXPORT.rglob("*.yaml"))
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_shipped_recipe_makes_a_bundle(recipe, tmp_path):
-    if "metaworld" in str(recipe):
-        pytest.importorskip("metaworld", reason="needs the extra metaworld: make setup-test")
+    for extra, module in (("metaworld", "metaworld"), ("pusht", "gym_pusht")):
+        if extra in str(recipe):
+            pytest.importorskip(module, reason=f"needs the extra {extra}: make setup-test")
     result = pipeline_command(recipe, run_folder=tmp_path, quick=True)
     bundle = load_bundle(tmp_path / "quick" / "bundle")
     assert result["bundle_sha256"] == bundle.identity
