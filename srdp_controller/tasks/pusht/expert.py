@@ -13,7 +13,7 @@ from shapely.ops import substring
 
 from srdp_controller.tasks.pusht.simulation import AGENT_RADIUS_M, SIZE_M, TICK_S, PushTSimulation, placed
 
-ROUNDS, TRIES, ELITES = 3, 32, 8  # of the search; each round tries so many pushes
+ROUNDS, TRIES, ELITES = 3, 64, 8  # of the search; each round tries so many pushes
 SIDE_STEP_M = 0.01  # between two places on the block's sides that a push may begin at
 BEFORE_M = 0.004  # so far from the block a push begins
 PUSH_M = (0.01, 0.14)
@@ -22,7 +22,7 @@ SPEED_M_S = 0.12  # of simulated pushes
 LEAD_M = 0.025  # the command is a point so far ahead on the path
 ARRIVED_M = 0.006  # a leg of the path ends so far before its end
 CLEARANCE_M = 0.0005  # paths keep at least so far from the block; their corners keep ROUND_M
-ROUND_M = 0.005
+ROUND_M = 0.012
 WALL_M = 0.016  # paths keep so far from the walls
 WAY_COST = 0.02  # a metre to go to a push, in metres of the block's distance
 
