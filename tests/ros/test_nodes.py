@@ -14,6 +14,7 @@ from box import BOX_BUNDLE
 from lifecycle_msgs.srv import GetState
 
 from srdp_controller.control.statistics import Statistics
+from srdp_controller.engines.bundle import CandidatesChoice, load_bundle, write_bundle
 from srdp_controller.errors import SrdpError
 from srdp_controller.report.run import judge, summarise_run
 from srdp_controller.ros.client import get_parameters, set_parameters
@@ -81,6 +82,28 @@ def test_a_wrong_engine_is_refused_with_the_reason_and_the_old_one_goes_on(start
     assert get_engine(bench.node, 10.0) == "student_k1"
     bench.run(0.2)
     assert bench.mode == "STUDENT"
+
+
+def test_the_bundles_choice_of_candidates_drives_where_it_fits_the_period(start, bench, bundle_copy, read_json):
+    content = load_bundle(bundle_copy).content
+    facts = {"scenario": "nominal", "update_rate_hz": 200.0, "episodes": 1, "successes": {1: 0}}
+    chosen = {
+        "student_k1": CandidatesChoice(candidates=4, **facts),
+        "student_k8": CandidatesChoice(candidates=256, **facts),
+    }
+    write_bundle(bundle_copy, content.model_copy(update={"candidates": chosen}))
+    controller = start("controller_node", engine="student_k1", update_rate=200.0, model_dir=str(bundle_copy))
+    assert bench.until("STUDENT"), controller.output
+    set_engine(bench.node, "student_k8", 10.0)
+    for _ in range(100):
+        bench.run(0.2)
+        if "engine student_k8" in controller.output and "drives" in controller.output.rpartition("student_k8")[2]:
+            break
+    assert get_parameters(bench.node, ["sampling.candidates"], 10.0) == {"sampling.candidates": 0}
+    assert controller.end() == 0
+    engines = [(entry["engine"], entry["candidates"]) for entry in read_json("controller.json")["engines"]]
+    assert engines == [("student_k1", 4), ("student_k8", 1)]
+    assert "one chunk is sampled, not as many as the bundle says" in controller.output
 
 
 def test_a_whole_bundle_is_swapped_and_a_damaged_or_foreign_one_refused(start, bench, tmp_path, model_dir, read_json):
