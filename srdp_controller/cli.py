@@ -43,11 +43,11 @@ GROUPS: dict[str, dict[str, Command]] = {
         "eval closed-loop": Command("evaluation.closed_loop:closed_loop", "sim", "success rate in simulation"),
         "eval table": Command("evaluation.table:table", "sim", "every policy in every scenario, for the model card"),
         "eval budget": Command("evaluation.latency_budget:budget", "sim", "how late commands may be"),
-        "eval candidates": Command("evaluation.candidates:candidates", "sim", "how many chunks to sample in a cycle"),
         "eval fidelity": Command("evaluation.fidelity:fidelity", "sim,train", "distance of the actions"),
         "eval demonstrations": Command(
             "evaluation.demonstrations:demonstrations", "sim,train", "what the demonstrator would have done"
         ),
+        "eval candidates": Command("evaluation.candidates:candidates", "sim", "how many chunks to sample in a cycle"),
         "experiment ablations": Command(
             "experiments.ablations:ablations", "sim,train", "what each ingredient is worth"
         ),
