@@ -136,6 +136,7 @@ def deployment(
                 "planning.mode": row.planning,
                 "planning.blend_time": row.blend_s,
                 "noise.hold_time": row.noise_hold_s,
+                "sampling.candidates": 1,  # as it was measured
                 "abstain.enabled": False,  # each row is one policy's own
             },
             [sample * row.slower for sample in measured[row.policy]],

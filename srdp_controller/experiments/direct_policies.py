@@ -70,9 +70,8 @@ def direct_policies(
     chosen = [name for name, made in TRAININGS.items() if any(policy in policies for policy in made)]
     needs = {methods(content)[name].last for name in chosen}
     pipeline.run("queries" if "queries" in needs else "data")
-    fresh = Pipeline(
-        content, run, report=pipeline.report, **own, device=device
-    )  # without the dataset, for the processes
+    # without the dataset, for the processes
+    fresh = Pipeline(content, run, report=pipeline.report, **own, device=device)
     jobs = [partial(train_policies, fresh, name, steps or content.distill.steps, folder.resolve()) for name in chosen]
     table = [row for rows in run_parallel(jobs, min(processes, len(jobs))) for row in rows]
     print(f"{'policy':<16} {'energy score':>12} {'steps':>8} {'seconds':>8}  knobs")

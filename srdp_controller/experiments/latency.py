@@ -151,6 +151,7 @@ def latency(
             "planning.blend_time": way.blend_s,
             "observation.max_age": HOLDS_AFTER_S,
             "abstain.enabled": False,
+            "sampling.candidates": 1,  # as it was measured
         }
         job = Job(
             folder,
