@@ -61,6 +61,10 @@ GROUPS: dict[str, dict[str, Command]] = {
             "experiments.commitment:commitment", "sim,train", "how a policy is kept to what it has begun"
         ),
         "experiment futures": Command("experiments.futures:futures", "sim,train", "draw what each policy would do"),
+        "experiment spread": Command(
+            "experiments.spread:spread", "sim,train", "what the spread of sampled chunks tells, beside the distance"
+        ),
+        "experiment sheaf": Command("experiments.sheaf:sheaf", "sim,train", "draw among which chunks a policy chose"),
     },
     "measure": {
         "bench latency": Command("benchmarks.latency:bench_latency", "sim", "every policy beside its floor"),

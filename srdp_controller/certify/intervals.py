@@ -1,4 +1,4 @@
-"""95 % intervals, by scipy: of a share, of a mean, of a ratio of means, of an entropy."""
+"""95 % intervals, by scipy: of a share, a mean, a ratio of means, an entropy, and of what ranks tell."""
 
 from __future__ import annotations
 
@@ -40,6 +40,30 @@ def entropy_interval(counts: Sequence[int], rng: np.random.Generator) -> tuple[f
     drawn = stats.entropy(rng.multinomial(total, seen / total, size=RESAMPLES), axis=1)
     low, high = np.quantile(drawn, [0.025, 0.975])
     return float(stats.entropy(seen)), [float(low), float(high)]
+
+
+def auroc_interval(negatives: np.ndarray, positives: np.ndarray, rng: np.random.Generator) -> tuple[float, list[float]]:
+    """Area under the ROC curve of scores (n,) and (m,), and its percentile bootstrap interval [low, high].
+
+    It is the probability that a positive's score is above a negative's, ties half.
+    """
+
+    def area(x: np.ndarray, y: np.ndarray, axis: int = -1) -> np.ndarray:
+        found: np.ndarray = stats.mannwhitneyu(y, x, axis=axis).statistic / (x.shape[axis] * y.shape[axis])
+        return found
+
+    found = stats.bootstrap(
+        (negatives, positives), area, vectorized=True, n_resamples=RESAMPLES, method="percentile", rng=rng
+    )
+    interval = found.confidence_interval
+    return float(area(negatives, positives)), [float(interval.low), float(interval.high)]
+
+
+def rank_correlation_interval(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> list[float]:
+    """Percentile bootstrap interval [low, high] of Spearman's rank correlation of pairs (n,)."""
+    drawn = rng.integers(len(x), size=(RESAMPLES, len(x)))
+    low, high = np.quantile([stats.spearmanr(x[rows], y[rows]).statistic for rows in drawn], [0.025, 0.975])
+    return [float(low), float(high)]
 
 
 def _bootstrap(data: tuple[np.ndarray, ...], statistic: object, rng: np.random.Generator) -> list[float]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from srdp_controller.certify.intervals import entropy_interval, success_interval
+from srdp_controller.certify.intervals import entropy_interval, mean_interval, success_interval
 from srdp_controller.control.abstention import alarm_threshold
 from srdp_controller.control.build import default_values
 from srdp_controller.engines.bundle import LoadedBundle, load_bundle
@@ -155,6 +155,8 @@ def closed_loop(
     }
     low, high = result["success_interval"]
     metrics = ", ".join(f"{name} {value}" for name, value in result["metrics"].items())
+    for name, (least, most) in result["metric_intervals"].items():
+        metrics += f", mean {name} 95 % {least:.3f} to {most:.3f}"
     for name, found_ways in result["ways"].items():
         low_nats, high_nats = found_ways["entropy_interval"]
         metrics += f", entropy of {name} {found_ways['entropy']:.2f} (95 % {low_nats:.2f} to {high_nats:.2f})"
@@ -171,7 +173,8 @@ def closed_loop(
 def tally(episodes: Sequence[Episode]) -> dict[str, Any]:
     """Sums and shares over episodes, in whichever order they ended."""
     episodes = sorted(episodes, key=lambda episode: episode.seed)
-    successes = sum(episode.outcome.success for episode in episodes)
+    outcomes = [episode.outcome for episode in episodes]
+    successes, metrics = sum(outcome.success for outcome in outcomes), summarise(outcomes)
     modes, causes = Counter[str](), Counter[str]()
     for episode in episodes:
         modes.update(episode.modes)
@@ -180,9 +183,17 @@ def tally(episodes: Sequence[Episode]) -> dict[str, Any]:
         "successes": successes,
         "success_rate": successes / len(episodes),
         "success_interval": success_interval(successes, len(episodes)),
-        "mean_episode_s": float(np.mean([episode.outcome.duration_s for episode in episodes])),
-        "metrics": summarise([episode.outcome for episode in episodes]),
-        "ways": ways([episode.outcome for episode in episodes]),
+        "mean_episode_s": float(np.mean([outcome.duration_s for outcome in outcomes])),
+        "metrics": metrics,
+        "metric_intervals": {
+            name: mean_interval(
+                np.array([outcome.metrics[name] for outcome in outcomes if name in outcome.metrics]),
+                np.random.default_rng(0),
+            )
+            for name, value in metrics.items()
+            if isinstance(value, float)
+        },
+        "ways": ways(outcomes),
         "abstentions": sum(episode.abstentions for episode in episodes),
         "cycles": sum(episode.cycles for episode in episodes),
         "missed_cycles": sum(episode.missed_cycles for episode in episodes),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,19 +43,27 @@ def _panels(result: dict[str, Any]) -> list[Panel]:
         rates.setdefault(f"{label(row['policy'])}, {row['way']}", []).append(row)
     axes = {"title": result["task"], "xlabel": "rate of the loop [Hz]", "xscale": "log"}
 
-    def lines(value: str, interval: str, of: tuple[str, ...] = ()) -> list[Line]:
+    def lines(measured: Callable[[dict[str, Any]], tuple[float, list[float]]]) -> list[Line]:
         found = []
         for name, rows in rates.items():
-            entries = [row["ways"][of[0]] if of else row for row in rows]
-            lower, upper = zip(*(entry[interval] for entry in entries), strict=True)
-            x = [row["update_rate_hz"] for row in rows]
-            found.append(Line(name, x, [entry[value] for entry in entries], lower, upper))
+            values, intervals = zip(*(measured(row) for row in rows), strict=True)
+            lower, upper = zip(*intervals, strict=True)
+            found.append(Line(name, [row["update_rate_hz"] for row in rows], values, lower, upper))
         return found
 
     success = {**axes, "ylabel": "success", "ylim": (-0.03, 1.03)}
-    panels = [Panel(success, lines("success_rate", "success_interval"))]
+    panels = [Panel(success, lines(lambda row: (row["success_rate"], row["success_interval"])))]
+    for metric in result["table"][0]["metric_intervals"]:
+        panels.append(Panel({**axes, "ylabel": f"mean {metric}"}, lines(partial(_mean, metric=metric))))
     for way in dict.fromkeys(way for row in result["table"] for way in row["ways"]):
         if all(way in row["ways"] for row in result["table"]):
-            named = {**axes, "ylabel": f"entropy of {way} [nats]"}
-            panels.append(Panel(named, lines("entropy", "entropy_interval", (way,))))
+            panels.append(Panel({**axes, "ylabel": f"entropy of {way} [nats]"}, lines(partial(_entropy, way=way))))
     return panels
+
+
+def _mean(row: dict[str, Any], metric: str) -> tuple[float, list[float]]:
+    return row["metrics"][metric], row["metric_intervals"][metric]
+
+
+def _entropy(row: dict[str, Any], way: str) -> tuple[float, list[float]]:
+    return row["ways"][way]["entropy"], row["ways"][way]["entropy_interval"]

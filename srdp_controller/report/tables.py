@@ -183,13 +183,15 @@ def inference_of(result: Result) -> str:
 
 
 def commitment(result: Result) -> str:
-    """Success, and the entropy of the ways taken, by what keeps a policy to what it has begun and the loop's rate."""
+    """Success, mean metrics, entropy of ways, by what keeps a policy to what it has begun and the loop's rate."""
     lines: dict[str, dict[str, Any]] = {}
     for row in result["table"]:
         name, (low, high) = f"{label(row['policy'])}, {row['way']}", row["success_interval"]
-        entropies = "".join(f"; {way['entropy']:.2f}" for way in row["ways"].values())
+        found = [row["metrics"][metric] for metric in row["metric_intervals"]]
+        found += [way["entropy"] for way in row["ways"].values()]
+        more = "".join(f"; {value:.2f}" for value in found)
         line = lines.setdefault(name, {"name": name})
-        line[f"{row['update_rate_hz']:g} Hz"] = f"{row['success_rate']:.0%} ({low:.0%} to {high:.0%}){entropies}"
+        line[f"{row['update_rate_hz']:g} Hz"] = f"{row['success_rate']:.0%} ({low:.0%} to {high:.0%}){more}"
     rates = list(dict.fromkeys(f"{row['update_rate_hz']:g} Hz" for row in result["table"]))
     return table(lines.values(), " | ".join(["policy, way: {name}", *(f"{one}: ?{{{one}}}" for one in rates)]))
 

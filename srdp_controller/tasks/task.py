@@ -90,8 +90,11 @@ class Task:
         """Draw episodes (success, duration_s, metrics, details) into matplotlib axes."""
         raise self._lacks("a drawing", "figures of its episodes")
 
-    def draw_futures(self, axes: Any, observation: np.ndarray, chunks: np.ndarray) -> None:
-        """Draw where chunks (n, horizon, act_dim) would lead from an observation (obs_dim,) into matplotlib axes."""
+    def draw_futures(self, axes: Any, observation: np.ndarray, chunks: np.ndarray, colour: str = "C0") -> None:
+        """Draw where chunks (n, horizon, act_dim) would lead from an observation (obs_dim,) into matplotlib axes.
+
+        Many are drawn faintly, one alone plainly.
+        """
         raise self._lacks("a drawing", "figures of sampled futures")
 
     def render(self, scenario: Scenario, details: dict[str, Any], snapshots: list[list[float]]) -> list[np.ndarray]:

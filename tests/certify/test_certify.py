@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from srdp_controller.certify.conformal import conformal_threshold, trajectory_scores
-from srdp_controller.certify.intervals import entropy_interval, mean_interval, success_interval
+from srdp_controller.certify.intervals import (
+    auroc_interval,
+    entropy_interval,
+    mean_interval,
+    rank_correlation_interval,
+    success_interval,
+)
 from srdp_controller.certify.sample_distances import (
     directions,
     mode_coverage,
@@ -85,6 +91,17 @@ def test_the_classifier_bound_stays_below_the_true_total_variation():
     estimate, low, _ = tv_lower_bound(*pair(1.0), states, rng)
     true = 0.3829  # TV of two unit Gaussians one apart: 2 Phi(1/2) - 1
     assert low <= true and estimate == pytest.approx(true, abs=0.05)
+
+
+def test_areas_and_rank_correlations_are_those_of_what_was_drawn():
+    rng = np.random.default_rng(3)
+    area, (low, high) = auroc_interval(rng.standard_normal(300), 1.0 + rng.standard_normal(400), rng)
+    assert low < 0.760 < high  # of two unit Gaussians one apart
+    assert low < area < high < low + 0.1
+    assert auroc_interval(np.arange(3.0), np.arange(3.0), rng)[0] == 0.5
+    x = rng.standard_normal(400)
+    low, high = rank_correlation_interval(x, x + rng.standard_normal(400), rng)
+    assert low < 0.690 < high < low + 0.15  # of a correlation of 1 / sqrt(2)
 
 
 def test_entropy_intervals_cover_the_entropy_and_know_one_way_from_many():

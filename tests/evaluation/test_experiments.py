@@ -16,6 +16,8 @@ from srdp_controller.experiments.cells import graphs
 from srdp_controller.experiments.commitment import commitment
 from srdp_controller.experiments.futures import apart, futures
 from srdp_controller.experiments.latency import latency
+from srdp_controller.experiments.sheaf import sheaf
+from srdp_controller.experiments.spread import spread
 from srdp_controller.offline.parallel import run_parallel
 from srdp_controller.offline.pipeline import Pipeline
 from srdp_controller.offline.recipe import load_recipe
@@ -180,6 +182,20 @@ def test_futures_are_drawn_at_states_where_the_teacher_is_undecided(model_dir, t
     picture = tmp_path / "futures.png"
     found = futures(model_dir, policies=("student_k1",), states=2, samples=8, picture=picture)
     assert found["policies"] == ["student_k1"] and picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_sheaf_of_an_episode_is_drawn_with_what_was_driven(model_dir, tmp_path):
+    found = sheaf(model_dir, candidates=(1, 3), moments=2, picture=tmp_path / "sheaf.png")
+    assert set(found["succeeded"]) == {"1", "3"} and (tmp_path / "sheaf.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_spread_of_chunks_stands_beside_the_latent_distance(model_dir, capsys):
+    found = spread(model_dir, candidates=4, states=12)
+    assert [row["score"] for row in found["table"]] == ["spread", "latent_distance"]
+    for row in found["table"]:
+        low, high = row["auroc_augmented_interval"]
+        assert 0.0 <= low <= row["auroc_augmented"] <= high <= 1.0
+    assert "latent_distance: rank correlation" in capsys.readouterr().out
 
 
 def test_chosen_states_are_of_the_largest_values_and_apart():

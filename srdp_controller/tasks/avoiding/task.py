@@ -81,13 +81,13 @@ class AvoidingTask(Task):
         good = sum(bool(episode["success"]) for episode in episodes)
         axes.set_title(f"paths: {good} of {len(episodes)} succeeded")
 
-    def draw_futures(self, axes: Any, observation: np.ndarray, chunks: np.ndarray) -> None:
+    def draw_futures(self, axes: Any, observation: np.ndarray, chunks: np.ndarray, colour: str = "C0") -> None:
         """The tip's paths through the posts."""
         from srdp_controller.tasks.avoiding.expert import POSTS
         from srdp_controller.tasks.table.drawing import draw_table, draw_tip_paths
 
         draw_table(axes, POSTS)
-        draw_tip_paths(axes, observation[:2], chunks, self.spec())
+        draw_tip_paths(axes, observation[:2], chunks, self.spec(), colour)
 
     def render(self, scenario: Scenario, details: dict[str, Any], snapshots: list[list[float]]) -> list[np.ndarray]:
         """Pictures (height, width, 3) uint8 by PyBullet's software renderer."""

@@ -53,7 +53,7 @@ class PushingTask(Task):
         good = sum(bool(episode["success"]) for episode in episodes)
         axes.set_title(f"paths: {good} of {len(episodes)} succeeded")
 
-    def draw_futures(self, axes: Any, observation: np.ndarray, chunks: np.ndarray) -> None:
+    def draw_futures(self, axes: Any, observation: np.ndarray, chunks: np.ndarray, colour: str = "C0") -> None:
         """The tip's paths on the table, the object and its goal."""
         from matplotlib.patches import Circle
 
@@ -63,7 +63,7 @@ class PushingTask(Task):
         draw_table(axes, [post])
         axes.add_patch(Circle(goal, 0.025, color="C2", alpha=0.15))
         axes.add_patch(Circle(thing, 0.035, color="C1", alpha=0.3))
-        draw_tip_paths(axes, observation[:2], chunks, self.spec())
+        draw_tip_paths(axes, observation[:2], chunks, self.spec(), colour)
 
     def render(self, scenario: Scenario, details: dict[str, Any], snapshots: list[list[float]]) -> list[np.ndarray]:
         """Pictures (height, width, 3) uint8 by PyBullet's software renderer."""

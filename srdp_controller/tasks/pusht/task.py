@@ -91,7 +91,7 @@ class PushTTask(Task):
         axes.axhline(SUCCESS, color="0.5", linestyle="--")
         axes.set(xlabel="episode", ylabel="largest coverage", ylim=(0.0, 1.0), title=self.name)
 
-    def draw_futures(self, axes: Any, observation: np.ndarray, chunks: np.ndarray) -> None:
+    def draw_futures(self, axes: Any, observation: np.ndarray, chunks: np.ndarray, colour: str = "C0") -> None:
         """The targets of the pusher, the block and its place."""
         simulation, (x, y, block_x, block_y, cosine, sine) = PushTSimulation(), observation[:6]
         for pose, colour in (
@@ -100,7 +100,10 @@ class PushTTask(Task):
         ):
             axes.fill(*placed(simulation.outline, pose).T, color=colour, alpha=0.3)
         starts = np.broadcast_to(np.array([x, y]), (len(chunks), 1, 2))
-        axes.plot(*np.concatenate([starts, chunks], axis=1).transpose(2, 1, 0), color="C0", alpha=0.25, linewidth=0.8)
+        alpha = max(0.25, 1.0 / len(chunks))
+        axes.plot(
+            *np.concatenate([starts, chunks], axis=1).transpose(2, 1, 0), color=colour, alpha=alpha, linewidth=0.8
+        )
         axes.plot(x, y, "o", color="black", markersize=4)
         axes.set(xlim=(0.0, SIZE_M), ylim=(SIZE_M, 0.0), aspect="equal", xlabel="x [m]", ylabel="y [m]")
 

@@ -20,9 +20,9 @@ def draw_table(axes: Any, posts: Iterable[tuple[float, float]]) -> None:
     axes.set(xlim=(-0.27, 0.27), ylim=(-0.18, 0.18), aspect="equal", xlabel="x [m]", ylabel="y [m]")
 
 
-def draw_tip_paths(axes: Any, tip: np.ndarray, chunks: np.ndarray, spec: PolicySpec) -> None:
+def draw_tip_paths(axes: Any, tip: np.ndarray, chunks: np.ndarray, spec: PolicySpec, colour: str) -> None:
     """Where the tip (2,) [m] would go if it followed chunks (n, horizon, 2) [m/s]."""
     steps = np.cumsum(chunks * spec.step_s, axis=1)
     paths = tip + np.concatenate([np.zeros_like(steps[:, :1]), steps], axis=1)
-    axes.plot(*paths.transpose(2, 1, 0), color="C0", alpha=0.25, linewidth=0.8)
+    axes.plot(*paths.transpose(2, 1, 0), color=colour, alpha=max(0.25, 1.0 / len(chunks)), linewidth=0.8)
     axes.plot(*tip, "o", color="black", markersize=4)
