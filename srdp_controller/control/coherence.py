@@ -1,9 +1,11 @@
-"""Which of several sampled chunks to drive with: the one that best goes on with the plan in force.
+"""Which of several sampled chunks to drive with: one that goes on with the plan in force and is likely itself.
 
 A policy that is drawn anew in every cycle changes its mind between two good ways. One that is fast enough to be drawn
 many times a cycle can be asked for the draw that agrees with what it is doing: backward coherence of Bidirectional
-Decoding (arXiv 2408.17355), here with squared distances, and with the plan's remaining actions read
-at the new chunk's own times.
+Decoding (arXiv 2408.17355), here with squared distances, and with the plan's remaining actions read at the new chunk's
+own times. Among many draws the one nearest to the plan tends to be an outlier, which no longer answers to the
+observation, so that a draw's distance from its own nearest neighbours counts as much: in place of that paper's forward
+contrast, whose stronger and weaker policies a controller does not have. Only neighbours, so that modes stay apart.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ import numpy as np
 
 from srdp_controller.control.planner import Plan
 
-DECAY = 0.8  # weight of a step, relative to the one before
+DECAY = 0.95  # weight of a step, relative to the one before
+NEIGHBOURS = 4  # one of so many draws is a neighbour
 
 
 class Coherence:
@@ -20,21 +23,23 @@ class Coherence:
 
     def __init__(self, scale: np.ndarray, horizon: int, step_ns: int) -> None:
         """``scale`` (act_dim,) makes the actions' components comparable, ``step_ns`` is between two actions."""
-        self._step_ns = step_ns
-        act_dim = len(scale)
-        self._target, self._later = np.zeros((2, horizon, act_dim), np.float32)
-        weights = DECAY ** np.arange(horizon)[:, None] / np.square(scale)
-        # row n: of the first n steps, those that the plan reaches
-        reach = np.arange(horizon)[None, :, None] < np.arange(horizon + 1)[:, None, None]
-        self._weights = (weights * reach).reshape(horizon + 1, -1).astype(np.float32)
-        self._differences = np.zeros((0, horizon, act_dim), np.float32)
-        self._distances = np.zeros(0, np.float32)
+        self._step_ns, self._shape = step_ns, (horizon, len(scale))
+        self._target, self._later = np.zeros((2, *self._shape), np.float32)
+        self._roots = (np.sqrt(DECAY ** np.arange(horizon))[:, None] / scale).astype(np.float32)
+        self._resize(0)
+
+    def _resize(self, number: int) -> None:
+        self._weighted, self._differences = np.zeros((2, number, *self._shape), np.float32)
+        self._distances, self._apart = np.zeros((2, number), np.float32)
+        self._pairs = np.zeros((number, number), np.float32)
 
     def choose(self, chunks: np.ndarray, plan: Plan | None, now_ns: int) -> int:
-        """The row of ``chunks`` (N, horizon, act_dim), due from ``now_ns`` on, nearest to what is left of ``plan``; SI.
+        """The row of ``chunks`` (N, horizon, act_dim), due from ``now_ns`` on, to drive with; SI units.
 
-        The plan is read, between two of its actions linearly, at the times of the candidates' actions; its last action
-        holds for a step. The first row where there is no plan, or none of it is left.
+        It has the least sum of two squared distances: from what is left of ``plan``, and on average from the quarter of
+        the chunks that is nearest to it. The plan is read, between two of its actions linearly, at the times of the
+        candidates' actions; its last action holds for a step. The first row where there is no plan, or none of it is
+        left.
         """
         if plan is None or len(chunks) == 1:
             return 0
@@ -43,9 +48,8 @@ class Coherence:
         left = horizon - past
         if past < 0 or left <= 0:
             return 0
-        if len(self._differences) != len(chunks):  # after a swap only
-            self._differences = np.zeros_like(chunks)
-            self._distances = np.zeros(len(chunks), np.float32)
+        if len(self._distances) != len(chunks):  # after a swap only
+            self._resize(len(chunks))
         target = self._target[:left]
         np.copyto(target, plan.chunk[past:])
         if within_ns:
@@ -53,7 +57,30 @@ class Coherence:
             np.subtract(plan.chunk[past + 1 :], before, out=later)
             np.multiply(later, np.float32(within_ns / self._step_ns), out=later)
             np.add(before, later, out=before)
-        np.subtract(chunks, self._target, out=self._differences)
-        np.square(self._differences, out=self._differences)
-        np.dot(self._differences.reshape(len(chunks), -1), self._weights[left], out=self._distances)
+        np.multiply(target, self._roots[:left], out=target)
+        np.multiply(chunks, self._roots, out=self._weighted)
+        overlap = self._differences[:, :left]
+        np.subtract(self._weighted[:, :left], target, out=overlap)
+        np.square(overlap, out=overlap)
+        np.sum(overlap, axis=(1, 2), out=self._distances)
+        self._add_neighbours()
         return int(self._distances.argmin())
+
+    def _add_neighbours(self) -> None:
+        """Add to each chunk's distance its mean squared distance from its neighbours."""
+        number, pairs = len(self._distances), self._pairs
+        neighbours = number // NEIGHBOURS
+        if not neighbours:
+            return
+        flat = self._weighted.reshape(number, -1)
+        np.square(self._weighted, out=self._differences)
+        np.sum(self._differences, axis=(1, 2), out=self._apart)
+        np.dot(flat, flat.T, out=pairs)
+        np.multiply(pairs, -2.0, out=pairs)
+        np.add(pairs, self._apart, out=pairs)
+        np.add(pairs, self._apart[:, None], out=pairs)
+        np.fill_diagonal(pairs, 0.0)
+        pairs.partition(neighbours, axis=1)
+        np.sum(pairs[:, : neighbours + 1], axis=1, out=self._apart)  # itself counts nothing
+        np.divide(self._apart, neighbours, out=self._apart)
+        np.add(self._distances, self._apart, out=self._distances)

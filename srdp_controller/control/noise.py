@@ -8,8 +8,8 @@ import numpy as np
 class HeldNoise:
     """Draws standard normal noise into a buffer and keeps it for ``hold_ns``.
 
-    A policy that draws anew every cycle can dither between modes, the more the faster the loop; what
-    it does on the shipped task is measured (docs/noise.md).
+    A policy that draws anew every cycle can dither between modes, the more the faster the loop (docs/noise.md).
+    Where several chunks are sampled, it is drawn anew every cycle: the same few once more leave less to choose from.
     """
 
     def __init__(self, hold_ns: int, seed: int) -> None:
@@ -28,5 +28,5 @@ class HeldNoise:
             if self._noise is None or self._noise.shape != buffer.shape:
                 self._noise = np.zeros_like(buffer)
             self._generator.standard_normal(out=self._noise, dtype=np.float32)
-            self._until = now_ns + self.hold_ns
+            self._until = now_ns + (self.hold_ns if len(buffer) == 1 else 0)
         np.copyto(buffer, self._noise)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from srdp_controller.control.coherence import Coherence
+from srdp_controller.control.coherence import DECAY, Coherence
 from srdp_controller.control.planner import Plan
 
 STEP = 50
@@ -65,3 +65,29 @@ def test_other_numbers_of_candidates_may_follow_each_other(coherence):
 
 def test_a_candidate_that_is_not_finite_is_chosen_so_that_it_is_seen(coherence):
     assert coherence.choose(chunks(RAMP, [np.nan] * 4), plan(), 0) == 1
+
+
+def test_of_chunks_as_near_to_the_plan_the_one_among_its_like_is_chosen(coherence):
+    outlier, likely = RAMP - 0.5, RAMP + 0.51
+    candidates = chunks(outlier, *(likely + 0.01 * row for row in range(7)))
+    assert coherence.choose(candidates, plan(), 0) != 0
+    assert coherence.choose(chunks(outlier, likely), plan(), 0) == 0  # of two, neither has more of its like
+
+
+def test_the_neighbours_of_one_mode_do_not_draw_the_choice_from_the_other(coherence):
+    few, many = RAMP + 0.3, RAMP + 9.0
+    candidates = chunks(*(few + 0.01 * row for row in range(3)), *(many + 0.01 * row for row in range(9)))
+    assert coherence.choose(candidates, plan(), 0) in range(3)
+
+
+def test_what_is_added_is_the_mean_squared_distance_from_the_nearest_quarter():
+    rng, scale = np.random.default_rng(0), np.array([0.5, 2.0])
+    candidates = rng.standard_normal((12, 4, 2)).astype(np.float32)
+    in_force = Plan(rng.standard_normal((4, 2)).astype(np.float32), 0, 0)
+    weights = DECAY ** np.arange(4)[:, None] / np.square(scale)
+    away = (np.square(candidates - in_force.chunk) * weights).sum(axis=(1, 2))
+    pairs = (np.square(candidates[:, None] - candidates[None]) * weights).sum(axis=(2, 3))
+    expected = away + np.sort(pairs, axis=1)[:, 1:4].mean(axis=1)
+    coherence = Coherence(scale, horizon=4, step_ns=STEP)
+    assert coherence.choose(candidates, in_force, 0) == expected.argmin()
+    np.testing.assert_allclose(coherence._distances, expected, rtol=1e-4)
