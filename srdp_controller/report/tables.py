@@ -199,6 +199,45 @@ def commitment(result: Result) -> str:
 # --- sections -----------------------------------------------------------------------------------
 
 
+def commitments(*results: Result) -> str:
+    """``commitment`` task by task."""
+    parts = []
+    for result in results:
+        parts += [f"{result['task']}, {result['episodes']} episodes a cell:", commitment(result)]
+    return section(*parts)
+
+
+def chosen(*results: Result) -> str:
+    """How many chunks each bundle samples in a cycle, and what it was chosen by."""
+    lines: list[dict[str, Any]] = []
+    for result in results:
+        line: dict[str, Any] = {"takes": result["candidates"], **result}
+        for row in result["table"]:
+            gain = result["gains"].get(str(row["candidates"]))
+            more = "" if gain is None else f", {gain[0]:+.1%} to {gain[1]:+.1%}"
+            line[f"N = {row['candidates']}"] = f"{row['success_rate']:.0%}{more}"
+        lines.append(line)
+    numbers = dict.fromkeys(name for line in lines for name in line if name.startswith("N = "))
+    columns = ["task: {task}", "episodes: {episodes}", "loop: {update_rate_hz:g} Hz"]
+    return table(lines, " | ".join([*columns, *(f"{name}: ?{{{name}}}" for name in numbers), "chosen: {takes}"]))
+
+
+def spreads(*results: Result) -> str:
+    """What the spread of sampled chunks tells, beside the latent distance."""
+    rows = [{"task": result["task"], **row} for result in results for row in result["table"]]
+    for row in rows:
+        row |= {
+            "score": row["score"].replace("_", " "),
+            "area": row["auroc_augmented"],
+            "rank": row["rank_correlation"],
+        }
+        row |= {"areas": row["auroc_augmented_interval"], "ranks": row["rank_correlation_interval"]}
+    columns = "task: {task} | score: {score} | "
+    columns += "AUROC of disturbed states: {area:.2f} ({areas[0]:.2f} to {areas[1]:.2f}) | "
+    columns += "rank correlation with the distance from the teacher: {rank:.2f} ({ranks[0]:.2f} to {ranks[1]:.2f})"
+    return table(rows, columns)
+
+
 def joined(results: Iterable[Result]) -> list[Result]:
     """One result of ``srdp experiment latency`` a task: what was measured later is in a file of its own."""
     found: dict[str, Result] = {}
@@ -543,7 +582,20 @@ LATENCIES = tuple(
 DEMONSTRATED = tuple(f"results/eval/{task}/demonstrations.json" for task in TASKS)
 DISTANCES = tuple(f"results/eval/{task}/fidelity_{part}.json" for part in ("test", "consistency") for task in TASKS)
 BUDGETS = tuple(f"results/eval/{task}/budget.json" for task in TASKS)
-MEASURED_SO_FAR = {*LATENCIES, *DISTANCES, *DEMONSTRATED, *FIDELITY, *BUDGETS}  # a section takes those that are there
+MODES = ("avoiding", "pusht", "pushing")
+CHOSEN = tuple(f"results/eval/{task}/candidates.json" for task in (*MODES, *TASKS[1:]))
+COMMITMENTS = tuple(f"results/experiment/commitment_{part}.json" for part in (*MODES, "avoiding_baselines"))
+SPREADS = tuple(f"results/eval/{task}/spread.json" for task in MODES)
+MEASURED_SO_FAR = {
+    *CHOSEN,
+    *COMMITMENTS,
+    *SPREADS,
+    *LATENCIES,
+    *DISTANCES,
+    *DEMONSTRATED,
+    *FIDELITY,
+    *BUDGETS,
+}  # a section takes those that are there
 RATES = tuple(f"results/bench/loop_{name}.json" for name in (100, 250, 500, 1000, 2000, "hogs"))
 # by document: each section's function, and the files that it is called with
 SECTIONS: dict[str, dict[Callable[..., str], tuple[str, ...]]] = {
@@ -559,6 +611,7 @@ SECTIONS: dict[str, dict[Callable[..., str], tuple[str, ...]]] = {
         faults: ("results/bench/faults.json",),
     },
     "docs/latency.md": {delays: LATENCIES, budgets: BUDGETS, deployment: (DEPLOYMENT,)},
+    "docs/noise.md": {chosen: CHOSEN, commitments: COMMITMENTS, spreads: SPREADS},
     "docs/engines.md": dict.fromkeys((policies, checks, costs), (LATENCY,)),
     "docs/distillation.md": {
         distances: DISTANCES,
