@@ -90,7 +90,7 @@ def sheaf(
             task.draw_futures(axes, observation, driven[None], "black")
             axes.set_title(f"{cycle / update_rate:.1f} s", fontsize=9)
             axes.label_outer()
-        panels[row, 0].set_ylabel(f"{label(name)}, {number}\n{panels[row, 0].get_ylabel()}")
+        panels[row, 0].set_ylabel(f"{number} sampled\n{panels[row, 0].get_ylabel()}")
         outcomes[str(number)] = episode.outcome.success
         report(
             "sheaf",
@@ -98,6 +98,7 @@ def sheaf(
             len(candidates),
             f"{number} candidates: {'succeeded' if outcomes[str(number)] else 'failed'}",
         )
+    figure.suptitle(label(name), fontsize=10)
     save_figure(figure, picture)
     return {
         "seed": seed,
