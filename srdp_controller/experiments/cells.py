@@ -10,6 +10,7 @@ from typing import Any
 from srdp_controller.engines.bundle import LoadedBundle, load_bundle, sha256
 from srdp_controller.evaluation.baselines import trained_graph
 from srdp_controller.evaluation.closed_loop import Job, run_jobs, tally
+from srdp_controller.evaluation.latency import measure_inference
 from srdp_controller.files import write_json
 from srdp_controller.offline.baselines import POLICIES
 from srdp_controller.offline.recipe import content_hash
@@ -22,6 +23,23 @@ def graphs(bundle: LoadedBundle, job: Job) -> list[str]:
     entry = bundle.content.policies.get(job.policy) or bundle.policy("teacher")
     corrected = job.values["planning.mode"] == "corrected"
     return [entry.sha256, *([bundle.corrector(job.policy).sha256] if corrected else [])]
+
+
+def inference_times(
+    bundle: LoadedBundle, names: Sequence[str], folder: Path, baselines: Path | None = None, candidates: int = 1
+) -> dict[str, list[float]]:
+    """How long an evaluation of so many chunks takes [s], by policy; measured once for all cells in ``folder``."""
+    kept = folder / f"inference_{bundle.identity[:12]}.json"
+    measured: dict[str, list[float]] = json.loads(kept.read_text()) if kept.exists() else {}
+    keys = {name: name if candidates == 1 else f"{name}, {candidates} chunks" for name in names}
+    missing = [name for name in names if keys[name] not in measured]
+    if missing:
+        folder.mkdir(parents=True, exist_ok=True)
+        several = dict.fromkeys(missing, candidates)
+        times = measure_inference(bundle, missing, baselines=baselines, candidates=several)
+        measured |= {keys[name]: found for name, found in times.items()}
+        write_json(kept, measured)
+    return {name: measured[key] for name, key in keys.items()}
 
 
 def driven(job: Job, seeds: Sequence[int], processes: int, folder: Path) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.errors import SrdpError
 from srdp_controller.evaluation.baselines import with_level
 from srdp_controller.evaluation.closed_loop import RESULTS, Job
-from srdp_controller.evaluation.latency import measure_inference, summary
-from srdp_controller.experiments.cells import driven
+from srdp_controller.evaluation.latency import summary
+from srdp_controller.experiments.cells import driven, inference_times
 from srdp_controller.progress import ProgressPrinter
 from srdp_controller.report.tables import commitment as commitment_table
 from srdp_controller.report.tables import label
@@ -117,9 +117,8 @@ def commitment(
     took: dict[tuple[str, int], list[float]] = {}
     if measured:
         for number in dict.fromkeys(way.candidates for way in found):
-            several = dict.fromkeys(names, number)
-            for name, times in measure_inference(loaded, names, baselines=baselines, candidates=several).items():
-                took[name, number] = times
+            times = inference_times(loaded, names, run_folder, baselines, number)
+            took |= {(name, number): times[name] for name in names}
     cells = [(name, way, rate) for name in names for way in found for rate in rates]
     rows: list[dict[str, Any]] = []
     for number, (name, way, rate) in enumerate(cells):

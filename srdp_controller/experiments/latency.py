@@ -18,7 +18,6 @@ delays, and ``instant``, which only says what there is to lose, with none.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +29,8 @@ from srdp_controller.engines.bundle import INPAINTING, LoadedBundle, load_bundle
 from srdp_controller.errors import SrdpError
 from srdp_controller.evaluation.baselines import with_level
 from srdp_controller.evaluation.closed_loop import RESULTS, Job
-from srdp_controller.evaluation.latency import measure_inference, summary
-from srdp_controller.experiments.cells import driven
-from srdp_controller.files import write_json
+from srdp_controller.evaluation.latency import summary
+from srdp_controller.experiments.cells import driven, inference_times
 from srdp_controller.progress import ProgressPrinter
 from srdp_controller.report.tables import delay as delay_table
 from srdp_controller.report.tables import run_as
@@ -128,14 +126,7 @@ def latency(
     if not found:
         raise SrdpError(f"--only {' '.join(only)}: no such way; there are: see `srdp experiment latency --help`")
     names = list(dict.fromkeys(way.policy for way in found))
-    kept = run_folder / f"inference_{loaded.identity[:12]}.json"
-    measured: dict[str, list[float]] = json.loads(kept.read_text()) if kept.exists() else {}
-    missing = [name for name in names if name not in measured]
-    if missing:  # one measurement for all cells of a policy, also of those that a later call adds
-        run_folder.mkdir(parents=True, exist_ok=True)
-        measured |= measure_inference(loaded, missing, baselines=baselines)
-        write_json(kept, measured)
-    measured = {name: measured[name] for name in names}
+    measured = inference_times(loaded, names, run_folder, baselines)
     cells = [(way, delay) for delay in delays for way in found]
     rows: list[dict[str, Any]] = []
     ended: set[Way] = set()

@@ -161,6 +161,7 @@ def test_commitment_drives_each_way_at_each_rate_once(model_dir, tmp_path, capsy
             chunks=(0.1,),
             candidates=(4,),
             scenario=str(brief),
+            measured=True,
             episodes=1,
             processes=1,
             run_folder=tmp_path / "runs",
@@ -174,7 +175,7 @@ def test_commitment_drives_each_way_at_each_rate_once(model_dir, tmp_path, capsy
     commitment_figure((tmp_path / "found.json",), tmp_path / "commitment.png")
     assert (tmp_path / "commitment.png").read_bytes().startswith(b"\x89PNG")
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
-    assert found()["table"] == first["table"] and len(written) == len(rows)
+    assert found()["table"] == first["table"] and len(written) == len(rows) + 1  # and how long an evaluation takes
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()} == written
 
 
