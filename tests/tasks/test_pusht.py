@@ -75,3 +75,10 @@ def test_the_planner_brings_the_block_into_its_place(world):
         done = terminated or truncated
     assert world.outcome.success and world.outcome.metrics["coverage"] > 0.95
     assert expert.plans <= 12
+
+
+def test_futures_are_drawn_in_the_colour_that_is_asked_for():
+    axes = pytest.importorskip("matplotlib.figure").Figure().subplots()
+    chunks = np.full((3, 16, 2), 0.2, np.float32)
+    TASK.draw_futures(axes, np.array([0.1, 0.1, 0.25, 0.25, 1.0, 0.0]), chunks, "C3")
+    assert [line.get_color() for line in axes.lines] == ["C3"] * 3 + ["black"]

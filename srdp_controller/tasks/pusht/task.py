@@ -94,11 +94,11 @@ class PushTTask(Task):
     def draw_futures(self, axes: Any, observation: np.ndarray, chunks: np.ndarray, colour: str = "C0") -> None:
         """The targets of the pusher, the block and its place."""
         simulation, (x, y, block_x, block_y, cosine, sine) = PushTSimulation(), observation[:6]
-        for pose, colour in (
+        for pose, shade in (
             (simulation.goal, "C2"),
             (np.array([block_x, block_y, math.atan2(sine, cosine)]), "0.5"),
         ):
-            axes.fill(*placed(simulation.outline, pose).T, color=colour, alpha=0.3)
+            axes.fill(*placed(simulation.outline, pose).T, color=shade, alpha=0.3)
         starts = np.broadcast_to(np.array([x, y]), (len(chunks), 1, 2))
         alpha = max(0.25, 1.0 / len(chunks))
         axes.plot(
