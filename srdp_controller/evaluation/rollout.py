@@ -2,8 +2,8 @@
 
 Everything between a robot's measurements and its commands is what runs on a robot: observation, planning, abstention
 with its teacher, supervisor, safety filter. Only time is simulated: physics and cycles take none, an evaluation takes
-as long as one says. In every round each robot's world is advanced to its next cycle, and the policy is evaluated once
-for all of them; plans ahead are evaluated for all robots when the first of them is needed.
+as long as one says. Each robot runs on, cycle after cycle, until it needs an evaluation; then the policy is evaluated
+once for all of them, whatever the time is in each one's world.
 """
 
 from __future__ import annotations
@@ -94,11 +94,9 @@ def _no_swap(request: DeploymentRequest) -> Deployment:
 class _Robot:
     """One world and, for each of its episodes, a fresh cycle."""
 
-    def __init__(
-        self, observed: ObservedWorld, driver: Driver, values: Mapping[str, Any], later: list[VirtualPlanner]
-    ) -> None:
+    def __init__(self, observed: ObservedWorld, driver: Driver, values: Mapping[str, Any]) -> None:
         self.observed, self.world = observed, observed.world
-        self._driver, self._values, self._later = driver, values, later
+        self._driver, self._values = driver, values
         self._rate = float(values["update_rate"])
         mode = values["planning.mode"]
         slowest_ns = 1e9 * max(driver.latencies_s, default=0.0)
@@ -119,7 +117,12 @@ class _Robot:
         spec = observed.assembler.spec
         engine = BatchedEngine(driver.policy, spec, 1 if self._ahead else values["sampling.candidates"] or 1)
         teacher = BatchedEngine(driver.teacher or driver.policy, spec)
+        self._engine: BatchedEngine | None = None  # that the cycle which has begun waits for
         self._latency = drawn(driver.latencies_s, rng)
+        self._planners = (
+            VirtualPlanner(teacher, self._clock, drawn(driver.teacher_latencies_s, rng), self._next_ns),
+            VirtualPlanner(engine, self._clock, self._latency, self._next_ns),
+        )
         self._cycle = build_cycle(
             {**values, "seed": seed},
             observed.assembler,
@@ -133,8 +136,7 @@ class _Robot:
                 self._corrector,
             ),
             _no_swap,
-            VirtualPlanner(teacher, self._clock, drawn(driver.teacher_latencies_s, rng), self._later, self._next_ns),
-            VirtualPlanner(engine, self._clock, self._latency, self._later, self._next_ns),
+            *self._planners,
             Telemetry(1, spec),
             lambda now_ns: 0,  # the world's ticks have fed the assembler
             self._publish,
@@ -159,6 +161,30 @@ class _Robot:
         self._outbox.append((self._now_ns + self._took_ns, list(command), measured_ns))
 
     def advance(self) -> bool:
+        """Run on until an evaluation is needed; False where the episode ended before."""
+        while not any(planner.due for planner in self._planners):
+            if not self._tick():
+                return False
+            self._engine = self._begin()
+            if self._engine is not None:
+                return True
+            self._finish()
+        return True
+
+    @property
+    def waiting_for(self) -> list[BatchedEngine]:
+        """Engines to be run before ``resume``: those that are needed now, and with them those of plans under way."""
+        planned = [planner.engine for planner in self._planners if planner.pending]
+        return [*([] if self._engine is None else [self._engine]), *planned]  # type: ignore[list-item]
+
+    def resume(self) -> None:
+        """Go on with what the engines have answered."""
+        for planner in self._planners:
+            planner.complete()
+        if self._engine is not None:
+            self._finish()
+
+    def _tick(self) -> bool:
         """Tick the world until the next cycle is due; False where the episode ended before."""
         world = self.world
         while True:
@@ -176,7 +202,7 @@ class _Robot:
                 self._end()
                 return False
 
-    def begin(self) -> BatchedEngine | None:
+    def _begin(self) -> BatchedEngine | None:
         """Begin the cycle; the engine that it wants to be run."""
         self._now_ns = self._next_ns()
         engine: Any = self._cycle.begin(self._now_ns)
@@ -186,8 +212,9 @@ class _Robot:
         self._took_ns = 0 if engine is None else self._latency()
         return engine
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         """End the cycle; those that begin before its command is out are missed."""
+        self._engine = None
         self._cycle.finish(self._now_ns, self._took_ns)
         episode = self.episode
         following = math.ceil((self._number / self._rate + self._took_ns * 1e-9) * self._rate - 1e-6)
@@ -231,7 +258,7 @@ def rollout(
         spec: of the driver's policies.
         values: of the controller's parameters, where not at their defaults.
         added_delay_s: between a command and its effect, beside the scenario's own [s].
-        robots: how many are stepped together.
+        robots: how many are evaluated together.
 
     Raises:
         SrdpError: no such scenario or parameter, or the task has no world, or one that does not publish what the spec
@@ -241,18 +268,17 @@ def rollout(
     for name in changed:
         if name not in known:
             raise SrdpError(f"parameter {name!r} is unknown; the controller's are: {', '.join(known)}")
-    later: list[VirtualPlanner] = []
     waiting = list(reversed(seeds))
     conditions = task.scenario(scenario).delayed(added_delay_s)
     active = [
-        _Robot(ObservedWorld(task.make_world(conditions), spec), driver, {**known, **changed}, later)
+        _Robot(ObservedWorld(task.make_world(conditions), spec), driver, {**known, **changed})
         for _ in range(min(robots, len(seeds)))
     ]
     for robot in active:
         robot.start(waiting.pop())
     episodes: dict[int, Episode] = {}
     while active:
-        due = []
+        stopped = []
         for robot in active:
             while not robot.advance():
                 episodes[robot.episode.seed] = robot.episode
@@ -261,14 +287,9 @@ def rollout(
                     break
                 robot.start(waiting.pop())
             else:
-                due.append(robot)
-        run_together([engine for robot in due if (engine := robot.begin()) is not None])
-        for robot in due:
-            robot.finish()
-        if any(planner.due for planner in later):  # together with those that are needed later only: batches are cheap
-            run_together([planner.engine for planner in later])  # type: ignore[misc]
-            for planner in later:
-                planner.complete()
-            later.clear()
-        active = due
+                stopped.append(robot)
+        run_together([engine for robot in stopped for engine in robot.waiting_for])
+        for robot in stopped:
+            robot.resume()
+        active = stopped
     return [episodes[seed] for seed in seeds]

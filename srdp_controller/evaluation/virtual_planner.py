@@ -17,9 +17,8 @@ Latency = Callable[[], int]
 class VirtualPlanner:
     """A ``Planner`` whose plans are ready ``latency()`` nanoseconds after they were submitted.
 
-    ``later`` is a list to which the planner adds itself instead of running its engine: whoever holds it runs the
-    engines of all robots together and then calls ``complete`` on each, before the next cycle of anybody whose plan is
-    ``due``. ``next_ns`` says when its own loop's next cycle begins.
+    With ``next_ns``, which says when the loop's next cycle begins, it leaves its engine to whoever runs those of many
+    robots together and then calls ``complete``, at the latest when the plan is ``due``.
     """
 
     def __init__(
@@ -27,11 +26,10 @@ class VirtualPlanner:
         engine: Engine,
         clock: Callable[[], int],
         latency: Latency,
-        later: list[VirtualPlanner] | None = None,
         next_ns: Callable[[], int] | None = None,
     ) -> None:
         self.engine = engine
-        self._clock, self._latency, self._later, self._next_ns = clock, latency, later, next_ns or clock
+        self._clock, self._latency, self._next_ns = clock, latency, next_ns
         self._request: tuple[int, int, bool] | None = None  # what is to be evaluated yet
         self._ready_ns = self._took_ns = -1
         self._pending: Plan | None = None
@@ -55,7 +53,12 @@ class VirtualPlanner:
     @property
     def due(self) -> bool:
         """Whether its loop's next cycle may ask for what is not evaluated yet."""
-        return self._request is not None and self._next_ns() >= self._ready_ns
+        return self._request is not None and self._next_ns is not None and self._next_ns() >= self._ready_ns
+
+    @property
+    def pending(self) -> bool:
+        """Whether a plan is under way whose engine was not run yet."""
+        return self._request is not None
 
     def newest(self, now_ns: int) -> Plan | None:
         """The newest plan that is ready by now."""
@@ -80,15 +83,14 @@ class VirtualPlanner:
         conditioned: bool = False,
         rest: Rest | None = None,
     ) -> bool:
-        """Evaluate at once, or leave it to ``later``, and keep the plan back until it would be ready."""
+        """Keep the plan back until it would be ready; where nobody else runs the engine, it is run at once."""
         if self.busy:
             return False
         told = prepare_inputs(self.engine, observation, noise, rest)
         self._request = (now_ns, measured_ns, conditioned or told)
         self._took_ns = self._latency()
         self._ready_ns = now_ns + self._took_ns
-        if self._later is not None:
-            self._later.append(self)
+        if self._next_ns is not None:
             return True
         try:
             self.engine.run()
