@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +25,26 @@ def graphs(bundle: LoadedBundle, job: Job) -> list[str]:
     return [entry.sha256, *([bundle.corrector(job.policy).sha256] if corrected else [])]
 
 
+def measured_as(policy: str, candidates: int) -> str:
+    """What an evaluation of so many chunks is called in results."""
+    return policy if candidates == 1 else f"{policy}, {candidates} chunks"
+
+
 def inference_times(
-    bundle: LoadedBundle, names: Sequence[str], folder: Path, baselines: Path | None = None, candidates: int = 1
-) -> dict[str, list[float]]:
-    """How long an evaluation of so many chunks takes [s], by policy; measured once for all cells in ``folder``."""
+    bundle: LoadedBundle, wanted: Iterable[tuple[str, int]], folder: Path, baselines: Path | None = None
+) -> dict[tuple[str, int], list[float]]:
+    """How long an evaluation takes [s], by policy and number of chunks; measured once for all cells in ``folder``."""
     kept = folder / f"inference_{bundle.identity[:12]}.json"
-    measured: dict[str, list[float]] = json.loads(kept.read_text()) if kept.exists() else {}
-    keys = {name: name if candidates == 1 else f"{name}, {candidates} chunks" for name in names}
-    missing = [name for name in names if keys[name] not in measured]
-    if missing:
+    times: dict[str, list[float]] = json.loads(kept.read_text()) if kept.exists() else {}
+    pairs = list(dict.fromkeys(wanted))
+    missing = [(policy, number) for policy, number in pairs if measured_as(policy, number) not in times]
+    for several in dict.fromkeys(number for _, number in missing):
+        names = [policy for policy, number in missing if number == several]
+        found = measure_inference(bundle, names, baselines=baselines, candidates=dict.fromkeys(names, several))
+        times |= {measured_as(policy, several): found[policy] for policy in names}
         folder.mkdir(parents=True, exist_ok=True)
-        several = dict.fromkeys(missing, candidates)
-        times = measure_inference(bundle, missing, baselines=baselines, candidates=several)
-        measured |= {keys[name]: found for name, found in times.items()}
-        write_json(kept, measured)
-    return {name: measured[key] for name, key in keys.items()}
+        write_json(kept, times)
+    return {pair: times[measured_as(*pair)] for pair in pairs}
 
 
 def driven(job: Job, seeds: Sequence[int], processes: int, folder: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from srdp_controller.errors import SrdpError
 from srdp_controller.evaluation.baselines import with_level
 from srdp_controller.evaluation.closed_loop import RESULTS, Job
 from srdp_controller.evaluation.latency import summary
-from srdp_controller.experiments.cells import driven, inference_times
+from srdp_controller.experiments.cells import driven, inference_times, measured_as
 from srdp_controller.progress import ProgressPrinter
 from srdp_controller.report.tables import commitment as commitment_table
 from srdp_controller.report.tables import label
@@ -116,9 +116,8 @@ def commitment(
     found = ways(held, chunks, candidates)
     took: dict[tuple[str, int], list[float]] = {}
     if measured:
-        for number in dict.fromkeys(way.candidates for way in found):
-            times = inference_times(loaded, names, run_folder, baselines, number)
-            took |= {(name, number): times[name] for name in names}
+        wanted = [(name, way.candidates) for name in names for way in found]
+        took = inference_times(loaded, wanted, run_folder, baselines)
     cells = [(name, way, rate) for name in names for way in found for rate in rates]
     rows: list[dict[str, Any]] = []
     for number, (name, way, rate) in enumerate(cells):
@@ -141,7 +140,7 @@ def commitment(
         "scenario": scenario,
         "bundle_sha256": loaded.identity,
         "episodes": episodes,
-        "inference_us": summary({f"{name}, {number} chunks": times for (name, number), times in took.items()}),
+        "inference_us": summary({measured_as(*pair): times for pair, times in took.items()}),
         "demonstrations": loaded.content.provenance["stages"].get("collect", {}).get("metrics", {}),
         "table": rows,
     }

@@ -9,6 +9,7 @@
 | inpainting | real-time chunking (2506.07339): the new chunk is guided to go on from the one before |
 | warm start | DDIM from the noised rest of the chunk before |
 | trained prefix | the policy was trained to be told what is executed until it is ready (2512.05964) |
+| in the loop, N chunks | as many are sampled in each cycle as the bundle says, and the coherent one is driven |
 | corrected | a small network mends each action of the late chunk from the newest observation (2509.23224) |
 
 All with the controller's own cycle in virtual time. An evaluation takes what it takes on this machine, measured first;
@@ -30,7 +31,7 @@ from srdp_controller.errors import SrdpError
 from srdp_controller.evaluation.baselines import with_level
 from srdp_controller.evaluation.closed_loop import RESULTS, Job
 from srdp_controller.evaluation.latency import summary
-from srdp_controller.experiments.cells import driven, inference_times
+from srdp_controller.experiments.cells import driven, inference_times, measured_as
 from srdp_controller.progress import ProgressPrinter
 from srdp_controller.report.tables import delay as delay_table
 from srdp_controller.report.tables import run_as
@@ -50,6 +51,7 @@ class Way:
         planning: ``planning.mode``.
         blend_s: ``planning.blend_time``.
         prefixed: whether it needs the bundle that was trained with a prefix.
+        candidates: chunks sampled in a cycle.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Way:
     planning: str = "ahead"
     blend_s: float = 0.0
     prefixed: bool = False
+    candidates: int = 1
 
 
 def ways(bundle: LoadedBundle, instant: Sequence[str], fast: Sequence[str], prefixed: bool, warm: str) -> list[Way]:
@@ -72,7 +75,11 @@ def ways(bundle: LoadedBundle, instant: Sequence[str], fast: Sequence[str], pref
     found += [Way("warm start", warm)] if warm else []
     found += [Way("trained prefix", "teacher", prefixed=True)] if prefixed else []
     found += [Way("corrected", "teacher", "corrected")] if "teacher" in content.correctors else []
-    return found + [Way("in the loop", policy, "every_cycle") for policy in fast]
+    for policy in fast:
+        several = content.candidates_of(policy)
+        found += [Way("in the loop", policy, "every_cycle")]
+        found += [Way(f"in the loop, {several} chunks", policy, "every_cycle", candidates=several)] * (several > 1)
+    return found
 
 
 def latency(
@@ -125,8 +132,7 @@ def latency(
     found = [way for way in found if not only or way.name in only or way.policy in only]
     if not found:
         raise SrdpError(f"--only {' '.join(only)}: no such way; there are: see `srdp experiment latency --help`")
-    names = list(dict.fromkeys(way.policy for way in found))
-    measured = inference_times(loaded, names, run_folder, baselines)
+    measured = inference_times(loaded, [(way.policy, way.candidates) for way in found], run_folder, baselines)
     cells = [(way, delay) for delay in delays for way in found]
     rows: list[dict[str, Any]] = []
     ended: set[Way] = set()
@@ -135,14 +141,14 @@ def latency(
             continue
         folder = prefix_bundle if way.prefixed and prefix_bundle is not None else bundle
         slow = inference is not None and way.policy not in fast
-        times = [] if way.name == "instant" else [inference * 1e-3] if slow and inference else measured[way.policy]
+        took = [inference * 1e-3] if slow and inference else measured[way.policy, way.candidates]
         values = {
             "update_rate": instant_rate if way.name == "instant" else update_rate,
             "planning.mode": way.planning,
             "planning.blend_time": way.blend_s,
             "observation.max_age": HOLDS_AFTER_S,
             "abstain.enabled": False,
-            "sampling.candidates": 1,  # as it was measured
+            "sampling.candidates": way.candidates,
         }
         job = Job(
             folder,
@@ -150,7 +156,7 @@ def latency(
             task.name,
             scenario,
             values,
-            times,
+            [] if way.name == "instant" else took,
             added_delay_s=delay * 1e-3,
             baselines=baselines,
         )
@@ -168,7 +174,7 @@ def latency(
         "bundle_sha256": loaded.identity,
         "update_rate_hz": update_rate,
         "instant_rate_hz": instant_rate,
-        "inference_us": summary(measured),
+        "inference_us": summary({measured_as(*pair): times for pair, times in measured.items()}),
         "teacher_inference_ms": inference,
         "checks": [],
         "table": rows,

@@ -178,8 +178,9 @@ def by_settings(result: dict[str, Any]) -> tuple[Rows, Rows]:
 
 
 def inference_of(result: Result) -> str:
-    """What an evaluation took, by policy."""
-    return ", ".join(f"{label(name)} {took['p50'] * 1e-3:.2f} ms" for name, took in result["inference_us"].items())
+    """What an evaluation took, by policy, and of how many chunks where of more than one."""
+    lines = [(*name.partition(","), took["p50"] * 1e-3) for name, took in result["inference_us"].items()]
+    return ", ".join(f"{label(policy)}{comma}{chunks} {took:.2f} ms" for policy, comma, chunks, took in lines)
 
 
 def commitment(result: Result) -> str:
