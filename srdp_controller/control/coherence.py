@@ -23,13 +23,15 @@ class Coherence:
 
     def __init__(self, scale: np.ndarray, horizon: int, step_ns: int) -> None:
         """``scale`` (act_dim,) makes the actions' components comparable, ``step_ns`` is between two actions."""
-        self._step_ns, self._shape = step_ns, (horizon, len(scale))
-        self._target, self._later = np.zeros((2, *self._shape), np.float32)
+        self._step_ns, self._act_dim = step_ns, len(scale)
+        self._target, self._later = np.zeros((2, horizon, len(scale)), np.float32)
         self._roots = (np.sqrt(DECAY ** np.arange(horizon))[:, None] / scale).astype(np.float32)
         self._resize(0)
 
     def _resize(self, number: int) -> None:
-        self._weighted, self._differences = np.zeros((2, number, *self._shape), np.float32)
+        self._weighted = np.zeros((number, *self._roots.shape), np.float32)
+        self._flat = self._weighted.reshape(number, self._roots.size)
+        self._differences = np.zeros_like(self._flat)
         self._distances, self._apart = np.zeros((2, number), np.float32)
         self._pairs = np.zeros((number, number), np.float32)
 
@@ -59,28 +61,26 @@ class Coherence:
             np.add(before, later, out=before)
         np.multiply(target, self._roots[:left], out=target)
         np.multiply(chunks, self._roots, out=self._weighted)
-        overlap = self._differences[:, :left]
-        np.subtract(self._weighted[:, :left], target, out=overlap)
-        np.square(overlap, out=overlap)
-        np.sum(overlap, axis=(1, 2), out=self._distances)
+        shared = left * self._act_dim
+        overlap = self._differences[:, :shared]
+        np.subtract(self._flat[:, :shared], target.reshape(-1), out=overlap)
+        np.einsum("nv,nv->n", overlap, overlap, out=self._distances)
         self._add_neighbours()
         return int(self._distances.argmin())
 
     def _add_neighbours(self) -> None:
         """Add to each chunk's distance its mean squared distance from its neighbours."""
-        number, pairs = len(self._distances), self._pairs
-        neighbours = number // NEIGHBOURS
+        pairs, apart = self._pairs, self._apart
+        neighbours = len(apart) // NEIGHBOURS
         if not neighbours:
             return
-        flat = self._weighted.reshape(number, -1)
-        np.square(self._weighted, out=self._differences)
-        np.sum(self._differences, axis=(1, 2), out=self._apart)
-        np.dot(flat, flat.T, out=pairs)
-        np.multiply(pairs, -2.0, out=pairs)
-        np.add(pairs, self._apart, out=pairs)
-        np.add(pairs, self._apart[:, None], out=pairs)
-        np.fill_diagonal(pairs, 0.0)
+        np.einsum("nv,nv->n", self._flat, self._flat, out=apart)
+        # not a matrix product: BLAS would hand it to threads that lack the loop's priority
+        np.einsum("nv,mv->nm", self._flat, self._flat, out=pairs)
+        np.multiply(pairs, np.float32(-2.0), out=pairs)
+        np.add(pairs, apart, out=pairs)
+        np.add(pairs, apart[:, None], out=pairs)
         pairs.partition(neighbours, axis=1)
-        np.sum(pairs[:, : neighbours + 1], axis=1, out=self._apart)  # itself counts nothing
-        np.divide(self._apart, neighbours, out=self._apart)
-        np.add(self._distances, self._apart, out=self._distances)
+        np.einsum("nm->n", pairs[:, : neighbours + 1], out=apart)  # its distance from itself is nothing
+        np.divide(apart, np.float32(neighbours), out=apart)
+        np.add(self._distances, apart, out=self._distances)
