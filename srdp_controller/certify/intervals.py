@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import stats
@@ -40,6 +40,33 @@ def entropy_interval(counts: Sequence[int], rng: np.random.Generator) -> tuple[f
     drawn = stats.entropy(rng.multinomial(total, seen / total, size=RESAMPLES), axis=1)
     low, high = np.quantile(drawn, [0.025, 0.975])
     return float(stats.entropy(seen)), [float(low), float(high)]
+
+
+def shares_apart(
+    counts: Mapping[str, int], reference: Mapping[str, int], rng: np.random.Generator
+) -> tuple[float, list[float], float]:
+    """Total variation between the shares of what was seen so often and those of a reference, its interval, its floor.
+
+    The interval [low, high] is a percentile bootstrap's with both drawn anew. An estimate from few is too large: the
+    floor is what the reference seen as seldom is from itself, on average. All are 1 where nothing was seen.
+    """
+    kinds = sorted({*counts, *reference})
+    seen, expected = (np.array([of.get(kind, 0) for kind in kinds], dtype=float) for of in (counts, reference))
+    number, size = int(seen.sum()), int(expected.sum())
+    if not number or not size:
+        return 1.0, [1.0, 1.0], 1.0
+
+    def drawn(weights: np.ndarray, trials: int) -> np.ndarray:
+        return rng.multinomial(trials, weights / weights.sum(), size=RESAMPLES) / trials
+
+    def apart(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        found: np.ndarray = 0.5 * np.abs(x - y).sum(axis=-1)
+        return found
+
+    again = drawn(expected, size)
+    low, high = np.quantile(apart(drawn(seen, number), again), [0.025, 0.975])
+    floor = apart(drawn(expected, number), again).mean()
+    return float(apart(seen / number, expected / size)), [float(low), float(high)], float(floor)
 
 
 def auroc_interval(negatives: np.ndarray, positives: np.ndarray, rng: np.random.Generator) -> tuple[float, list[float]]:

@@ -13,13 +13,15 @@ as long as it takes on this machine, N chunks longer than one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tyro
 
+from srdp_controller.certify.intervals import shares_apart
 from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.errors import SrdpError
 from srdp_controller.evaluation.baselines import with_level
@@ -29,6 +31,7 @@ from srdp_controller.experiments.cells import driven, inference_times, measured_
 from srdp_controller.progress import ProgressPrinter
 from srdp_controller.report.tables import commitment as commitment_table
 from srdp_controller.report.tables import label
+from srdp_controller.simulation.world import FAILED
 from srdp_controller.tasks.task import find_task
 
 FIRST_SEED = 6_000_000
@@ -118,6 +121,7 @@ def commitment(
     if measured:
         wanted = [(name, way.candidates) for name in names for way in found]
         took = inference_times(loaded, wanted, run_folder, baselines)
+    demonstrations = loaded.content.provenance["stages"].get("collect", {}).get("metrics", {})
     cells = [(name, way, rate) for name in names for way in found for rate in rates]
     rows: list[dict[str, Any]] = []
     for number, (name, way, rate) in enumerate(cells):
@@ -131,6 +135,7 @@ def commitment(
         job = Job(bundle, name, task.name, scenario, values, took.get((name, way.candidates), ()), baselines=baselines)
         row = {"policy": name, "way": way.name, "update_rate_hz": rate, **way.values}
         rows.append({**row, **driven(job, range(FIRST_SEED, FIRST_SEED + episodes), processes, run_folder)})
+        compare_ways(rows[-1]["ways"], demonstrations)
         done = f"{label(name)}, {way.name}, {rate:g} Hz: {rows[-1]['success_rate']:.0%}"
         report("commitment", number + 1, len(cells), done)
     print(commitment_table({"table": rows}))
@@ -141,6 +146,18 @@ def commitment(
         "bundle_sha256": loaded.identity,
         "episodes": episodes,
         "inference_us": summary({measured_as(*pair): times for pair, times in took.items()}),
-        "demonstrations": loaded.content.provenance["stages"].get("collect", {}).get("metrics", {}),
+        "demonstrations": demonstrations,
         "table": rows,
     }
+
+
+def compare_ways(found: dict[str, Any], demonstrations: Mapping[str, Any]) -> None:
+    """Add to each metric of ``closed_loop.ways`` how far its shares are from the demonstrations' that succeeded."""
+    for name, way in found.items():
+        shown = {kind: count for kind, count in demonstrations.get(name, {}).items() if kind != FAILED}
+        apart, interval, floor = shares_apart(way["counts"], shown, np.random.default_rng(0))
+        way |= {
+            "from_demonstrations": apart,
+            "from_demonstrations_interval": interval,
+            "from_demonstrations_floor": floor,
+        }

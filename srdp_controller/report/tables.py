@@ -184,13 +184,16 @@ def inference_of(result: Result) -> str:
 
 
 def commitment(result: Result) -> str:
-    """Success, mean metrics, entropy of ways, by what keeps a policy to what it has begun and the loop's rate."""
+    """Success, mean metrics, ways taken, by what keeps a policy to what it has begun and the loop's rate.
+
+    Of ways it has their entropy, and how far their shares are from the demonstrations'.
+    """
     lines: dict[str, dict[str, Any]] = {}
     for row in result["table"]:
         name, (low, high) = f"{label(row['policy'])}, {row['way']}", row["success_interval"]
         found = [row["metrics"][metric] for metric in row["metric_intervals"]]
-        found += [way["entropy"] for way in row["ways"].values()]
-        more = "".join(f"; {value:.2f}" for value in found)
+        found += [value for way in row["ways"].values() for value in (way["entropy"], way.get("from_demonstrations"))]
+        more = "".join(f"; {value:.2f}" for value in found if value is not None)
         line = lines.setdefault(name, {"name": name})
         line[f"{row['update_rate_hz']:g} Hz"] = f"{row['success_rate']:.0%} ({low:.0%} to {high:.0%}){more}"
     rates = list(dict.fromkeys(f"{row['update_rate_hz']:g} Hz" for row in result["table"]))
@@ -201,10 +204,11 @@ def commitment(result: Result) -> str:
 
 
 def commitments(*results: Result) -> str:
-    """``commitment`` task by task."""
+    """``commitment`` task by task; what was measured with other settings is a table of its own."""
     parts = []
     for result in results:
-        parts += [f"{result['task']}, {result['episodes']} episodes a cell:", commitment(result)]
+        took = f"; inference, p50: {inference_of(result)}" if result["inference_us"] else ""
+        parts += [f"{result['task']}, {result['episodes']} episodes a cell{took}:", commitment(result)]
     return section(*parts)
 
 
@@ -585,7 +589,11 @@ DISTANCES = tuple(f"results/eval/{task}/fidelity_{part}.json" for part in ("test
 BUDGETS = tuple(f"results/eval/{task}/budget.json" for task in TASKS)
 MODES = ("avoiding", "pusht", "pushing")
 CHOSEN = tuple(f"results/eval/{task}/candidates.json" for task in (*MODES, *TASKS[1:]))
-COMMITMENTS = tuple(f"results/experiment/commitment_{part}.json" for part in (*MODES, "avoiding_baselines"))
+COMMITMENTS = tuple(
+    f"results/experiment/commitment_{task}{part}.json"
+    for task in MODES
+    for part in ("", "_chain", "_baselines", "_ddim")
+)
 SPREADS = tuple(f"results/eval/{task}/spread.json" for task in MODES)
 MEASURED_SO_FAR = {
     *CHOSEN,

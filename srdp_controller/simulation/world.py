@@ -39,6 +39,9 @@ class Measured(NamedTuple):
     measured_s: float
 
 
+FAILED = "failed"  # among the words of a metric: the episode took none of the ways that others are
+
+
 @dataclass
 class Outcome:
     """What an episode came to.

@@ -7,6 +7,7 @@ from srdp_controller.certify.intervals import (
     entropy_interval,
     mean_interval,
     rank_correlation_interval,
+    shares_apart,
     success_interval,
 )
 from srdp_controller.certify.sample_distances import (
@@ -102,6 +103,17 @@ def test_areas_and_rank_correlations_are_those_of_what_was_drawn():
     x = rng.standard_normal(400)
     low, high = rank_correlation_interval(x, x + rng.standard_normal(400), rng)
     assert low < 0.690 < high < low + 0.15  # of a correlation of 1 / sqrt(2)
+
+
+def test_shares_are_as_far_apart_as_their_total_variation_and_their_floor_tells_few_from_other():
+    rng = np.random.default_rng(0)
+    reference = {"left": 5000, "right": 5000}
+    apart, (low, high), floor = shares_apart({"left": 900, "right": 100}, reference, rng)
+    assert apart == pytest.approx(0.4)
+    assert floor < 0.05 < low < apart < high
+    few, (low, _), floor = shares_apart({"left": 3, "right": 1}, reference, rng)
+    assert few == pytest.approx(0.25) and low < floor
+    assert shares_apart({"over": 10}, reference, rng)[0] == 1.0 == shares_apart({}, reference, rng)[0]
 
 
 def test_entropy_intervals_cover_the_entropy_and_know_one_way_from_many():

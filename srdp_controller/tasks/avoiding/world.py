@@ -6,7 +6,7 @@ import bisect
 
 import numpy as np
 
-from srdp_controller.simulation.world import Outcome
+from srdp_controller.simulation.world import FAILED, Outcome
 from srdp_controller.spec import PolicySpec
 from srdp_controller.tasks.avoiding.expert import FINISH_X_M, POSTS, ROWS, AvoidingTruth
 from srdp_controller.tasks.avoiding.task import AvoidingScenario
@@ -45,7 +45,7 @@ class AvoidingWorld(TableWorld):
         outcome.success = x > FINISH_X_M and not outcome.failed
         outcome.finished |= outcome.success or outcome.failed
         if outcome.finished:
-            outcome.metrics["ways"] = "-".join(map(str, self._gaps)) if outcome.success else "failed"
+            outcome.metrics["ways"] = "-".join(map(str, self._gaps)) if outcome.success else FAILED
 
     @property
     def truth(self) -> AvoidingTruth:
