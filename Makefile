@@ -48,8 +48,8 @@ demo: setup
 
 # what starts nodes and is timed runs alone; the rest shares the processors, a thread each
 test: setup-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not ros" -n $(JOBS)
-	$(BIN)/python -m pytest -m ros
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not ros" -n $(JOBS) --durations=15
+	$(BIN)/python -m pytest -m ros --durations=15
 
 lint: setup-test
 	$(BIN)/ruff format --check .
