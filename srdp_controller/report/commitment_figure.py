@@ -12,7 +12,7 @@ from tyro.conf import Positional
 
 from srdp_controller.errors import SrdpError
 from srdp_controller.report.figures import Line, Panel, draw_panels, save_figure
-from srdp_controller.report.tables import label
+from srdp_controller.report.tables import joined, label, settings
 
 
 def commitment_figure(
@@ -21,7 +21,7 @@ def commitment_figure(
     """Draw success, and the entropy of the ways where there are any, against the loop's rate; 95 % intervals shaded.
 
     Args:
-        files: what `srdp experiment commitment --json` wrote, a row of panels each
+        files: what `srdp experiment commitment --json` wrote, a row of panels for each task and setting
         picture: file to write; its ending says the format
 
     Raises:
@@ -30,7 +30,11 @@ def commitment_figure(
     if not files:
         raise SrdpError("draw what? name the files that `srdp experiment commitment --json` wrote")
     try:
-        panels = [panel for path in files for panel in _panels(json.loads(path.read_text()))]
+        panels = [
+            panel
+            for one in joined((json.loads(path.read_text()) for path in files), settings)
+            for panel in _panels(one)
+        ]
     except (OSError, ValueError, KeyError) as error:
         raise SrdpError(f"{' '.join(map(str, files))}: not of `srdp experiment commitment`: {error!r}") from None
     save_figure(draw_panels(panels, columns=2), picture)

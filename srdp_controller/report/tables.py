@@ -196,8 +196,23 @@ def commitment(result: Result) -> str:
         more = "".join(f"; {value:.2f}" for value in found if value is not None)
         line = lines.setdefault(name, {"name": name})
         line[f"{row['update_rate_hz']:g} Hz"] = f"{row['success_rate']:.0%} ({low:.0%} to {high:.0%}){more}"
-    rates = list(dict.fromkeys(f"{row['update_rate_hz']:g} Hz" for row in result["table"]))
+    rates = [f"{rate:g} Hz" for rate in sorted({row["update_rate_hz"] for row in result["table"]})]
     return table(lines.values(), " | ".join(["policy, way: {name}", *(f"{one}: ?{{{one}}}" for one in rates)]))
+
+
+def joined(results: Iterable[Result], key: Callable[[Result], Any] = lambda result: result["task"]) -> list[Result]:
+    """One result for all that are alike by ``key``: what was measured later is in a file of its own."""
+    found: dict[Any, Result] = {}
+    for result in results:
+        one = found.setdefault(key(result), {**result, "table": [], "inference_us": {}})
+        one["table"] += result["table"]
+        one["inference_us"] = {**result["inference_us"], **one["inference_us"]}
+    return list(found.values())
+
+
+def settings(result: Result) -> tuple[Any, ...]:
+    """What tables of ``srdp experiment commitment`` must have in common to be one."""
+    return result["task"], result["episodes"], bool(result["inference_us"])
 
 
 # --- sections -----------------------------------------------------------------------------------
@@ -206,7 +221,7 @@ def commitment(result: Result) -> str:
 def commitments(*results: Result) -> str:
     """``commitment`` task by task; what was measured with other settings is a table of its own."""
     parts = []
-    for result in results:
+    for result in joined(results, settings):
         took = f"; inference, p50: {inference_of(result)}" if result["inference_us"] else ""
         parts += [f"{result['task']}, {result['episodes']} episodes a cell{took}:", commitment(result)]
     return section(*parts)
@@ -241,16 +256,6 @@ def spreads(*results: Result) -> str:
     columns += "AUROC of disturbed states: {area:.2f} ({areas[0]:.2f} to {areas[1]:.2f}) | "
     columns += "rank correlation with the distance from the teacher: {rank:.2f} ({ranks[0]:.2f} to {ranks[1]:.2f})"
     return table(rows, columns)
-
-
-def joined(results: Iterable[Result]) -> list[Result]:
-    """One result of ``srdp experiment latency`` a task: what was measured later is in a file of its own."""
-    found: dict[str, Result] = {}
-    for result in results:
-        one = found.setdefault(result["task"], {**result, "table": [], "inference_us": {}})
-        one["table"] += result["table"]
-        one["inference_us"] = {**result["inference_us"], **one["inference_us"]}
-    return list(found.values())
 
 
 def by_task(*results: Result) -> str:
@@ -592,7 +597,7 @@ CHOSEN = tuple(f"results/eval/{task}/candidates.json" for task in (*MODES, *TASK
 COMMITMENTS = tuple(
     f"results/experiment/commitment_{task}{part}.json"
     for task in MODES
-    for part in ("", "_chain", "_baselines", "_ddim")
+    for part in ("", "_fast", "_baselines", "_ddim", "_chain")
 )
 SPREADS = tuple(f"results/eval/{task}/spread.json" for task in MODES)
 MEASURED_SO_FAR = {
