@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from srdp_controller.control.noise import HeldNoise
 from srdp_controller.control.planner import Plan
+from srdp_controller.engines.engine import Engine
+from srdp_controller.spec import PolicySpec
 
 DECAY = 0.95  # weight of a step, relative to the one before
 NEIGHBOURS = 4  # one of so many draws is a neighbour
@@ -84,3 +87,19 @@ class Coherence:
         np.einsum("nm->n", pairs[:, : neighbours + 1], out=apart)  # its distance from itself is nothing
         np.divide(apart, np.float32(neighbours), out=apart)
         np.add(self._distances, apart, out=self._distances)
+
+
+class Sampling:
+    """What a cycle does to sample several chunks: draws their noise, runs the engine, chooses; to be measured."""
+
+    def __init__(self, engine: Engine, spec: PolicySpec) -> None:
+        step_ns = round(spec.step_s * 1e9)
+        self._engine, self._noise = engine, HeldNoise(0, 0)
+        self._coherence = Coherence(spec.action_normalisation()[1], spec.horizon, step_ns)
+        self._plan, self._now_ns = Plan(engine.action[0].copy(), 0, 0, 0.0), step_ns // 2
+
+    def run(self) -> None:
+        """Once."""
+        self._noise.fill(self._engine.noise, self._now_ns)
+        self._engine.run()
+        self._coherence.choose(self._engine.action, self._plan, self._now_ns)

@@ -103,9 +103,8 @@ class Cycle:
         self.schedule = ChunkSchedule(round(spec.step_s * 1e9), settings.blend_ns)
         self.loop: LoopState | None = None  # of the loop that calls, for statistics by mode
         self._assembler, self._noise, self._take, self._publish = assembler, noise, take, publish
-        self._student = Student(
-            slot, assembler, self.schedule, noise, self.statistics, max_age_ns, settings.execution_ns
-        )
+        executing_ns = settings.execution_ns - settings.period_ns // 2  # to the nearest cycle, whenever those wake up
+        self._student = Student(slot, assembler, self.schedule, noise, self.statistics, max_age_ns, executing_ns)
         planned_ahead = (ahead, slot, assembler, self.schedule, noise, self.statistics, max_age_ns)
         self._ahead, self._corrected = Ahead(*planned_ahead), Corrected(*planned_ahead)
         self._teacher = Teacher(teacher, assembler, self.schedule, max_age_ns, settings.teacher_deadline_ns)

@@ -8,7 +8,7 @@ import numpy as np
 class HeldNoise:
     """Draws standard normal noise into a buffer and keeps it for ``hold_ns``.
 
-    A policy that draws anew every cycle can dither between modes, the more the faster the loop (docs/noise.md).
+    A policy that draws anew every cycle can dither between modes (docs/noise.md).
     Where several chunks are sampled, it is drawn anew every cycle: the same few once more leave less to choose from.
     """
 

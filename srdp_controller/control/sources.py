@@ -62,8 +62,8 @@ class Source(Protocol):
 class Student:
     """The deployed engine, evaluated in the cycle; of several chunks, the one that goes on with the plan in force.
 
-    A chunk is executed for ``execution_ns`` before the next evaluation, unless another source or engine has taken over
-    meanwhile, or what it was computed from is older than ``max_age_ns``.
+    A chunk is executed for ``execution_ns`` before the next evaluation, unless it ends before, another source or engine
+    has taken over meanwhile, or what it was computed from is older than ``max_age_ns``.
     """
 
     plans_ahead = False
@@ -98,6 +98,7 @@ class Student:
             and plan.engine is engine
             and now_ns - plan.begun_ns < self._execution_ns
             and now_ns - plan.measured_ns <= self._max_age_ns
+            and plan.action(now_ns, self._schedule.step_ns) is not None
         ):
             self._executing = plan
             return None

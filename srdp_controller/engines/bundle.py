@@ -117,7 +117,8 @@ class CandidatesChoice(Strict):
         """The choice in a sentence."""
         counts = ", ".join(f"{count} with {number}" for number, count in self.successes.items())
         chunks = "1 chunk" if self.candidates == 1 else f"{self.candidates} chunks"
-        return f"{chunks} a cycle ({self.scenario}, of {self.episodes} episodes succeeded {counts})"
+        where = f"{self.scenario} at {self.update_rate_hz:g} Hz"
+        return f"{chunks} a cycle ({where}, of {self.episodes} episodes succeeded {counts})"
 
 
 class Bundle(Strict):

@@ -100,7 +100,7 @@ def candidates(
     )
     print(f"{name}: {choice.text}")
     if store:
-        store_in(bundle, loaded, candidates={**loaded.content.candidates, name: choice})
+        store_in(bundle, loaded, candidates={name: choice})
     return {
         "seed": FIRST_SEED,
         "task": found.name,

@@ -16,6 +16,7 @@ import tyro
 from srdp_controller.certify.intervals import entropy_interval, mean_interval, success_interval
 from srdp_controller.control.abstention import alarm_threshold
 from srdp_controller.control.build import default_values
+from srdp_controller.control.deployment import fits
 from srdp_controller.engines.bundle import LoadedBundle, load_bundle
 from srdp_controller.engines.corrector import CorrectorEngine
 from srdp_controller.errors import SrdpError
@@ -87,17 +88,22 @@ def closed_loop(
     if episodes < 1:
         raise SrdpError(f"--episodes {episodes}: expected at least 1")
     loaded, report = load_bundle(bundle), ProgressPrinter()
+    in_loop = planning in ("every_cycle", "auto")
     if not candidates:
-        candidates = loaded.content.candidates_of(policy) if planning == "every_cycle" else 1
-    if candidates < 1 or (candidates > 1 and planning != "every_cycle"):
-        raise SrdpError(f"--candidates {candidates} --planning {planning}: expected 1, or more with every_cycle")
+        candidates = loaded.content.candidates_of(policy) if in_loop else 1
+    if candidates < 1 or (candidates > 1 and not in_loop):
+        raise SrdpError(f"--candidates {candidates} --planning {planning}: expected 1, or more in every cycle")
     found = find_task(task or loaded.content.task)
     full = with_level(loaded, found, policy, results, lambda *now: report("starting level", *now))
     latencies_s: Sequence[float] = ()
     teacher_s: Sequence[float] = ()
     if latency == "measured":
         names = list(dict.fromkeys([full, "teacher"]))
-        measured = measure_inference(loaded, names, baselines=baselines, candidates={full: candidates})
+        several = candidates
+        for candidates in dict.fromkeys((several, 1)):  # as the controller: one where more do not fit
+            measured = measure_inference(loaded, names, baselines=baselines, candidates={full: candidates})
+            if planning != "auto" or fits(1e9 * max(measured[full]), round(1e9 / update_rate)):
+                break
         latencies_s, teacher_s = measured[full], measured["teacher"]
     elif latency:
         latencies_s = [latency * 1e-3]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from srdp_controller.engines.bundle import LoadedBundle, write_bundle
+from srdp_controller.engines.bundle import LoadedBundle, load_bundle, write_bundle
 from srdp_controller.engines.signature import SIGNATURE
 from srdp_controller.errors import SrdpError
 
@@ -27,5 +27,16 @@ def require_unsigned(folder: Path) -> None:
 
 
 def store_in(folder: Path, bundle: LoadedBundle, **measured: Any) -> None:
-    """Put fields into a bundle's manifest."""
-    write_bundle(folder, bundle.content.model_copy(update=measured))
+    """Put fields into a bundle's manifest, beside what others have put there since it was loaded.
+
+    Raises:
+        SrdpError: it is another bundle meanwhile, or signed.
+    """
+    now = load_bundle(folder)
+    if now.identity != bundle.identity:
+        raise SrdpError(f"{folder} was rebuilt while its policies were measured: nothing is stored, measure it again")
+    require_unsigned(folder)
+    for name, value in measured.items():
+        if isinstance(value, dict):
+            measured[name] = {**getattr(now.content, name), **value}
+    write_bundle(folder, now.content.model_copy(update=measured))

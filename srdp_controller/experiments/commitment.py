@@ -35,6 +35,7 @@ from srdp_controller.simulation.world import FAILED
 from srdp_controller.tasks.task import find_task
 
 FIRST_SEED = 6_000_000
+NO_WAY = (FAILED, "stuck")  # words for episodes that took none
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ def commitment(
 def compare_ways(found: dict[str, Any], demonstrations: Mapping[str, Any]) -> None:
     """Add to each metric of ``closed_loop.ways`` how far its shares are from the demonstrations' that succeeded."""
     for name, way in found.items():
-        shown = {kind: count for kind, count in demonstrations.get(name, {}).items() if kind != FAILED}
+        shown = {kind: count for kind, count in demonstrations.get(name, {}).items() if kind not in NO_WAY}
         apart, interval, floor = shares_apart(way["counts"], shown, np.random.default_rng(0))
         way |= {
             "from_demonstrations": apart,

@@ -80,7 +80,7 @@ def sheaf(
         }
         driver = Driver(replace(drawn_from, evaluate=remembering))
         [episode] = rollout(task, scenario, driver, [seed], spec=spec, values=values)
-        ticks_a_step = len(episode.commands) / (len(sampled) * spec.step_s * update_rate)
+        ticks_a_step = len(episode.commands) / len(sampled) * spec.step_s * update_rate
         for column, cycle in enumerate(np.linspace(0, len(sampled) - 1, moments + 1).astype(int)[:-1]):
             axes, (observation, chunks) = panels[row, column], sampled[cycle]
             task.draw_futures(axes, observation, chunks)

@@ -10,6 +10,7 @@ from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from srdp_controller.control.abstention import alarm_threshold
 from srdp_controller.control.build import safety_limits, within_budget
+from srdp_controller.control.coherence import Sampling
 from srdp_controller.control.deployment import (
     Deployment,
     DeploymentRequest,
@@ -89,7 +90,7 @@ class Preparation:
             drawn = request.candidates or chosen
             if drawn > 1:
                 several = self._engine(bundle, name, request.provider, drawn)
-                longer = measure(several).longest_ns
+                longer = measure(Sampling(several, spec)).longest_ns
                 late = (
                     f"engine {name} takes {longer * 1e-3:.0f} us to sample {drawn} chunks, too long "
                     f"for a period of {self._period_ns * 1e-3:.0f} us; lower sampling.candidates or update_rate"

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from srdp_controller.control.coherence import DECAY, Coherence
+from srdp_controller.control.coherence import DECAY, Coherence, Sampling
 from srdp_controller.control.planner import Plan
+from srdp_controller.engines.providers import EngineOptions, load_engine
 
 STEP = 50
 RAMP = np.array([0.0, 1.0, 2.0, 3.0], np.float32)
@@ -91,3 +92,13 @@ def test_what_is_added_is_the_mean_squared_distance_from_the_nearest_quarter():
     coherence = Coherence(scale, horizon=4, step_ns=STEP)
     assert coherence.choose(candidates, in_force, 0) == expected.argmin()
     np.testing.assert_allclose(coherence._distances, expected, rtol=1e-4)
+
+
+def test_what_is_measured_of_several_chunks_is_their_noise_the_run_and_the_choice(bundle):
+    engine = load_engine(bundle, "student_k1", "cpu", EngineOptions(candidates=8))
+    sampling = Sampling(engine, bundle.spec)
+    sampling.run()
+    before, chunks = engine.noise.copy(), engine.action.copy()
+    sampling.run()
+    assert (engine.noise != before).mean() > 0.99 and (engine.action != chunks).any()
+    assert sampling._coherence._distances.any()

@@ -346,3 +346,23 @@ def test_a_chunk_is_executed_for_its_time_unless_it_grows_old_or_another_engine_
     before = inference.count
     rig.step(6)
     assert inference.count == before + 2
+
+
+def test_a_cycle_that_wakes_up_late_does_not_lengthen_the_execution_of_its_chunk(bundle):
+    rig = Virtual(bundle, engine="student_k1", ahead=False, **{"planning.execution_time": 0.05})
+    rig.now += 3 * MS
+    rig.step()
+    rig.now -= 3 * MS
+    rig.step(5)
+    assert rig.cycle.statistics.inference.count == 2
+
+
+def test_no_chunk_is_executed_past_its_end(bundle):
+    rig = Virtual(
+        bundle, engine="student_k1", ahead=False, **{"planning.execution_time": 2.0, "observation.max_age": 2.0}
+    )
+    cycles = round(bundle.spec.horizon * bundle.spec.step_s / 0.01)
+    rig.step(cycles)
+    assert rig.cycle.statistics.inference.count == 1
+    rig.step()
+    assert rig.cycle.statistics.inference.count == 2
