@@ -626,7 +626,10 @@ SECTIONS: dict[str, dict[Callable[..., str], tuple[str, ...]]] = {
     },
     "docs/latency.md": {delays: LATENCIES, budgets: BUDGETS, deployment: (DEPLOYMENT,)},
     "docs/noise.md": {chosen: CHOSEN, commitments: COMMITMENTS, spreads: SPREADS},
-    "docs/engines.md": dict.fromkeys((policies, checks, costs), (LATENCY,)),
+    "docs/engines.md": {
+        **dict.fromkeys((policies, checks, costs), (LATENCY,)),
+        candidates: ("results/bench/latency_candidates.json",),
+    },
     "docs/distillation.md": {
         distances: DISTANCES,
         demonstrated: DEMONSTRATED,
