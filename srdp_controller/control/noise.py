@@ -24,9 +24,13 @@ class HeldNoise:
 
     def fill(self, buffer: np.ndarray, now_ns: int) -> None:
         """Write the noise in force at ``now_ns`` into ``buffer`` (N, n_noise, horizon, act_dim)."""
+        if len(buffer) > 1:
+            self._generator.standard_normal(out=buffer, dtype=np.float32)
+            self.renew()
+            return
         if self._noise is None or self._noise.shape != buffer.shape or now_ns >= self._until:
             if self._noise is None or self._noise.shape != buffer.shape:
                 self._noise = np.zeros_like(buffer)
             self._generator.standard_normal(out=self._noise, dtype=np.float32)
-            self._until = now_ns + (self.hold_ns if len(buffer) == 1 else 0)
+            self._until = now_ns + self.hold_ns
         np.copyto(buffer, self._noise)
