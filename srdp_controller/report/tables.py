@@ -587,7 +587,7 @@ TASKS = ("pushing", *(f"metaworld-{name}" for name in METAWORLD))
 LATENCIES = tuple(
     f"results/experiment/latency_{part}{task}.json"
     for part in ("", "baselines_", "consistency_", "ways_", "chunking_")
-    for task in TASKS
+    for task in (*TASKS, "avoiding")
 )
 DEMONSTRATED = tuple(f"results/eval/{task}/demonstrations.json" for task in TASKS)
 DISTANCES = tuple(f"results/eval/{task}/fidelity_{part}.json" for part in ("test", "consistency") for task in TASKS)
