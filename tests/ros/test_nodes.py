@@ -423,5 +423,5 @@ def test_every_sensor_fault_of_a_scenario_is_survived(start, read_json):
     record = read_json("controller.json")
     assert not {reason for reason in reasons if reason not in controller.output}
     assert record["commands"] == record["cycles"] and record["limit_violations"] == 0
-    # how much of it is HOLD depends on how soon the last fault comes; between the faults it drives
-    assert record["modes"]["HOLD"] > 0 and record["modes"]["STUDENT"] > 200
+    # how much of it is HOLD or STUDENT depends on how soon the last fault comes; between the faults it drives
+    assert record["modes"]["HOLD"] > 0 and record["modes"]["STUDENT"] > 50
