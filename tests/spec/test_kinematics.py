@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 
+pytest.importorskip("pybullet", reason="the physics engine is not here: make setup")
+
 from srdp_controller.kinematics import ForwardKinematics
 from srdp_controller.tasks.pushing.task import PushingTask
 from srdp_controller.tasks.table.arm import arm_chain

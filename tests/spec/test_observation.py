@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from srdp_controller.errors import SpecError
 from srdp_controller.observation import NEVER_NS, ObservationAssembler
 from srdp_controller.spec import ActionPrefixSource, CommandHistorySource, PolicySpec
-from srdp_controller.tasks.pushing.spec import pushing_spec
 
 JOINTS = [0.0, 0.6, 0.0, -1.7, 0.0, 0.85, 0.0]
 
@@ -196,9 +195,9 @@ def matrix(x, y, z, w):
 
 
 @given(quaternions)
-def test_a_quaternion_and_its_negative_are_the_same_observation(quaternion):
+def test_a_quaternion_and_its_negative_are_the_same_observation(spec, quaternion):
     quaternion = unit(quaternion)
-    spec = rotations(pushing_spec())
+    spec = rotations(spec)
     one, other = ObservationAssembler(spec), ObservationAssembler(spec)
     assert one.plans["/tool"].fields == QUATERNION
     assert one.update("/tool", quaternion, 1) is None
@@ -218,10 +217,10 @@ def test_a_quaternion_that_is_no_rotation_is_refused(spec, quaternion):
 
 
 @given(quaternions, quaternions, st.lists(st.floats(-1.0, 1.0), min_size=6, max_size=6))
-def test_a_relative_pose_is_what_the_matrices_say(first, second, positions):
+def test_a_relative_pose_is_what_the_matrices_say(spec, first, second, positions):
     first, second = unit(first), unit(second)
     tool, goal = np.array(positions[:3]), np.array(positions[3:])
-    assembler = ObservationAssembler(relative(pushing_spec()))
+    assembler = ObservationAssembler(relative(spec))
     assert assembler.plans["/tool"].fields == assembler.plans["/goal"].fields == FULL_POSE
     assert assembler.update("/tool", [*tool, *first], 1) is None
     assert assembler.missing() == ["/goal"]

@@ -6,7 +6,6 @@ import pytest
 
 from srdp_controller.messages import package_installed
 from srdp_controller.spec import PolicySpec, from_schema_1
-from srdp_controller.tasks.pushing.spec import pushing_spec
 
 
 @pytest.fixture
@@ -148,9 +147,9 @@ def test_a_topic_of_two_ages_is_refused(content):
     refused(content, "topic /joint_states has max_age None here and 0.1 before")
 
 
-def test_a_spec_of_schema_1_becomes_the_present_one():
-    group = pushing_spec().action_groups[0].model_copy(update={"max_speed": None})  # schema 1 knew no limit of groups
-    present = pushing_spec().model_copy(update={"action_groups": (group,)})
+def test_a_spec_of_schema_1_becomes_the_present_one(spec):
+    group = spec.action_groups[0].model_copy(update={"max_speed": None})  # schema 1 knew no limit of groups
+    present = spec.model_copy(update={"action_groups": (group,)})
     old = present.model_dump(mode="json", exclude={"action_groups"}, exclude_none=True)
     for component in old["observation"]:
         component["source"].pop("frame", None)
