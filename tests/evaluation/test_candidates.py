@@ -1,6 +1,7 @@
 """How many chunks to sample in a cycle: chosen where the gain is more than chance, and kept in the bundle."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ import yaml
 pytest.importorskip("joblib", reason="needs the simulation's packages: make setup")
 
 from srdp_controller.engines.bundle import load_bundle, write_bundle
+from srdp_controller.errors import SrdpError
 from srdp_controller.evaluation.candidates import candidates, choose
-from srdp_controller.evaluation.closed_loop import Job
+from srdp_controller.evaluation.closed_loop import Job, closed_loop
 
 
 def outcomes(*successes, episodes=200):
@@ -54,3 +56,24 @@ def test_the_choice_lies_in_the_bundle_and_drives_its_evaluations(model_dir, tmp
         content = told
 
     assert [one.candidates(Told()) for one in (job, other, explicit)] == [16, 1, 2]
+
+
+def test_an_evaluation_samples_several_wherever_the_controller_would(model_dir, tmp_path):
+    brief = tmp_path / "brief.yaml"
+    brief.write_text(yaml.safe_dump({"name": "brief", "time_limit_s": 0.2}))
+
+    def driven(planning, **options):
+        return closed_loop(
+            Path(model_dir),
+            policy="student_k1",
+            scenario=str(brief),
+            episodes=1,
+            planning=planning,
+            processes=1,
+            **options,
+        )["candidates"]
+
+    assert driven("auto", candidates=2) == 2
+    assert driven("auto", candidates=64, latency="measured", update_rate=20_000.0) == 1  # they do not fit
+    with pytest.raises(SrdpError, match="expected 1, or more in every cycle"):
+        driven("ahead", candidates=2)

@@ -418,10 +418,11 @@ def test_every_sensor_fault_of_a_scenario_is_survived(start, read_json):
     give_up = time.monotonic() + 90.0  # an episode may succeed before its later faults; the next one may not
     while not all(reason in controller.output for reason in reasons) and time.monotonic() < give_up:
         time.sleep(0.2)
+    time.sleep(5.0)  # what comes after the last fault is driven too
     assert robot.end() == 0
     assert controller.end() == 0, controller.output
     record = read_json("controller.json")
     assert not {reason for reason in reasons if reason not in controller.output}
     assert record["commands"] == record["cycles"] and record["limit_violations"] == 0
-    # how much of it is HOLD or STUDENT depends on how soon the last fault comes; between the faults it drives
-    assert record["modes"]["HOLD"] > 0 and record["modes"]["STUDENT"] > 50
+    # how much of it is HOLD depends on how soon the last fault comes; between the faults it drives
+    assert record["modes"]["HOLD"] > 0 and record["modes"]["STUDENT"] > 200
