@@ -49,7 +49,7 @@ def same(reader, plain, message):
     assert [repr(value) for value in read[1]] == [repr(value) for value in expected[1]]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.lists(numbers, min_size=3, max_size=3), st.integers(0, 2**31 - 1)), min_size=2, max_size=6)
 )
@@ -60,7 +60,7 @@ def test_joint_states_read_from_bytes_are_those_of_the_library(messages):
         same(reader, plain, joint_message(position, stamp=(seconds, seconds % 1_000_000_000)))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(angles, angles, st.permutations(NAMES), st.booleans()), min_size=2, max_size=12))
 def test_a_sender_that_reorders_its_joints_or_drops_a_field_is_read_rightly(messages):
     reader, plain = joint_readers(("velocity[elbow]", "position[wrist]"))
@@ -89,7 +89,7 @@ def test_what_is_wrong_is_found_after_a_sound_message_too():
     assert reader.read(serialize_message(joint_message([0.1, 0.2, 0.4])))[1] == [0.4, 0.1]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(numbers, numbers, numbers, st.sampled_from(["world", "", "map"])), min_size=2, max_size=8))
 def test_poses_read_from_bytes_are_those_of_the_library(poses):
     fields = ["pose.position.y", "pose.orientation.z", "pose.position.x"]
@@ -102,7 +102,7 @@ def test_poses_read_from_bytes_are_those_of_the_library(poses):
         same(reader, plain, message)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.data())
 def test_damaged_bytes_are_refused_or_read_as_the_library_reads_them(data):
     reader, plain = joint_readers()

@@ -41,7 +41,7 @@ from srdp_controller.policy.student import Student
 from srdp_controller.progress import Progress
 from srdp_controller.spec import PolicySpec
 
-LONG_EVALUATIONS, LONG_STATES = 16, 32  # a policy of more evaluations is compared on fewer states
+LONG_EVALUATIONS, LONG_STATES = 16, 8  # a policy of more evaluations is compared on fewer states
 PARITY_TOLERANCE = 2e-3  # of an action's scale; float32 sums in another order through up to T steps
 
 
