@@ -19,7 +19,7 @@ from typing import Any
 
 from srdp_controller.errors import SrdpError
 
-NUMBERS = ("float", "double", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
+NUMBERS = ("float", "double", "boolean", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 JOINT_STATE = "sensor_msgs/msg/JointState"
 JOINT_ARRAYS = {"position": "positions", "velocity": "velocities", "effort": "efforts"}  # and their plurals
 TWO_TURNS_RAD = 4.0 * math.pi
@@ -158,21 +158,30 @@ class Extractor:
             any frame.
         chain_joints: joints of a kinematic chain: no limit of the observation sees their angles, so angles that can
             only be degrees are refused here.
+        stamped: whether the messages begin with a header, for messages that were decoded without their class; None:
+            the class tells, which must be installed.
 
     Raises:
         SrdpError: the type is not installed, or a path leads to no number in it.
     """
 
     def __init__(
-        self, type_name: str, fields: Sequence[str], frame: str = "", chain_joints: Collection[str] = ()
+        self,
+        type_name: str,
+        fields: Sequence[str],
+        frame: str = "",
+        chain_joints: Collection[str] = (),
+        stamped: bool | None = None,
     ) -> None:
-        self.type: Any = known_class(type_name)
+        self.type: Any = known_class(type_name) if stamped is None else message_class(type_name)
         wrong = next((text for text in (check_path(type_name, path) for path in fields) if text is not None), None)
         if wrong is not None:
             raise SrdpError(f"{type_name}: {wrong}")
         self.fields = list(fields)
         self.chain_joints = frozenset(chain_joints)
-        self.stamped = self.type.get_fields_and_field_types().get("header") == "std_msgs/Header"
+        if stamped is None:
+            stamped = self.type.get_fields_and_field_types().get("header") == "std_msgs/Header"
+        self.stamped = stamped
         self._frame = frame if self.stamped else ""
         self._joints: list[tuple[int, str, str]] = []  # place among the values, array, joint
         self._others: list[tuple[int, Getter]] = []

@@ -18,6 +18,7 @@ from rclpy.node import Node
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
+from srdp_controller.commands import output_fields
 from srdp_controller.control.abstention import latent_distance
 from srdp_controller.engines.bundle import LoadedBundle
 from srdp_controller.engines.providers import load_engine
@@ -25,7 +26,6 @@ from srdp_controller.errors import SrdpError
 from srdp_controller.messages import Extractor, MessageWriter
 from srdp_controller.observation import ObservationAssembler
 from srdp_controller.ros.inputs import LATCHED
-from srdp_controller.ros.outputs import output_fields
 from srdp_controller.simulation.world import TopicLayout
 from srdp_controller.spec import ActionGroup, PolicySpec, TopicSource
 from srdp_controller.tasks.task import TaskError, find_task

@@ -32,6 +32,7 @@ from srdp_controller.files import write_file, write_json
 from srdp_controller.offline.calibrate import calibrate_students
 from srdp_controller.offline.collect import collect, dataset_name
 from srdp_controller.offline.critic import TwinCritic, train_critic
+from srdp_controller.offline.data.imported import imported_trajectories
 from srdp_controller.offline.dataset import (
     Split,
     Trajectory,
@@ -250,6 +251,8 @@ class Pipeline:
         data = self.recipe.data
         if data.source == "d4rl":
             return load_d4rl(Path(data.dataset), self.task_spec)
+        if data.source == "bag":
+            return imported_trajectories(self.folder, self.recipe, self.task_spec, self.progress("import"))
         if data.source == "minari":
             return load_trajectories(None, data.dataset, self.task_spec, data.download)
         return load_trajectories(self.folder / "dataset", dataset_name(self.recipe.task), self.task_spec)

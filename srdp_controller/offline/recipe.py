@@ -59,11 +59,46 @@ class ObservationRecipe(Strict):
     )
 
 
+class MarkerRecipe(Strict):
+    """A number in a bag that is not zero while an episode runs (a button, a flag)."""
+
+    topic: str = Field(min_length=1)
+    type: str = Field(pattern=r"^\w+/msg/\w+$")
+    field: str
+
+
+class BagRecipe(Strict):
+    """How MCAP bags become episodes of observations and actions."""
+
+    time: Literal["arrival", "stamp"] = Field(
+        default="arrival",
+        description="when a message counts as there: when the recorder received it, as a controller beside it would "
+        "have, or when its header says that it was measured (topics without a header: when it was received)",
+    )
+    episodes: Literal["auto", "topic", "marker", "gaps", "file"] = Field(
+        default="auto",
+        description="topic: /episode (std_msgs/Header, frame_id begin or end) says; marker: a number; gaps: pauses of "
+        "all sensors; file: a bag each; auto: marker where one is given, topic where it is recorded, else file",
+    )
+    marker: MarkerRecipe | None = None
+    gap: float = Field(default=0.5, gt=0.0, description="s; without sensors for so long, an episode ends")
+    actions: Literal["commands", "motion"] = Field(
+        default="commands", description="motion: what was measured a step later, for demonstrations led by hand"
+    )
+    commands: dict[str, str] = Field(
+        default_factory=dict, description="topics of the demonstrator's commands by action group, where not the spec's"
+    )
+
+
 class DataRecipe(Strict):
     """Where the demonstrations come from."""
 
-    source: Literal["collect", "minari", "d4rl"] = "collect"
-    dataset: str = Field(default="", description="Minari dataset id, or path of a D4RL-style HDF5 file")
+    source: Literal["collect", "minari", "d4rl", "bag"] = "collect"
+    dataset: str = Field(
+        default="",
+        description="Minari dataset id; path of a D4RL-style HDF5 file, or of an MCAP bag or a folder of them",
+    )
+    bag: BagRecipe = BagRecipe()
     download: bool = Field(default=False, description="fetch a Minari dataset from the hub when it is not local")
     spec: str = Field(default="", description="PolicySpec (JSON or YAML file); empty: the task's own")
     normalise: Literal["spec", "data"] = Field(

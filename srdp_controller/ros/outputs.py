@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import struct
 import time
 from collections.abc import Sequence
@@ -11,34 +10,11 @@ from typing import Any, Protocol
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message, serialize_message
 
+from srdp_controller.commands import output_fields, output_joints, output_type
 from srdp_controller.messages import MessageWriter, known_class
 from srdp_controller.observation import NEVER_NS
 from srdp_controller.ros.inputs import SENTINELS, STAMP, STAMP_AT
-from srdp_controller.spec import ARRAY, JOG, TRAJECTORY, TWIST, ActionGroup, PolicySpec
-
-
-def output_type(group: ActionGroup, as_array: bool = False) -> str:
-    """The type of a group's messages; ``as_array``: a Float64MultiArray in the place of a TwistStamped."""
-    return ARRAY if as_array and group.output.type == TWIST else group.output.type
-
-
-def output_joints(group: ActionGroup) -> list[str]:
-    """The joints of a JointTrajectory or JointJog, in the order of its arrays."""
-    found = [re.fullmatch(r"\w+\[(.+)\]", component.field) for component in group.components]
-    return list(dict.fromkeys(match[1] for match in found if match is not None))
-
-
-def output_fields(group: ActionGroup, as_array: bool = False) -> list[str]:
-    """Where each component's value stands in the group's message, as paths for an ``Extractor``."""
-    fields = [component.field for component in group.components]
-    if output_type(group, as_array) != group.output.type:
-        return [f"data[{place}]" for place in range(len(fields))]
-    if group.output.type not in (TRAJECTORY, JOG):
-        return fields
-    joints = output_joints(group)
-    parts = [field.partition("[") for field in fields]
-    before = "points[0]." if group.output.type == TRAJECTORY else ""
-    return [f"{before}{array}[{joints.index(inside[:-1])}]" for array, _, inside in parts]
+from srdp_controller.spec import ARRAY, JOG, TRAJECTORY, ActionGroup, PolicySpec
 
 
 class _Message(Protocol):

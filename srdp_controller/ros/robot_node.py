@@ -25,6 +25,7 @@ from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import Header, String
 
+from srdp_controller.commands import Track, output_fields, output_type
 from srdp_controller.control.clock import sleep_until
 from srdp_controller.control.loop import LoopState, LoopTiming, run_loop
 from srdp_controller.engines.bundle import load_bundle
@@ -33,7 +34,6 @@ from srdp_controller.files import write_json
 from srdp_controller.messages import JOINT_STATE, Extractor, MessageWriter, message_class
 from srdp_controller.provenance import describe_run
 from srdp_controller.ros.inputs import BEGIN, END, EPISODE_TOPIC, LATCHED, DirectSubscription
-from srdp_controller.ros.outputs import output_fields, output_type
 from srdp_controller.ros.parameters import declare, load_schema
 from srdp_controller.spec import TRAJECTORY, PolicySpec
 from srdp_controller.tasks.task import TopicLayout, find_task
@@ -42,30 +42,6 @@ FRAMES_PER_S = 10.0
 SHOWN_FAILURES = 3  # one of which was driven by one engine, while the first began before any
 REST_S = 0.25  # between an episode's end and the next one's start
 TOLERANCE = 1e-6  # of limits
-
-
-class Track:
-    """Follows the newest JointTrajectory as ros2_controllers' joint_trajectory_controller does.
-
-    Points that are past are dropped; from where it is when a trajectory arrives it goes straight to the next point,
-    and so on, and holds the last. Times [s] on any one clock.
-    """
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-        self.points: list[list[float]] = []
-
-    def follow(self, now_s: float, times: Sequence[float], points: Sequence[Sequence[float]]) -> None:
-        """A trajectory: points (n, components), and when each is due."""
-        coming = [(due, list(point)) for due, point in zip(times, points, strict=True) if due > now_s]
-        coming = coming or [(now_s, list(points[-1]))]
-        here = self.at(now_s) if self.times else coming[0][1]
-        self.times = [now_s, *(due for due, _ in coming)]
-        self.points = [here, *(point for _, point in coming)]
-
-    def at(self, now_s: float) -> list[float]:
-        """Where it is (components,)."""
-        return [float(np.interp(now_s, self.times, column)) for column in zip(*self.points, strict=True)]
 
 
 class Driver:
@@ -104,7 +80,7 @@ class Driver:
             self._command[place] = extractor.values(taken[0])
             self._silent.discard(place.start)
             if place.start in self._tracks:
-                follow(self._tracks[place.start][0], taken[0])
+                self._tracks[place.start][0].take(taken[0], time.time())
         if self._silent or not (new or self._tracks):
             return None
         for track, place in self._tracks.values():
@@ -125,18 +101,6 @@ class Driver:
         """Leave the topics."""
         for subscription, _, _ in self._groups:
             subscription.close()
-
-
-def follow(track: Track, message: Any) -> None:
-    """Let a track follow a JointTrajectory; stamp 0: from now on."""
-
-    def seconds(one: Any) -> float:
-        return float(one.sec) + 1e-9 * float(one.nanosec)
-
-    now_s = time.time()
-    begun_s = seconds(message.header.stamp) or now_s
-    due = [begun_s + seconds(point.time_from_start) for point in message.points]
-    track.follow(now_s, due, [point.positions for point in message.points])
 
 
 def message_of(layout: TopicLayout, writer: MessageWriter, values: Sequence[float], stamp_ns: int) -> Any:

@@ -10,13 +10,13 @@ import pytest
 import yaml
 from rig import HOLD_TIME_S, MAX_AGE_S, RATE_HZ, play, read
 
+from srdp_controller.commands import Track
 from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.errors import SrdpError
 from srdp_controller.evaluation.closed_loop import closed_loop
 from srdp_controller.offline.parallel import run_parallel
 from srdp_controller.offline.pipeline import Pipeline
 from srdp_controller.offline.recipe import load_recipe
-from srdp_controller.ros.robot_node import Track
 from srdp_controller.simulation.observed import ObservedWorld
 from srdp_controller.spec import TRAJECTORY
 from srdp_controller.tasks.task import find_task

@@ -13,11 +13,12 @@ from rclpy.serialization import deserialize_message
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
+from srdp_controller.commands import output_fields, output_type
 from srdp_controller.errors import SrdpError
 from srdp_controller.messages import Extractor, package_installed
 from srdp_controller.observation import NEVER_NS
 from srdp_controller.ros.inputs import DirectSubscription
-from srdp_controller.ros.outputs import CommandMessage, Outputs, TrajectoryMessage, output_fields, output_type
+from srdp_controller.ros.outputs import CommandMessage, Outputs, TrajectoryMessage
 from srdp_controller.spec import ActionGroup, PolicySpec
 from srdp_controller.tasks.pushing.spec import pushing_spec
 

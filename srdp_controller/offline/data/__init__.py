@@ -1,0 +1,1 @@
+"""Readers of demonstrations that were recorded elsewhere: one file a format."""
