@@ -27,6 +27,10 @@ class Command(NamedTuple):
 
 GROUPS: dict[str, dict[str, Command]] = {
     "offline": {
+        "init": Command("offline.init.command:init", "sim,train", "a spec and a recipe for a robot of your own"),
+        "check": Command(
+            "offline.check:check_command", "sim,train", "what is wrong with a recipe, its spec and its data"
+        ),
         "collect": Command("offline.pipeline:collect_command", "sim,train", "record an expert's demonstrations"),
         "pipeline": Command("offline.pipeline:pipeline_command", "train", "all stages, from dataset to bundle"),
     },

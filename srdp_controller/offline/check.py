@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+import tyro
 import yaml
 
 from srdp_controller.errors import SrdpError
 from srdp_controller.offline.calibrate import trajectories_needed
+from srdp_controller.offline.data.checks import CHECKS, EXCLUDED
+from srdp_controller.offline.data.imported import imported_record
 from srdp_controller.offline.dataset import split_indices
 from srdp_controller.offline.distill import build_student
+from srdp_controller.offline.expected import expected, told
+from srdp_controller.offline.recipe import load_recipe
 from srdp_controller.offline.train_teacher import build_teacher
+from srdp_controller.progress import ProgressPrinter
 from srdp_controller.resources import find_resource
+from srdp_controller.simulation.scenario import slug
 from srdp_controller.spec import PolicySpec
 from srdp_controller.tasks.task import Task, find_task, load_object
 
@@ -47,6 +54,60 @@ def remarks(pipeline: Pipeline) -> list[str]:
         f"the smallest calibrated alpha is {smallest}: start the controller with the parameter abstain.alpha set to "
         f"{smallest} or more (its default {wanted} needs {trajectories_needed(wanted)} calibration trajectories)"
     ]
+
+
+def data_findings(pipeline: Pipeline) -> tuple[list[str], list[str]]:
+    """What is wrong with a dataset that can be trained on all the same, and what is only odd about it."""
+    recipe = pipeline.recipe
+    if recipe.data.source == "collect" and not (pipeline.folder / "dataset").exists():
+        return [], []
+    try:
+        spec, trajectories = pipeline.task_spec, pipeline.trajectories
+    except SrdpError:
+        return [], []  # said already
+    wrong = [text for found in CHECKS.values() for text in found(trajectories, spec)]
+    if recipe.data.source not in ("bag", "lerobot"):
+        return wrong, []
+    record = imported_record(pipeline.folder)
+    odd = [f"{count} episodes are left out: {why}" for why, count in record["left_out"].items()]
+    for topic, refused in record["refused_messages"].items():
+        share = refused["count"] / refused["of"]
+        text = f"{topic}: the controller would refuse {share:.1%} of the messages, the first because {refused['first']}"
+        (wrong if share > EXCLUDED else odd).append(text)
+    for name, share in record["commands_outside_limits"].items():
+        text = f"action {name}: {share:.1%} of the recorded commands are outside its limits and were cut to them"
+        (wrong if share > EXCLUDED else odd).append(text)
+    return wrong, odd + record["remarks"]
+
+
+def check_command(
+    recipe: Annotated[Path, tyro.conf.Positional],
+    set: Annotated[list[str], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="KEY=VALUE")] = [],  # noqa: A002, B006
+    run_folder: Path | None = None,
+) -> dict[str, Any]:
+    """Everything that can go wrong with a recipe, its spec and its data, before any training, all at once.
+
+    Exits with status 2 where something is wrong.
+
+    Args:
+        recipe: recipe YAML
+        set: override, e.g. teacher.steps=5000; may be given again
+        run_folder: has the dataset (default: runs/TASK)
+    """
+    from srdp_controller.offline.pipeline import Pipeline
+
+    content = load_recipe(recipe, set)
+    pipeline = Pipeline(content, run_folder or Path("runs") / slug(content.task), report=ProgressPrinter())
+    problems = check(pipeline)
+    wrong, odd = data_findings(pipeline)
+    if problems + wrong:
+        raise SrdpError("\n- ".join([f"{recipe}: {len(problems + wrong)} problem(s):", *problems, *wrong]))
+    for text in [*odd, *remarks(pipeline)]:
+        print(f"note: {text}")
+    result: dict[str, Any] = {"recipe": str(recipe), "notes": odd, "seed": content.seed}
+    result |= expected(pipeline)
+    print(told(result))
+    return result
 
 
 def _sources(pipeline: Pipeline, spec: PolicySpec | None) -> list[str]:

@@ -127,6 +127,15 @@ def load_trajectories(
         DatasetError: the dataset is missing or empty, or episodes have a NaN, a wrong shape or
             unequal lengths; the message names the episodes.
     """
+    return _all_checked(dataset_id, read_minari(folder, dataset_id, download), spec)
+
+
+def read_minari(folder: Path | None, dataset_id: str, download: bool = False) -> list[dict[str, Any]]:
+    """A Minari dataset's episodes as they are: where, observation, action, reward, executed, terminated.
+
+    Raises:
+        DatasetError: it is missing.
+    """
     if folder is not None:
         os.environ["MINARI_DATASETS_PATH"] = str(folder)
     import minari
@@ -138,21 +147,22 @@ def load_trajectories(
         remedy = "run `srdp collect`" if folder is not None else "set data.download=true, or name a local dataset"
         raise DatasetError(f"{place}: no readable Minari dataset ({error}); {remedy}") from None
 
-    def episodes() -> Iterator[dict[str, Any]]:
-        for episode in dataset.iterate_episodes():
-            executed = (episode.infos or {}).get("executed")
-            if executed is not None and len(executed) == len(episode.actions) + 1:
-                executed = executed[1:]  # the reset's own entry
-            yield {
-                "where": f"{dataset_id}, episode {episode.id}",
-                "observation": episode.observations,
-                "action": episode.actions,
-                "reward": episode.rewards,
-                "executed": executed,
-                "terminated": bool(episode.terminations[-1]) if len(episode.terminations) else False,
-            }
+    def executed(episode: Any) -> Any:
+        sent = (episode.infos or {}).get("executed")
+        # the reset's own entry
+        return sent[1:] if sent is not None and len(sent) == len(episode.actions) + 1 else sent
 
-    return _all_checked(dataset_id, episodes(), spec)
+    return [
+        {
+            "where": f"{dataset_id}, episode {episode.id}",
+            "observation": episode.observations,
+            "action": episode.actions,
+            "reward": episode.rewards,
+            "executed": executed(episode),
+            "terminated": bool(episode.terminations[-1]) if len(episode.terminations) else False,
+        }
+        for episode in dataset.iterate_episodes()
+    ]
 
 
 def load_d4rl(path: Path, spec: PolicySpec) -> list[Trajectory]:
@@ -160,6 +170,15 @@ def load_d4rl(path: Path, spec: PolicySpec) -> list[Trajectory]:
 
     Raises:
         DatasetError: not an HDF5 file, a field is missing, or lengths, shapes or values are wrong.
+    """
+    return _all_checked(str(path), read_d4rl(path), spec)
+
+
+def read_d4rl(path: Path) -> Iterator[dict[str, Any]]:
+    """A D4RL-style file's episodes as they are, as of ``read_minari``.
+
+    Raises:
+        DatasetError: not an HDF5 file, a field is missing, or lengths differ.
     """
     import h5py
 
@@ -185,21 +204,18 @@ def load_d4rl(path: Path, spec: PolicySpec) -> list[Trajectory]:
     ends = terminals | fields.get("timeouts", np.zeros(n)).astype(bool).reshape(n)
     ends[-1] = True
 
-    def episodes() -> Iterator[dict[str, Any]]:
-        start = 0
-        for number, end in enumerate(np.flatnonzero(ends)):
-            part = slice(start, end + 1)
-            yield {
-                "where": f"{path}, episode {number} (rows {start} to {end})",
-                "observation": fields["observations"][part],
-                "action": fields["actions"][part],
-                "reward": fields["rewards"][part].reshape(-1) if "rewards" in fields else None,
-                "executed": None,
-                "terminated": bool(terminals[end]),
-            }
-            start = int(end) + 1
-
-    return _all_checked(str(path), episodes(), spec)
+    start = 0
+    for number, end in enumerate(np.flatnonzero(ends)):
+        part = slice(start, end + 1)
+        yield {
+            "where": f"{path}, episode {number} (rows {start} to {end})",
+            "observation": fields["observations"][part],
+            "action": fields["actions"][part],
+            "reward": fields["rewards"][part].reshape(-1) if "rewards" in fields else None,
+            "executed": None,
+            "terminated": bool(terminals[end]),
+        }
+        start = int(end) + 1
 
 
 def split_indices(count: int, calibration_share: float, test_share: float, seed: int) -> dict[str, list[int]]:

@@ -251,7 +251,7 @@ class Pipeline:
         data = self.recipe.data
         if data.source == "d4rl":
             return load_d4rl(Path(data.dataset), self.task_spec)
-        if data.source == "bag":
+        if data.source in ("bag", "lerobot"):
             return imported_trajectories(self.folder, self.recipe, self.task_spec, self.progress("import"))
         if data.source == "minari":
             return load_trajectories(None, data.dataset, self.task_spec, data.download)

@@ -93,7 +93,7 @@ class BagRecipe(Strict):
 class DataRecipe(Strict):
     """Where the demonstrations come from."""
 
-    source: Literal["collect", "minari", "d4rl", "bag"] = "collect"
+    source: Literal["collect", "minari", "d4rl", "bag", "lerobot"] = "collect"
     dataset: str = Field(
         default="",
         description="Minari dataset id; path of a D4RL-style HDF5 file, or of an MCAP bag or a folder of them",

@@ -28,6 +28,7 @@ from srdp_controller.spec import TRAJECTORY, ActionGroup, PolicySpec
 
 EPISODE_TOPIC, EPISODE_TYPE = "/episode", "std_msgs/msg/Header"
 CONTROLLER = "/srdp_controller"  # where a spec's topics ~/... are
+FUTURE_S = 0.01  # a stamp so far ahead of its message's arrival is another clock's
 SHORTEST_STEPS = 2  # of an episode: fewer teach nothing
 
 
@@ -50,14 +51,18 @@ class Imported:
     Attributes:
         left_out: why episodes are missing, by reason.
         refused: messages that the controller would refuse, by topic and what was wrong with the first.
+        heard: messages that it would have looked at, by topic.
         limited: share of the commands outside the spec's limits, by action.
+        remarks: what is odd about the messages' times, a sentence each.
     """
 
     trajectories: list[Trajectory] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
     refused: dict[str, tuple[int, str]] = field(default_factory=dict)
+    heard: dict[str, int] = field(default_factory=dict)
     limited: dict[str, float] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
     def leave_out(self, why: str) -> None:
         """Count an episode that is not imported."""
@@ -123,7 +128,28 @@ class BagReader:
         marks = streams.get(self._mark_topic(there), Stream())
         sensors = {topic: streams[topic] for topic in plans if topic in streams}
         commands = {group.name: streams[topic] for topic, group in self._commanded.items() if topic in streams}
+        for topic, stream in sensors.items():
+            if not plans[topic].optional:
+                self.found.remarks += [f"{path.name}: {topic} {text}" for text in self._odd_times(stream)]
         return BagContent(path, sensors, commands, marks, min(times), max(times))
+
+    def _odd_times(self, stream: Stream) -> Iterator[str]:
+        """What is odd about the times of a topic's messages."""
+        pauses = np.diff(np.array(stream.times, dtype=np.int64)) * 1e-9
+        if not len(pauses):
+            yield "has one message only"
+            return
+        median = float(np.median(pauses))
+        if median > 1.5 * self.spec.step_s:
+            yield f"comes at {1.0 / median:.3g} Hz, the spec's control_rate_hz is {self.spec.control_rate_hz:g}"
+        stamps = np.array([stamp for stamp in stream.stamps if stamp is not None], dtype=np.int64)
+        backwards = int((np.diff(stamps) < 0).sum()) if len(stamps) else 0
+        if backwards:
+            yield f"has {backwards} stamps that are older than the one before; the controller ignores such messages"
+        if len(stamps) == len(stream.times):
+            ahead = (stamps - np.array(stream.times, dtype=np.int64)) * 1e-9
+            if ahead.max() > FUTURE_S:
+                yield f"has stamps up to {ahead.max():.3g} s after their arrival; synchronise the clocks"
 
     def _mark_topic(self, there: dict[str, Any]) -> str:
         if self.recipe.marker is not None:
@@ -216,6 +242,8 @@ class BagReader:
             missing = assembler.missing() or [assembler.stale(now_ns, round(self.recipe.gap * 1e9))]
             if missing[0]:
                 if observed:
+                    what = ", ".join(missing)
+                    self.found.remarks.append(f"{source} ends after {len(observed)} steps: {what}")
                     break  # what came before the gap is whole
                 why = f"no valid message of {missing[0].partition(':')[0]}"
                 now_ns += step_ns
@@ -251,6 +279,7 @@ class BagReader:
             if index <= taken[topic]:
                 continue
             taken[topic] = index
+            self.found.heard[topic] = self.found.heard.get(topic, 0) + 1
             wrong = stream.wrong[index]
             if wrong is None:
                 stamp_ns = stream.stamps[index]

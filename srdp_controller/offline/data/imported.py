@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 from srdp_controller.errors import DatasetError
 from srdp_controller.files import write_json
 from srdp_controller.offline.data.bag import Imported, import_bags
+from srdp_controller.offline.data.lerobot import open_lerobot
 from srdp_controller.offline.data.mcap_file import bag_files
 from srdp_controller.offline.dataset import Trajectory, load_trajectories
 from srdp_controller.offline.recipe import Recipe, content_hash
@@ -36,23 +38,60 @@ def files_digest(files: Iterable[Path]) -> str:
 
 
 def imported_trajectories(folder: Path, recipe: Recipe, spec: PolicySpec, progress: Progress) -> list[Trajectory]:
-    """The recipe's bags as trajectories; read anew only when they, the spec or ``data.bag`` have changed.
+    """The recipe's bags or LeRobot dataset as trajectories; read anew only when it, the spec or ``data`` changed.
 
     Raises:
-        DatasetError: as of ``import_bags``.
+        DatasetError: as of ``import_bags`` and ``import_lerobot``.
     """
-    path = Path(recipe.data.dataset)
+    path, source = Path(recipe.data.dataset), recipe.data.source
     if not recipe.data.dataset:
-        raise DatasetError("data.dataset is empty; name an MCAP bag, or a folder of them")
-    key = content_hash("bag", [recipe.data.bag], files_digest(bag_files(path)), spec)
+        raise DatasetError(
+            f"data.dataset is empty; name the {'bag, or a folder of them' if source == 'bag' else 'folder'}"
+        )
+    files = bag_files(path) if source == "bag" else open_lerobot(path).files
+    key = content_hash(source, [recipe.data.bag], files_digest(files), spec)
     name, place = f"{slug(recipe.task)}/imported-v1", folder / "dataset"
     record = imported_record(folder)
     if record.get("key") != key:
-        found = import_bags(path, spec, recipe.data.bag, progress)
+        found = import_bags(path, spec, recipe.data.bag, progress) if source == "bag" else import_lerobot(path, spec)
         shutil.rmtree(place / slug(recipe.task), ignore_errors=True)
         _write(place, name, found.trajectories, spec, recipe)
         write_json(folder / RECORD, {"key": key, **facts(found)})
     return load_trajectories(place, name, spec)
+
+
+def import_lerobot(path: Path, spec: PolicySpec) -> Imported:
+    """The episodes of a LeRobot dataset, whose numbers are the spec's sensors and actions in their order.
+
+    Raises:
+        DatasetError: they are not as many, or come at another rate.
+    """
+    dataset, sensors = open_lerobot(path), len(spec.sensor_indices())
+    for what, found, expected in (
+        ("observations", len(dataset.observation), sensors),
+        ("actions", len(dataset.action), spec.act_dim),
+    ):
+        if found != expected:
+            raise DatasetError(f"{path}: {found} {what}, the spec has {expected}")
+    if abs(dataset.rate_hz - spec.control_rate_hz) > 1e-3 * spec.control_rate_hz:
+        raise DatasetError(
+            f"{path}: {dataset.rate_hz:g} Hz, the spec's control_rate_hz is {spec.control_rate_hz:g}; set it to that"
+        )
+    imported, outside = Imported(), np.zeros(spec.act_dim)
+    low, high = spec.action_limits()
+    for number, seen, taken in dataset.episodes():
+        if len(taken) < 2:
+            imported.leave_out("shorter than 2 steps")
+            continue
+        outside += ((taken < low - 1e-6) | (taken > high + 1e-6)).mean(axis=0)
+        action = np.clip(taken, low, high).astype(np.float32)[:-1]
+        imported.trajectories.append(Trajectory(seen[:-1].astype(np.float32), action, seen[-1].astype(np.float32)))
+        imported.sources.append(f"episode {number}")
+    if not imported.trajectories:
+        raise DatasetError(f"{path}: no episode of two steps or more")
+    shares = outside / len(imported.trajectories)
+    imported.limited = {one.name: float(share) for one, share in zip(spec.action, shares, strict=True) if share}
+    return imported
 
 
 def imported_record(folder: Path) -> dict[str, Any]:
@@ -67,8 +106,12 @@ def facts(found: Imported) -> dict[str, Any]:
         "episodes": len(found.trajectories),
         "steps": sum(len(trajectory.action) for trajectory in found.trajectories),
         "left_out": found.left_out,
-        "refused_messages": {topic: {"count": n, "first": why} for topic, (n, why) in found.refused.items()},
+        "refused_messages": {
+            topic: {"count": count, "of": found.heard[topic], "first": why}
+            for topic, (count, why) in found.refused.items()
+        },
         "commands_outside_limits": found.limited,
+        "remarks": found.remarks,
         "sources": found.sources,
     }
 
@@ -78,6 +121,8 @@ def _write(place: Path, name: str, trajectories: list[Trajectory], spec: PolicyS
     os.environ["MINARI_DATASETS_PATH"] = str(place)
     import minari
     from gymnasium.spaces import Box
+
+    warnings.filterwarnings("ignore", module="minari")  # that there is no environment
     from minari.data_collector import EpisodeBuffer
 
     def whole(trajectory: Trajectory) -> np.ndarray:

@@ -1,0 +1,127 @@
+"""What a bag holds: every number of every topic, with its rate, range and gaps; what ``srdp init`` chooses from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from srdp_controller.errors import DatasetError
+from srdp_controller.messages import JOINT_ARRAYS
+from srdp_controller.offline.data.mcap_file import decoders, is_stamped, open_bag, ros_name
+
+LARGEST_MESSAGE = 65_536  # bytes: images and point clouds hold no state that a vector could take
+WIDEST = 64  # numbers of a message: more are a map, an image or covariances
+IGNORED = re.compile(r"^/(rosout|parameter_events|clock|diagnostics.*|tf|tf_static|robot_description|episode)$")
+CONSTANT = 1e-9  # of a column's size
+
+
+@dataclass
+class TopicSurvey:
+    """One topic's numbers over all bags: ``values`` (n, fields) at ``times`` [s], NaN where a message lacks one."""
+
+    topic: str
+    type: str
+    stamped: bool
+    frame: str = ""
+    fields: list[str] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    rows: list[list[float]] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)  # of a trajectory's joints
+    left_out: str = ""
+    backwards: int = 0  # stamps before the one before
+
+    @property
+    def rate_hz(self) -> float:
+        """Messages a second, of the median pause."""
+        pauses = np.diff(self.times)
+        pauses = pauses[pauses > 0.0]
+        return float(1.0 / np.median(pauses)) if len(pauses) else 0.0
+
+    def column(self, path: str) -> np.ndarray:
+        """The values (n,) of one field."""
+        return np.array([row[self.fields.index(path)] for row in self.rows])
+
+    def constant(self, path: str) -> bool:
+        """Whether a field never changes."""
+        values = self.column(path)
+        return bool(np.ptp(values) <= CONSTANT * max(1.0, float(np.abs(values).max())))
+
+
+def numbers(message: Any, before: str = "") -> Iterator[tuple[str, float]]:
+    """(path, value) of every number of a decoded message, headers and layouts apart."""
+    if before == "" and hasattr(message, "name") and hasattr(message, "position"):  # a JointState
+        for array in JOINT_ARRAYS:
+            values = getattr(message, array)
+            if len(values) == len(message.name):
+                yield from (
+                    (f"{array}[{joint}]", float(value)) for joint, value in zip(message.name, values, strict=True)
+                )
+        return
+    for name in getattr(message, "__slots__", ()):
+        value, path = getattr(message, name), f"{before}{name}"
+        if name in ("header", "layout") or "covariance" in name:
+            continue
+        if isinstance(value, bool | int | float):
+            yield path, float(value)
+        elif hasattr(value, "__slots__"):
+            yield from numbers(value, f"{path}.")
+        elif not isinstance(value, str | bytes):
+            for place, one in enumerate(value):
+                if isinstance(one, bool | int | float):
+                    yield f"{path}[{place}]", float(one)
+
+
+def survey(files: list[Path]) -> dict[str, TopicSurvey]:
+    """Every topic of the bags.
+
+    Raises:
+        DatasetError: a bag is damaged, or two of them disagree about a topic's type.
+    """
+    found: dict[str, TopicSurvey] = {}
+    for path in files:
+        file, reader, _ = open_bag(path)
+        make = decoders(path)
+        known: dict[int, Any] = {}
+        with file:
+            for schema, channel, message in reader.iter_messages():
+                if IGNORED.match(channel.topic) or schema is None:
+                    continue
+                one = found.setdefault(
+                    channel.topic, TopicSurvey(channel.topic, ros_name(schema.name), is_stamped(schema))
+                )
+                if one.type != ros_name(schema.name):
+                    raise DatasetError(f"{path}: topic {channel.topic} is {ros_name(schema.name)}, before {one.type}")
+                if len(message.data) > LARGEST_MESSAGE:
+                    one.left_out = f"messages of {len(message.data) // 1024} KiB"
+                if one.left_out:
+                    continue
+                if channel.id not in known:
+                    known[channel.id] = make(schema, channel)
+                _take(one, known[channel.id](message.data), message.log_time)
+    return found
+
+
+def _take(one: TopicSurvey, message: Any, time_ns: int) -> None:
+    if one.type.endswith("/JointTrajectory"):
+        one.names = one.names or list(message.joint_names)
+        here = list(message.points[0].positions) if message.points else []
+        values = {f"positions[{joint}]": float(v) for joint, v in zip(message.joint_names, here, strict=False)}
+    else:
+        values = dict(numbers(message))
+    if len(values) > WIDEST:
+        one.left_out = f"{len(values)} numbers a message"
+        return
+    new = [path for path in values if path not in one.fields]
+    if new:
+        one.fields += new
+        for row in one.rows:
+            row += [float("nan")] * len(new)
+    if one.stamped and not one.frame:
+        one.frame = str(message.header.frame_id)
+    one.times.append(time_ns * 1e-9)
+    one.rows.append([values.get(path, float("nan")) for path in one.fields])

@@ -1,0 +1,1 @@
+"""``srdp init``: a first spec and recipe out of what somebody has."""

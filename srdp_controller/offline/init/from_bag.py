@@ -1,0 +1,273 @@
+"""A draft from an MCAP bag: which topics are observed and commanded, and what each command does to which joint."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from srdp_controller.errors import SrdpError
+from srdp_controller.messages import JOINT_STATE
+from srdp_controller.offline.data.mcap_file import bag_files
+from srdp_controller.offline.data.survey import TopicSurvey, survey
+from srdp_controller.offline.init.draft import Draft, commanded, measured, rounded
+from srdp_controller.offline.init.urdf import Urdf
+from srdp_controller.spec import ARRAY, FIELD_UNITS, JOG, TRAJECTORY, TWIST
+
+COMMAND_NAME = re.compile(r"(command|cmd|reference|setpoint|target|joint_trajectory|servo)", re.IGNORECASE)
+SENSORS = re.compile(
+    r"^(sensor_msgs/msg/(JointState|Imu|Range|Temperature|FluidPressure)|geometry_msgs/msg/\w+|nav_msgs/msg/Odometry"
+    r"|std_msgs/msg/(Float|Int|UInt|Bool)\w*)$"
+)
+CLOSE = 0.6  # error of a joint's velocity, of the command's spread, above which one is not the other
+FOLLOWS = 0.8  # least correlation of a command with what it commands
+GAP_S = 0.5
+
+
+@dataclass
+class Motion:
+    """Positions of joints at times; what commands are compared with."""
+
+    times: np.ndarray
+    positions: dict[str, np.ndarray]
+
+    def at(self, joint: str, times: np.ndarray) -> np.ndarray:
+        """Positions (n,) at times (n,) [s]."""
+        return np.interp(times, self.times, self.positions[joint])
+
+
+def draft_from_bag(
+    task: str, path: Path, observe: tuple[str, ...], command: tuple[str, ...], rate_hz: float | None, urdf: Urdf | None
+) -> Draft:
+    """A spec's draft.
+
+    Raises:
+        SrdpError: no bag, a topic that was named is not in it, or none is recognised as command or observation.
+    """
+    topics = survey(bag_files(path))
+    there = ", ".join(f"{topic} ({one.type})" for topic, one in sorted(topics.items()))
+    for name in (*observe, *command):
+        if name not in topics:
+            raise SrdpError(f"{path}: no topic {name}; the bag has {there}")
+    commands = list(command) or [
+        topic
+        for topic, one in topics.items()
+        if one.type in (TWIST, ARRAY, TRAJECTORY, JOG) and (one.type in (TRAJECTORY, JOG) or COMMAND_NAME.search(topic))
+    ]
+    for topic in commands:
+        if topics[topic].type not in (TWIST, ARRAY, TRAJECTORY, JOG):
+            raise SrdpError(
+                f"--command {topic} is {topics[topic].type}; commands are {', '.join((TWIST, ARRAY, TRAJECTORY, JOG))}"
+            )
+    if not commands:
+        raise SrdpError(f"{path}: no topic looks like commands; name them with --command TOPIC; the bag has {there}")
+    sensors = list(observe) or [
+        topic for topic, one in topics.items() if topic not in commands and SENSORS.match(one.type) and one.rows
+    ]
+    if not sensors:
+        raise SrdpError(f"{path}: no topic looks like a sensor; name them with --observe TOPIC; the bag has {there}")
+    slowest = min((topics[topic] for topic in commands), key=lambda one: one.rate_hz)
+    draft = Draft(
+        task,
+        str(path),
+        rounded(rate_hz or _round_rate(slowest.rate_hz), 3),
+        "as you said" if rate_hz else f"{slowest.topic} comes at {slowest.rate_hz:.3g} Hz",
+    )
+    names: set[str] = set()
+    for topic in sensors:
+        draft.observation.append(_observed(topics[topic], names, urdf))
+    draft.observation = [part for part in draft.observation if part[1]]
+    motion = _motion(topics, sensors)
+    for topic in commands:
+        draft.groups.append(_group(topics[topic], draft, motion, names, urdf))
+    rest = [topic for topic in topics if topic not in sensors and topic not in commands]
+    if rest:
+        draft.remarks.append(f"Not used: {', '.join(sorted(rest))} (--observe names what is to be observed).")
+    return draft
+
+
+def _round_rate(rate_hz: float) -> float:
+    """The nearest rate that somebody would have set."""
+    usual = np.array([5, 10, 15, 20, 25, 30, 40, 50, 60, 100, 125, 200, 250, 500, 1000])
+    near = float(usual[np.abs(usual - rate_hz).argmin()])
+    return near if abs(near - rate_hz) < 0.05 * near else rate_hz
+
+
+def _unit(path: str, joint_unit: str = "rad") -> str:
+    found = next((units for pattern, units in FIELD_UNITS if re.search(pattern, path)), ("1",))
+    if path.startswith(("position[", "velocity[", "effort[")) and joint_unit == "m":
+        return found[-1]
+    return found[0]
+
+
+def _unique(name: str, names: set[str]) -> str:
+    """A name that is not taken yet."""
+    name = re.sub(r"\W+", "_", name).strip("_")
+    found, number = name, 2
+    while found in names:
+        found, number = f"{name}_{number}", number + 1
+    names.add(found)
+    return found
+
+
+def _short(topic: str) -> str:
+    return re.sub(r"\W+", "_", topic).strip("_")
+
+
+def _observed(one: TopicSurvey, names: set[str], urdf: Urdf | None) -> tuple[str, list[dict[str, Any]]]:
+    """The entries of a topic, less what never changes, with orientations as six continuous numbers."""
+    reference = {"topic": one.topic, "type": one.type, **({"frame": one.frame} if one.frame else {})}
+    entries, constant = [], []
+    quaternions = [path[:-2] for path in one.fields if path.endswith(".w") and f"{path[:-2]}.z" in one.fields]
+    for path in one.fields:
+        if any(path.startswith(f"{quaternion}.") for quaternion in quaternions):
+            continue
+        if one.constant(path):
+            constant.append(path)
+            continue
+        array, _, joint = path.partition("[")
+        if one.type == JOINT_STATE:
+            joint = joint[:-1]
+            name, unit = (joint if array == "position" else f"{joint}_{array}"), _unit(path, _joint_unit(joint, urdf))
+        else:
+            tail = "_".join(re.sub(r"\W+", " ", path).split()[-1:])
+            name, unit = f"{_short(one.topic)}_{tail}", _unit(path)
+        values = one.column(path)
+        entry = measured(values[np.isfinite(values)], _unique(name, names), unit, {**reference, "field": path})
+        if one.type == JOINT_STATE and array == "position" and urdf is not None and joint in urdf.limits:
+            limit = urdf.limits[joint]
+            entry["lower"], entry["upper"] = min(entry["lower"], limit.lower), max(entry["upper"], limit.upper)
+        entries.append(entry)
+    for path in quaternions:
+        if all(one.constant(f"{path}.{axis}") for axis in "xyzw"):
+            constant.append(path)
+            continue
+        for component, values in enumerate(_six_dimensional(one, path).T):
+            source = {**reference, "kind": "rotation", "field": path, "form": "six_dimensional", "component": component}
+            entry = measured(values, _unique(f"{_short(one.topic)}_r{component}", names), "1", source)
+            entries.append({**entry, "lower": -1.1, "upper": 1.1})
+    left = f"; never changes, left out: {', '.join(constant)}" if constant else ""
+    return f"{one.topic}: {len(one.rows)} messages at {one.rate_hz:.3g} Hz{left}", entries
+
+
+def _joint_unit(joint: str, urdf: Urdf | None) -> str:
+    if urdf is not None and joint in urdf.limits:
+        return urdf.limits[joint].unit
+    return "m" if "gripper" in joint or "finger" in joint or "slide" in joint else "rad"
+
+
+def _six_dimensional(one: TopicSurvey, path: str) -> np.ndarray:
+    """The first two columns of the rotation matrices (n, 6) of a quaternion's field."""
+    from srdp_controller.kinematics import rotation_numbers
+
+    columns = [one.column(f"{path}.{axis}") for axis in "xyzw"]
+    rows = [rotation_numbers("six_dimensional", row) for row in zip(*columns, strict=True)]
+    return np.array(rows)
+
+
+def _motion(topics: dict[str, TopicSurvey], sensors: list[str]) -> Motion:
+    for topic in sensors:
+        one = topics[topic]
+        if one.type == JOINT_STATE:
+            joints = [path for path in one.fields if path.startswith("position[")]
+            return Motion(np.array(one.times), {path[9:-1]: one.column(path) for path in joints})
+    return Motion(np.zeros(1), {})
+
+
+def _group(
+    one: TopicSurvey, draft: Draft, motion: Motion, names: set[str], urdf: Urdf | None
+) -> tuple[str, dict[str, Any], dict[str, str]]:
+    """An action group out of a topic of commands, and what its owner has to decide."""
+    name, output = _short(one.topic), {"topic": one.topic, "type": one.type}
+    if one.frame:
+        output["frame"] = one.frame
+    columns = {path: one.column(path) for path in one.fields}
+    said = f"{one.topic}: {len(one.rows)} commands at {one.rate_hz:.3g} Hz"
+    action_names: set[str] = set()
+    if one.type == TWIST:
+        moving = {path: values for path, values in columns.items() if not one.constant(path)}
+        entries = [
+            commanded(values, _unique(path.replace("twist.", ""), action_names), _unit(path), path)
+            for path, values in moving.items()
+        ]
+        return said, {"name": name, "kind": "twist", "on_hold": "zero", "output": output, "components": entries}, {}
+    if one.type == TRAJECTORY:
+        entries = [
+            {
+                **commanded(values, _unique(path[10:-1], action_names), _joint_unit(path[10:-1], urdf), path),
+                **_limits(path[10:-1], urdf, position=True),
+                "measured_by": path[10:-1],
+            }
+            for path, values in columns.items()
+        ]
+        group = {"name": name, "kind": "joint_position", "on_hold": "measured", "output": output, "components": entries}
+        return said, group, {}
+    roles = [_role(np.array(one.times), values, motion, 1.0 / draft.rate_hz) for values in columns.values()]
+    kinds, least = {kind for kind, _, _ in roles}, min((follows for _, _, follows in roles), default=0.0)
+    entries = []
+    if kinds == {"velocity"}:
+        for (path, values), (_, joint, _) in zip(columns.items(), roles, strict=True):
+            unit = f"{_joint_unit(joint, urdf)}/s"
+            entry = commanded(values, _unique(f"{joint}_velocity", action_names), unit, path)
+            entries.append({**entry, "measured_by": joint, **_limits(joint, urdf, position=False)})
+        group = {"name": name, "kind": "joint_velocity", "on_hold": "zero", "output": output, "components": entries}
+        return f"{said}; the joints move as fast as these say (correlation at least {least:.2f})", group, {}
+    if kinds == {"position"}:
+        gripper = re.search(r"grip|finger|hand", one.topic + "".join(joint for _, joint, _ in roles)) is not None
+        for (path, values), (_, joint, _) in zip(columns.items(), roles, strict=True):
+            unit = _joint_unit(joint, urdf)
+            entry = commanded(values, _unique(joint, action_names), unit, path)
+            rate = {} if gripper else _limits(joint, urdf, position=True)
+            entries.append({**entry, **rate, "measured_by": joint})
+        kind, hold = ("gripper", "last") if gripper else ("joint_position", "measured")
+        group = {"name": name, "kind": kind, "on_hold": hold, "output": output, "components": entries}
+        return f"{said}; the positions follow these (correlation at least {least:.2f})", group, {}
+    for path, values in columns.items():
+        entries.append(commanded(values, _unique(path, action_names), "1", path))
+    decide = {
+        "kind": "twist, joint_velocity, joint_position, joint_effort, gripper or generic (docs/own_task.md)",
+        "on_hold": "what stops the robot: zero, last, measured, or a value",
+    }
+    group = {"name": name, "kind": "generic", "on_hold": "last", "output": output, "components": entries}
+    return f"{said}; no joint's position or velocity follows these", group, decide
+
+
+def _limits(joint: str, urdf: Urdf | None, position: bool) -> dict[str, float]:
+    """What a URDF says of a joint, as limits of its commands."""
+    if urdf is None or joint not in urdf.limits:
+        return {}
+    limit = urdf.limits[joint]
+    if position:
+        return {"max_velocity": limit.velocity} if limit.velocity else {}
+    return {"position_lower": limit.lower, "position_upper": limit.upper} if limit.lower < limit.upper else {}
+
+
+def _role(times: np.ndarray, values: np.ndarray, motion: Motion, step_s: float) -> tuple[str, str, float]:
+    """What a command is to which joint, ``velocity`` or ``position``, and their correlation."""
+    spread = float(values.std())
+    if spread < 1e-9 or not motion.positions:
+        return "unknown", "", 0.0
+    # within one episode only: no pause of the sensors between a command and what it did
+    later = np.searchsorted(motion.times, times + step_s)
+    inside = (later > 0) & (later < len(motion.times))
+    pause = motion.times[np.minimum(later, len(motion.times) - 1)] - motion.times[np.maximum(later - 1, 0)]
+    inside &= pause < GAP_S
+    times, values = times[inside], values[inside]
+    if len(times) < 10:
+        return "unknown", "", 0.0
+    follows: dict[tuple[str, str], float] = {}
+    for joint in motion.positions:
+        before, after = motion.at(joint, times), motion.at(joint, times + step_s)
+        velocity = (after - before) / step_s
+        if float(np.sqrt(np.mean((velocity - values) ** 2))) < CLOSE * spread:
+            follows["velocity", joint] = _correlation(velocity, values)
+        follows["position", joint] = _correlation(after, values)
+    kind, joint = max(follows, key=lambda role: follows[role])
+    return (kind, joint, follows[kind, joint]) if follows[kind, joint] > FOLLOWS else ("unknown", "", 0.0)
+
+
+def _correlation(left: np.ndarray, right: np.ndarray) -> float:
+    return float(np.corrcoef(left, right)[0, 1]) if min(left.std(), right.std()) > 1e-9 else 0.0
