@@ -37,7 +37,8 @@ def demo(
     """Run the simulated robot and the controller over DDS; the summary of the run.
 
     Args:
-        task: whose robot is simulated: a name, module:Class, gymnasium:ENV_ID or metaworld:NAME; default: the bundle's
+        task: whose robot is simulated: a name, module:Class, gymnasium:ENV_ID, metaworld:NAME or
+            replay:BAG; default: the bundle's
         model: bundle folder; default: the shipped models/pushing
         engine: a policy of the bundle; default: its middle student
         scenario: of the task, by name or path
@@ -60,7 +61,8 @@ def demo(
     bundle = load_bundle(path)
     engine = engine or default_engine(bundle)
     task = task or bundle.content.task
-    actions, commanded = bundle.spec.act_dim, find_task(task).spec().act_dim
+    known, actions = find_task(task), bundle.spec.act_dim
+    commanded = actions if known.passive else known.spec().act_dim
     if actions != commanded:
         raise SrdpError(f"task {task} takes {commanded} commands, {path} has {actions}; name its bundle with --model")
     others = [name for name in bundle.content.policies if name not in (engine, "teacher")]

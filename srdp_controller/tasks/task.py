@@ -3,7 +3,7 @@
 Only ``spec`` is needed to train and to deploy. A world unlocks evaluation, the demo and the benchmarks; an
 expert unlocks collection; ``draw`` and ``render`` unlock figures. What a command needs and a task lacks is said
 by name (``TaskError``). Tasks are found by name through the entry-point group ``srdp_controller.tasks``, or are
-given as ``module:Class``, as ``gymnasium:ENV_ID`` or as ``metaworld:NAME``.
+given as ``module:Class``, ``gymnasium:ENV_ID``, ``metaworld:NAME`` or ``replay:BAG``.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class Task:
 
     name: str = ""
     scenario_model: type[Scenario] = Scenario
+    passive: bool = False  # its robot heeds no command, and has no spec of its own
 
     def spec(self) -> PolicySpec:
         """What its policies observe and command."""
@@ -111,7 +112,7 @@ def known_tasks() -> list[str]:
 
 
 def find_task(name: str) -> Task:
-    """A task by its name, as ``module:Class``, as ``gymnasium:ENV_ID``, or as ``metaworld:NAME``.
+    """A task by its name, as ``module:Class``, ``gymnasium:ENV_ID``, ``metaworld:NAME`` or ``replay:BAG``.
 
     Raises:
         TaskError: there is none; the message says what there is.
@@ -120,6 +121,10 @@ def find_task(name: str) -> Task:
         from srdp_controller.tasks.gymnasium_task import GymnasiumTask
 
         return GymnasiumTask(name.removeprefix("gymnasium:"))
+    if name.startswith("replay:"):
+        from srdp_controller.tasks.replay_task import ReplayTask
+
+        return ReplayTask(name.removeprefix("replay:"))
     if name.startswith("metaworld:"):
         from srdp_controller.tasks.metaworld_task import MetaWorldTask
 
@@ -133,7 +138,7 @@ def find_task(name: str) -> Task:
             return entry.load()()  # type: ignore[no-any-return]
     raise TaskError(
         f"no task {name!r}; installed are: {', '.join(known_tasks()) or 'none'}; "
-        "or give module:Class, gymnasium:ENV_ID, or metaworld:NAME"
+        "or give module:Class, gymnasium:ENV_ID, metaworld:NAME or replay:BAG"
     )
 
 

@@ -19,14 +19,13 @@ from srdp_controller.commands import Track, output_fields, output_joints
 from srdp_controller.errors import DatasetError, SrdpError
 from srdp_controller.messages import Extractor
 from srdp_controller.observation import ObservationAssembler
-from srdp_controller.offline.data.mcap_file import bag_files, decoders, is_stamped, open_bag, ros_name
-from srdp_controller.offline.data.streams import Stream, announced, between_gaps, marked
 from srdp_controller.offline.dataset import Trajectory
 from srdp_controller.offline.recipe import BagRecipe
 from srdp_controller.progress import Progress
+from srdp_controller.recordings.mcap_file import bag_files, decoders, is_stamped, open_bag, ros_name
+from srdp_controller.recordings.streams import EPISODE_TOPIC, EPISODE_TYPE, Stream, announced, between_gaps, marked
 from srdp_controller.spec import TRAJECTORY, ActionGroup, PolicySpec
 
-EPISODE_TOPIC, EPISODE_TYPE = "/episode", "std_msgs/msg/Header"
 CONTROLLER = "/srdp_controller"  # where a spec's topics ~/... are
 FUTURE_S = 0.01  # a stamp so far ahead of its message's arrival is another clock's
 SHORTEST_STEPS = 2  # of an episode: fewer teach nothing

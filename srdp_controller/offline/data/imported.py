@@ -17,10 +17,10 @@ from srdp_controller.errors import DatasetError
 from srdp_controller.files import write_json
 from srdp_controller.offline.data.bag import Imported, import_bags
 from srdp_controller.offline.data.lerobot import open_lerobot
-from srdp_controller.offline.data.mcap_file import bag_files
 from srdp_controller.offline.dataset import Trajectory, load_trajectories
 from srdp_controller.offline.recipe import Recipe, content_hash
 from srdp_controller.progress import Progress
+from srdp_controller.recordings.mcap_file import bag_files
 from srdp_controller.simulation.scenario import slug
 from srdp_controller.spec import PolicySpec
 

@@ -11,13 +11,12 @@ import numpy as np
 
 from srdp_controller.errors import SrdpError
 from srdp_controller.messages import JOINT_STATE
-from srdp_controller.offline.data.mcap_file import bag_files
-from srdp_controller.offline.data.survey import TopicSurvey, survey
 from srdp_controller.offline.init.draft import Draft, commanded, measured, rounded
 from srdp_controller.offline.init.urdf import Urdf
+from srdp_controller.recordings.mcap_file import bag_files
+from srdp_controller.recordings.survey import TopicSurvey, looks_like_commands, survey
 from srdp_controller.spec import ARRAY, FIELD_UNITS, JOG, TRAJECTORY, TWIST
 
-COMMAND_NAME = re.compile(r"(command|cmd|reference|setpoint|target|joint_trajectory|servo)", re.IGNORECASE)
 SENSORS = re.compile(
     r"^(sensor_msgs/msg/(JointState|Imu|Range|Temperature|FluidPressure)|geometry_msgs/msg/\w+|nav_msgs/msg/Odometry"
     r"|std_msgs/msg/(Float|Int|UInt|Bool)\w*)$"
@@ -52,11 +51,7 @@ def draft_from_bag(
     for name in (*observe, *command):
         if name not in topics:
             raise SrdpError(f"{path}: no topic {name}; the bag has {there}")
-    commands = list(command) or [
-        topic
-        for topic, one in topics.items()
-        if one.type in (TWIST, ARRAY, TRAJECTORY, JOG) and (one.type in (TRAJECTORY, JOG) or COMMAND_NAME.search(topic))
-    ]
+    commands = list(command) or [topic for topic, one in topics.items() if looks_like_commands(one)]
     for topic in commands:
         if topics[topic].type not in (TWIST, ARRAY, TRAJECTORY, JOG):
             raise SrdpError(

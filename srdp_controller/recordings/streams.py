@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+EPISODE_TOPIC, EPISODE_TYPE = "/episode", "std_msgs/msg/Header"
 BEGIN = "begin"  # what /episode says; anything else ends one
 
 

@@ -1,4 +1,4 @@
-"""What a bag holds: every number of every topic, with its rate, range and gaps; what ``srdp init`` chooses from."""
+"""What a bag holds: every number of every topic, with its rate, range and gaps."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ import numpy as np
 
 from srdp_controller.errors import DatasetError
 from srdp_controller.messages import JOINT_ARRAYS
-from srdp_controller.offline.data.mcap_file import decoders, is_stamped, open_bag, ros_name
+from srdp_controller.recordings.mcap_file import decoders, is_stamped, open_bag, ros_name
+from srdp_controller.recordings.streams import EPISODE_TOPIC, Stream
+from srdp_controller.spec import ARRAY, JOG, TRAJECTORY, TWIST
 
 LARGEST_MESSAGE = 65_536  # bytes: images and point clouds hold no state that a vector could take
 WIDEST = 64  # numbers of a message: more are a map, an image or covariances
 IGNORED = re.compile(r"^/(rosout|parameter_events|clock|diagnostics.*|tf|tf_static|robot_description|episode)$")
+COMMAND_NAME = re.compile(r"(command|cmd|reference|setpoint|target|joint_trajectory|servo)", re.IGNORECASE)
 CONSTANT = 1e-9  # of a column's size
 
 
@@ -29,11 +32,10 @@ class TopicSurvey:
     stamped: bool
     frame: str = ""
     fields: list[str] = field(default_factory=list)
-    times: list[float] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)  # of arrival
+    measured: list[float] = field(default_factory=list)  # by the stamp; of arrival where there is none
     rows: list[list[float]] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)  # of a trajectory's joints
-    left_out: str = ""
-    backwards: int = 0  # stamps before the one before
+    left_out: str = ""  # why nothing of it was read
 
     @property
     def rate_hz(self) -> float:
@@ -50,6 +52,11 @@ class TopicSurvey:
         """Whether a field never changes."""
         values = self.column(path)
         return bool(np.ptp(values) <= CONSTANT * max(1.0, float(np.abs(values).max())))
+
+
+def looks_like_commands(one: TopicSurvey) -> bool:
+    """Whether a topic is one on which somebody commands, by its type and its name."""
+    return one.type in (TRAJECTORY, JOG) or (one.type in (TWIST, ARRAY) and bool(COMMAND_NAME.search(one.topic)))
 
 
 def numbers(message: Any, before: str = "") -> Iterator[tuple[str, float]]:
@@ -108,7 +115,6 @@ def survey(files: list[Path]) -> dict[str, TopicSurvey]:
 
 def _take(one: TopicSurvey, message: Any, time_ns: int) -> None:
     if one.type.endswith("/JointTrajectory"):
-        one.names = one.names or list(message.joint_names)
         here = list(message.points[0].positions) if message.points else []
         values = {f"positions[{joint}]": float(v) for joint, v in zip(message.joint_names, here, strict=False)}
     else:
@@ -124,4 +130,25 @@ def _take(one: TopicSurvey, message: Any, time_ns: int) -> None:
     if one.stamped and not one.frame:
         one.frame = str(message.header.frame_id)
     one.times.append(time_ns * 1e-9)
+    stamp = message.header.stamp if one.stamped else None
+    one.measured.append(one.times[-1] if stamp is None else stamp.sec + 1e-9 * stamp.nanosec)
     one.rows.append([values.get(path, float("nan")) for path in one.fields])
+
+
+def read_marks(files: list[Path]) -> Stream:
+    """The messages of ``/episode`` in bags: what it says, by time; none where it was not recorded.
+
+    Raises:
+        DatasetError: a bag is damaged.
+    """
+    marks = Stream()
+    for path in files:
+        file, reader, _ = open_bag(path)
+        make = decoders(path)
+        with file:
+            for schema, channel, message in reader.iter_messages(topics=[EPISODE_TOPIC]):
+                said = make(schema, channel)(message.data)
+                stamp_ns = said.stamp.sec * 1_000_000_000 + said.stamp.nanosec
+                marks.add(message.log_time, stamp_ns, said.frame_id, None)
+    marks.sort()
+    return marks

@@ -1,0 +1,1 @@
+"""MCAP recordings: files, topics, numbers, episodes. Neither torch nor ROS."""
