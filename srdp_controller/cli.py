@@ -51,6 +51,9 @@ GROUPS: dict[str, dict[str, Command]] = {
         "eval demonstrations": Command(
             "evaluation.demonstrations:demonstrations", "sim,train", "what the demonstrator would have done"
         ),
+        "eval replay": Command(
+            "evaluation.replay:replay", "sim,train", "chunks beside the recorded actions, and the teacher's"
+        ),
         "eval candidates": Command("evaluation.candidates:candidates", "sim", "how many chunks to sample in a cycle"),
         "experiment ablations": Command(
             "experiments.ablations:ablations", "sim,train", "what each ingredient is worth"

@@ -14,10 +14,11 @@ import tyro
 
 from srdp_controller.certify.intervals import mean_interval, ratio_interval
 from srdp_controller.certify.sample_distances import energy_scores
-from srdp_controller.engines.bundle import load_bundle
+from srdp_controller.engines.bundle import LoadedBundle, load_bundle
 from srdp_controller.errors import SrdpError
 from srdp_controller.evaluation.baselines import load_policy, trained_folder
 from srdp_controller.offline.baselines import POLICIES
+from srdp_controller.offline.dataset import Trajectory
 from srdp_controller.offline.dataset import samples as rows_of
 from srdp_controller.offline.pipeline import Pipeline
 from srdp_controller.offline.recipe import Recipe
@@ -26,6 +27,30 @@ from srdp_controller.progress import ProgressPrinter
 from srdp_controller.simulation.scenario import slug
 
 BLOCK = 4096  # evaluations at a time
+
+
+def unlearned(bundle: LoadedBundle, run_folder: Path | None, fresh: bool = False) -> tuple[list[Trajectory], str]:
+    """Trajectories that a bundle's policies have not learned from, and the SHA-256 of the dataset that has them.
+
+    They are the test trajectories of the run folder (default: runs/TASK) that the bundle was made in, or all of one
+    with ``fresh`` data.
+
+    Raises:
+        SrdpError: the run folder has no dataset, or not the one that is meant.
+    """
+    run = run_folder or Path("runs") / slug(bundle.content.task)
+    if not (run / "recipe.json").exists():
+        raise SrdpError(f"{run}: no run of the pipeline; `srdp pipeline RECIPE --last data` collects the dataset again")
+    pipeline = Pipeline(Recipe.model_validate_json((run / "recipe.json").read_bytes()), run)
+    digest = str(pipeline.record().get("data", {}).get("facts", {}).get("sha256"))
+    made_from = bundle.content.provenance.get("dataset")
+    if (digest == made_from) == fresh:
+        raise SrdpError(
+            f"{run}: dataset {digest}, and {bundle.folder} was made from {made_from}. Name a run folder with the "
+            "bundle's dataset, or with --fresh one that nobody learned from: `srdp pipeline RECIPE --set seed=1 --last "
+            "data`"
+        )
+    return pipeline.trajectories if fresh else pipeline.split().test, digest
 
 
 def demonstrations(
@@ -60,17 +85,8 @@ def demonstrations(
             from.
     """
     loaded, report = load_bundle(bundle), ProgressPrinter()
-    spec, run = loaded.spec, run_folder or Path("runs") / slug(loaded.content.task)
-    if not (run / "recipe.json").exists():
-        raise SrdpError(f"{run}: no run of the pipeline; `srdp pipeline RECIPE --last data` collects the dataset again")
-    pipeline = Pipeline(Recipe.model_validate_json((run / "recipe.json").read_bytes()), run)
-    digest = pipeline.record().get("data", {}).get("facts", {}).get("sha256")
-    made_from = loaded.content.provenance.get("dataset")
-    if (digest == made_from) == fresh:
-        raise SrdpError(
-            f"{run}: dataset {digest}, and {bundle} was made from {made_from}. Name a run folder with the bundle's "
-            "dataset, or with --fresh one that nobody learned from: `srdp pipeline RECIPE --set seed=1 --last data`"
-        )
+    spec = loaded.spec
+    trajectories, digest = unlearned(loaded, run_folder, fresh)
     folder = trained_folder(loaded, baselines)
     there = [name for name in POLICIES if (folder / f"{name}.onnx").is_file()]
     chosen = policies or (*(name for name in loaded.content.policies if name.startswith("student")), *there)
@@ -83,7 +99,6 @@ def demonstrations(
     centre, scale = spec.observation_normalisation()
     action_centre, action_scale = spec.action_normalisation()
     observations, demonstrated, trajectory_of = [], [], []
-    trajectories = pipeline.trajectories if fresh else pipeline.split().test
     for number, trajectory in enumerate(trajectories):
         rows = rows_of([trajectory], spec)
         drawn = rng.choice(len(rows.action), min(states, len(rows.action)), replace=False)

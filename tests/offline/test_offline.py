@@ -21,6 +21,7 @@ from srdp_controller.engines.bundle import load_bundle, write_bundle  # noqa: E4
 from srdp_controller.engines.providers import load_engine  # noqa: E402
 from srdp_controller.errors import DatasetError, SrdpError  # noqa: E402
 from srdp_controller.evaluation.demonstrations import demonstrations  # noqa: E402
+from srdp_controller.evaluation.replay import replay  # noqa: E402
 from srdp_controller.offline.dataset import Trajectory, load_trajectories, samples, split_indices  # noqa: E402
 from srdp_controller.offline.pipeline import Pipeline  # noqa: E402
 from srdp_controller.offline.recipe import Recipe, load_recipe  # noqa: E402
@@ -79,6 +80,20 @@ def test_demonstrations_that_were_held_out_judge_a_bundles_policies(finished, ca
     assert ask(policies=("teacher",))["table"][0]["energy_score"] > 0.0
     with pytest.raises(SrdpError, match="--samples 1: expected at least one policy, one state and two samples"):
         ask(samples=1)
+
+
+def test_chunks_are_compared_with_what_was_recorded_by_component_and_step(finished, tmp_path, capsys):
+    folder, _ = finished
+    found = replay(folder / "bundle", run_folder=folder / "run", states=3, samples=4, picture=tmp_path / "replay.png")
+    by_policy = {(row["policy"], row["action"]): row for row in found["table"]}
+    assert {policy for policy, _ in by_policy} == {"teacher", "student_k1", "student_k2"}
+    for (policy, _), row in by_policy.items():
+        assert len(row["error_by_step"]) == len(row["from_teacher_by_step"]) == pushing_spec().horizon
+        assert row["error"] == pytest.approx(np.mean(row["error_by_step"]), rel=0.2)
+        assert (row["from_teacher"] == 0.0) == (policy == "teacher")
+        assert row["latency_ms"]["p50"] > 0.0
+    assert (tmp_path / "replay.png").stat().st_size > 1000
+    assert "student_k2: " in capsys.readouterr().out
 
 
 def test_demonstrations_of_another_dataset_judge_nobody(finished, tmp_path):
