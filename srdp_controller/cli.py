@@ -31,6 +31,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "check": Command(
             "offline.check:check_command", "sim,train", "what is wrong with a recipe, its spec and its data"
         ),
+        "import": Command("offline.import_policy:import_policy", "sim", "a bundle of any ONNX policy, as it is"),
         "collect": Command("offline.pipeline:collect_command", "sim,train", "record an expert's demonstrations"),
         "pipeline": Command("offline.pipeline:pipeline_command", "train", "all stages, from dataset to bundle"),
     },
