@@ -16,6 +16,11 @@ import numpy as np
 from srdp_controller.errors import SrdpError
 
 
+def trajectories_needed(alpha: float) -> int:
+    """Calibration trajectories without which no threshold holds at miscoverage ``alpha``."""
+    return math.ceil(1.0 / alpha - 1e-9) - 1
+
+
 def conformal_threshold(scores: np.ndarray, alpha: float) -> float:
     """Threshold for trajectory scores (n,) at miscoverage ``alpha``.
 
@@ -26,7 +31,7 @@ def conformal_threshold(scores: np.ndarray, alpha: float) -> float:
     rank = math.ceil((n + 1) * (1.0 - alpha))
     if rank > n:
         raise SrdpError(
-            f"alpha {alpha} needs at least {math.ceil(1.0 / alpha) - 1} calibration trajectories, got {n}; "
+            f"alpha {alpha} needs at least {trajectories_needed(alpha)} calibration trajectories, got {n}; "
             "collect more episodes or drop that alpha from the recipe"
         )
     return float(np.sort(scores)[rank - 1])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 
@@ -13,11 +11,6 @@ from srdp_controller.offline.dataset import Trajectory, full_observations
 from srdp_controller.policy.denoiser import DiffusionTeacher
 from srdp_controller.policy.student import Student
 from srdp_controller.spec import PolicySpec
-
-
-def trajectories_needed(alpha: float) -> int:
-    """Calibration trajectories without which no threshold holds at miscoverage ``alpha``."""
-    return math.ceil(1.0 / alpha - 1e-9) - 1
 
 
 @torch.no_grad()

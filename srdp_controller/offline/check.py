@@ -10,8 +10,8 @@ import numpy as np
 import tyro
 import yaml
 
+from srdp_controller.certify.conformal import trajectories_needed
 from srdp_controller.errors import SrdpError
-from srdp_controller.offline.calibrate import trajectories_needed
 from srdp_controller.offline.data.checks import CHECKS, EXCLUDED
 from srdp_controller.offline.data.imported import imported_record
 from srdp_controller.offline.dataset import split_indices

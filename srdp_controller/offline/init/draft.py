@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from srdp_controller.offline.calibrate import trajectories_needed
+from srdp_controller.certify.conformal import trajectories_needed
 from srdp_controller.spec import PolicySpec
 
 DECIDE = "DECIDE"  # marks a line that only the robot's owner can write
