@@ -128,7 +128,7 @@ def _observed(one: TopicSurvey, names: set[str], urdf: Urdf | None) -> tuple[str
             joint = joint[:-1]
             name, unit = (joint if array == "position" else f"{joint}_{array}"), _unit(path, _joint_unit(joint, urdf))
         else:
-            tail = "_".join(re.sub(r"\W+", " ", path).split()[-1:])
+            tail = "_".join(re.sub(r"\W+", " ", path).split()[-2:])
             name, unit = f"{_short(one.topic)}_{tail}", _unit(path)
         values = one.column(path)
         entry = measured(values[np.isfinite(values)], _unique(name, names), unit, {**reference, "field": path})
