@@ -86,6 +86,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "report commitment": Command(
             "report.commitment_figure:commitment_figure", "sim", "draw what `experiment commitment` found"
         ),
+        "report replay": Command("report.replay_figure:replay_figure", "sim", "draw what `eval replay` found"),
         "report tables": Command("report.tables:write_tables", "cli", "rewrite README, docs and model card"),
     },
     "run": {

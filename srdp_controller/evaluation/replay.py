@@ -20,7 +20,6 @@ from srdp_controller.evaluation.demonstrations import unlearned
 from srdp_controller.evaluation.latency import measure_inference, percentiles
 from srdp_controller.offline.dataset import samples as rows_of
 from srdp_controller.progress import ProgressPrinter
-from srdp_controller.report.figures import Line, Panel, draw_panels, save_figure
 
 BLOCK = 4096  # evaluations at a time
 
@@ -34,7 +33,6 @@ def replay(
     states: int = 20,
     samples: int = 8,
     seed: int = 0,
-    picture: Path | None = None,
 ) -> dict[str, Any]:
     """Each policy's chunks against the recorded actions of the test trajectories and against the teacher's.
 
@@ -49,7 +47,6 @@ def replay(
         states: of each trajectory
         samples: chunks drawn at each state
         seed: of states and noise
-        picture: of error against the time in the chunk, a panel for each component
 
     Raises:
         SrdpError: as of ``srdp eval demonstrations``.
@@ -119,8 +116,6 @@ def replay(
     for name in chosen:
         row = next(one for one in table if one["policy"] == name)
         print(f"{name}: {row['latency_ms']['p50']:.3g} ms a chunk, {row['latency_steps']:.2g} steps of {spec.horizon}")
-    if picture is not None:
-        save_figure(draw_panels(_panels(table, spec.step_s)), picture)
     return {
         "seed": seed,
         "bundle": str(bundle),
@@ -130,19 +125,6 @@ def replay(
         "trajectories": len(trajectories),
         "states": len(truth),
         "samples": samples,
+        "step_s": spec.step_s,
         "table": table,
     }
-
-
-def _panels(table: list[dict[str, Any]], step_s: float) -> list[Panel]:
-    """A panel for each component of the action: error against the time in the chunk."""
-    panels = []
-    for action in dict.fromkeys(row["action"] for row in table):
-        rows = [row for row in table if row["action"] == action]
-        lines = [
-            Line(row["policy"], [step * step_s for step in range(len(row["error_by_step"]))], row["error_by_step"])
-            for row in rows
-        ]
-        axes = {"title": action, "xlabel": "time in the chunk [s]", "ylabel": f"error [{rows[0]['unit']}]"}
-        panels.append(Panel(axes, lines))
-    return panels

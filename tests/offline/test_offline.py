@@ -26,6 +26,7 @@ from srdp_controller.offline.dataset import Trajectory, load_trajectories, sampl
 from srdp_controller.offline.pipeline import Pipeline  # noqa: E402
 from srdp_controller.offline.recipe import Recipe, load_recipe  # noqa: E402
 from srdp_controller.offline.training import fit  # noqa: E402
+from srdp_controller.report.replay_figure import replay_figure  # noqa: E402
 from srdp_controller.tasks.pushing.spec import pushing_spec  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,7 +85,9 @@ def test_demonstrations_that_were_held_out_judge_a_bundles_policies(finished, ca
 
 def test_chunks_are_compared_with_what_was_recorded_by_component_and_step(finished, tmp_path, capsys):
     folder, _ = finished
-    found = replay(folder / "bundle", run_folder=folder / "run", states=3, samples=4, picture=tmp_path / "replay.png")
+    found = replay(folder / "bundle", run_folder=folder / "run", states=3, samples=4)
+    (tmp_path / "replay.json").write_text(json.dumps(found))
+    replay_figure(tmp_path / "replay.json", tmp_path / "replay.png")
     by_policy = {(row["policy"], row["action"]): row for row in found["table"]}
     assert {policy for policy, _ in by_policy} == {"teacher", "student_k1", "student_k2"}
     for (policy, _), row in by_policy.items():
@@ -92,6 +95,8 @@ def test_chunks_are_compared_with_what_was_recorded_by_component_and_step(finish
         assert row["error"] == pytest.approx(np.mean(row["error_by_step"]), rel=0.2)
         assert (row["from_teacher"] == 0.0) == (policy == "teacher")
         assert row["latency_ms"]["p50"] > 0.0
+    with pytest.raises(SrdpError, match="not of `srdp eval replay`"):
+        replay_figure(tmp_path / "nowhere.json")
     assert (tmp_path / "replay.png").stat().st_size > 1000
     assert "student_k2: " in capsys.readouterr().out
 
