@@ -69,6 +69,18 @@ def test_topics_are_chosen_by_name_and_limits_come_from_a_urdf(bag, capsys, tmp_
     assert "Not used: /gripper/commands, /tool_pose" in (tmp_path / "arm" / "spec.yaml").read_text()
 
 
+def test_poses_are_seen_from_the_tool_where_one_is_named(bag, capsys, tmp_path):
+    assert srdp(capsys, "init", "arm", "--bag", bag, "--tool", "/tool_pose")[0] == 0
+    spec = load_spec(tmp_path / "arm" / "spec.yaml")
+    seen = [one for one in spec.observation if one.source.kind == "relative_pose"]
+    assert [one.source.coordinate for one in seen] == ["x", "y", "z"]
+    assert {(one.source.topic, one.source.to.topic) for one in seen} == {("/object_pose", "/tool_pose")}
+    assert all(one.lower < 0.0 < one.upper for one in seen)  # at the end the tool is where the object is
+    assert srdp(capsys, "check", "arm/recipe.yaml")[0] == 0
+    status, said = srdp(capsys, "init", "other", "--bag", bag, "--tool", "/joint_states")
+    assert status == 2 and "expected geometry_msgs/msg/PoseStamped" in said
+
+
 def lerobot(folder, episodes=30, version="v3"):
     """A LeRobot dataset of a motor that is led to zero."""
     rng = np.random.default_rng(0)

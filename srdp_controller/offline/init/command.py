@@ -35,6 +35,7 @@ def init(
     gymnasium: str = "",
     observe: tuple[str, ...] = (),
     command: tuple[str, ...] = (),
+    tool: str = "",
     urdf: Path | None = None,
     rate: float | None = None,
     output: Path | None = None,
@@ -51,6 +52,7 @@ def init(
         gymnasium: an environment's id; there an expert demonstrates
         observe: topics of the bag that are observed (default: every sensor's)
         command: topics of the bag that the demonstrator commanded on (default: those that look like it)
+        tool: topic of the tool's pose in the bag: other poses in its frame are observed as seen from it
         urdf: limits of the joints
         rate: of the control loop's actions [Hz] (default: the data's)
         output: folder for spec.yaml and recipe.yaml (default: NAME)
@@ -60,8 +62,8 @@ def init(
     given = [option for option, value in sources.items() if value]
     if len(given) != 1:
         raise SrdpError(f"give one of {', '.join(sources)}; got {' and '.join(given) or 'none'}")
-    if (observe or command) and bag is None:
-        raise SrdpError("--observe and --command choose topics of a --bag")
+    if (observe or command or tool) and bag is None:
+        raise SrdpError("--observe, --command and --tool choose topics of a --bag")
     if rate is not None and not rate > 0.0:
         raise SrdpError(f"--rate {rate}: expected a positive number of Hz")
     folder = output or Path(slug(name))
@@ -73,7 +75,7 @@ def init(
         return _from_gymnasium(gymnasium, spec_path, recipe_path)
     limits = read_urdf(urdf) if urdf is not None else None
     if bag is not None:
-        draft = draft_from_bag(name, bag, observe, command, rate, limits)
+        draft = draft_from_bag(name, bag, observe, command, tool, rate, limits)
         text = draft.spec_text()
         spec = PolicySpec.model_validate(yaml.safe_load(text))
         print(f"reading {bag} as the controller would ...")

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from srdp_controller.errors import SrdpError
+from srdp_controller.kinematics import relative_pose, rotation_numbers
 from srdp_controller.messages import JOINT_STATE
 from srdp_controller.offline.init.draft import Draft, commanded, measured, rounded
 from srdp_controller.offline.init.urdf import Urdf
 from srdp_controller.recordings.mcap_file import bag_files
 from srdp_controller.recordings.survey import TopicSurvey, looks_like_commands, survey
 from srdp_controller.spec import ARRAY, FIELD_UNITS, JOG, TRAJECTORY, TWIST
+from srdp_controller.spec import POSE as POSE_FIELDS
 
 SENSORS = re.compile(
     r"^(sensor_msgs/msg/(JointState|Imu|Range|Temperature|FluidPressure)|geometry_msgs/msg/\w+|nav_msgs/msg/Odometry"
@@ -24,6 +26,7 @@ SENSORS = re.compile(
 CLOSE = 0.6  # error of a joint's velocity, of the command's spread, above which one is not the other
 FOLLOWS = 0.8  # least correlation of a command with what it commands
 GAP_S = 0.5
+POSE = "geometry_msgs/msg/PoseStamped"
 
 
 @dataclass
@@ -39,16 +42,22 @@ class Motion:
 
 
 def draft_from_bag(
-    task: str, path: Path, observe: tuple[str, ...], command: tuple[str, ...], rate_hz: float | None, urdf: Urdf | None
+    task: str,
+    path: Path,
+    observe: tuple[str, ...],
+    command: tuple[str, ...],
+    tool: str,
+    rate_hz: float | None,
+    urdf: Urdf | None,
 ) -> Draft:
-    """A spec's draft.
+    """A spec's draft; positions of poses in the frame of ``tool``'s topic, where one is named, are seen from it.
 
     Raises:
         SrdpError: no bag, a topic that was named is not in it, or none is recognised as command or observation.
     """
     topics = survey(bag_files(path))
     there = ", ".join(f"{topic} ({one.type})" for topic, one in sorted(topics.items()))
-    for name in (*observe, *command):
+    for name in (*observe, *command, *((tool,) if tool else ())):
         if name not in topics:
             raise SrdpError(f"{path}: no topic {name}; the bag has {there}")
     commands = list(command) or [topic for topic, one in topics.items() if looks_like_commands(one)]
@@ -64,6 +73,8 @@ def draft_from_bag(
     ]
     if not sensors:
         raise SrdpError(f"{path}: no topic looks like a sensor; name them with --observe TOPIC; the bag has {there}")
+    if tool and topics[tool].type != POSE:
+        raise SrdpError(f"--tool {tool} is {topics[tool].type}; expected {POSE}")
     slowest = min((topics[topic] for topic in commands), key=lambda one: one.rate_hz)
     draft = Draft(
         task,
@@ -73,7 +84,10 @@ def draft_from_bag(
     )
     names: set[str] = set()
     for topic in sensors:
-        draft.observation.append(_observed(topics[topic], names, urdf))
+        one, seen_from = topics[topic], None
+        if tool and one.type == POSE and topic != tool and one.frame == topics[tool].frame:
+            seen_from = topics[tool]
+        draft.observation.append(_observed(one, names, urdf, seen_from))
     draft.observation = [part for part in draft.observation if part[1]]
     motion = _motion(topics, sensors)
     for topic in commands:
@@ -112,13 +126,17 @@ def _short(topic: str) -> str:
     return re.sub(r"\W+", "_", topic).strip("_")
 
 
-def _observed(one: TopicSurvey, names: set[str], urdf: Urdf | None) -> tuple[str, list[dict[str, Any]]]:
+def _observed(
+    one: TopicSurvey, names: set[str], urdf: Urdf | None, seen_from: TopicSurvey | None
+) -> tuple[str, list[dict[str, Any]]]:
     """The entries of a topic, less what never changes, with orientations as six continuous numbers."""
     reference = {"topic": one.topic, "type": one.type, **({"frame": one.frame} if one.frame else {})}
     entries, constant = [], []
     quaternions = [path[:-2] for path in one.fields if path.endswith(".w") and f"{path[:-2]}.z" in one.fields]
     for path in one.fields:
         if any(path.startswith(f"{quaternion}.") for quaternion in quaternions):
+            continue
+        if seen_from is not None and path.startswith("pose.position."):
             continue
         if one.constant(path):
             constant.append(path)
@@ -136,6 +154,12 @@ def _observed(one: TopicSurvey, names: set[str], urdf: Urdf | None) -> tuple[str
             limit = urdf.limits[joint]
             entry["lower"], entry["upper"] = min(entry["lower"], limit.lower), max(entry["upper"], limit.upper)
         entries.append(entry)
+    if seen_from is not None:
+        seen: dict[str, Any] = {**reference, "kind": "relative_pose", "field": "pose"}
+        seen["to"] = {"topic": seen_from.topic, "type": POSE, "frame": seen_from.frame, "field": "pose"}
+        for coordinate, values in zip("xyz", _seen(one, seen_from).T, strict=True):
+            name = _unique(f"{_short(one.topic)}_seen_{coordinate}", names)
+            entries.append(measured(values, name, "m", {**seen, "coordinate": coordinate}))
     for path in quaternions:
         if all(one.constant(f"{path}.{axis}") for axis in "xyzw"):
             constant.append(path)
@@ -156,11 +180,17 @@ def _joint_unit(joint: str, urdf: Urdf | None) -> str:
 
 def _six_dimensional(one: TopicSurvey, path: str) -> np.ndarray:
     """The first two columns of the rotation matrices (n, 6) of a quaternion's field."""
-    from srdp_controller.kinematics import rotation_numbers
-
     columns = [one.column(f"{path}.{axis}") for axis in "xyzw"]
     rows = [rotation_numbers("six_dimensional", row) for row in zip(*columns, strict=True)]
     return np.array(rows)
+
+
+def _seen(one: TopicSurvey, other: TopicSurvey) -> np.ndarray:
+    """Positions (n, 3) of poses seen from another topic's newest pose."""
+    fields = [f"pose.{part}" for part in POSE_FIELDS]
+    poses, others = (np.stack([each.column(path) for path in fields], axis=1) for each in (one, other))
+    newest = np.maximum(np.searchsorted(other.times, one.times, side="right") - 1, 0)
+    return np.array([relative_pose(pose, others[at])[:3] for pose, at in zip(poses, newest, strict=True)])
 
 
 def _motion(topics: dict[str, TopicSurvey], sensors: list[str]) -> Motion:
