@@ -25,6 +25,7 @@ from srdp_controller.offline.recipe import Recipe
 from srdp_controller.policy.samplers import CLIP
 from srdp_controller.progress import ProgressPrinter
 from srdp_controller.simulation.scenario import slug
+from srdp_controller.spec import PolicySpec
 
 BLOCK = 4096  # evaluations at a time
 
@@ -51,6 +52,25 @@ def unlearned(bundle: LoadedBundle, run_folder: Path | None, fresh: bool = False
             "data`"
         )
     return pipeline.trajectories if fresh else pipeline.split().test, digest
+
+
+def drawn_states(
+    trajectories: list[Trajectory], spec: PolicySpec, states: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """So many states of each trajectory, drawn without repetition.
+
+    Returns: observations (n, obs_dim), raw SI units, float32; the chunks that were demonstrated there
+    (n, horizon * act_dim), normalised; and of which trajectory each is (n).
+    """
+    centre, scale = spec.observation_normalisation()
+    observations, demonstrated, of = [], [], []
+    for number, trajectory in enumerate(trajectories):
+        rows = rows_of([trajectory], spec)
+        drawn = rng.choice(len(rows.action), min(states, len(rows.action)), replace=False)
+        observations.append(centre + scale * rows.observation[drawn])
+        demonstrated.append(rows.action[drawn])
+        of += [number] * len(drawn)
+    return np.concatenate(observations).astype(np.float32), np.concatenate(demonstrated), of
 
 
 def demonstrations(
@@ -96,17 +116,9 @@ def demonstrations(
             "one state and two samples"
         )
     rng = np.random.default_rng([seed, 90])
-    centre, scale = spec.observation_normalisation()
     action_centre, action_scale = spec.action_normalisation()
-    observations, demonstrated, trajectory_of = [], [], []
-    for number, trajectory in enumerate(trajectories):
-        rows = rows_of([trajectory], spec)
-        drawn = rng.choice(len(rows.action), min(states, len(rows.action)), replace=False)
-        observations.append(centre + scale * rows.observation[drawn])
-        demonstrated.append(rows.action[drawn])
-        trajectory_of += [number] * len(drawn)
-    repeated = np.repeat(np.concatenate(observations).astype(np.float32), samples, axis=0)
-    outcomes, count = np.concatenate(demonstrated), np.bincount(trajectory_of)
+    observations, outcomes, trajectory_of = drawn_states(trajectories, spec, states, rng)
+    repeated, count = np.repeat(observations, samples, axis=0), np.bincount(trajectory_of)
     table: list[dict[str, Any]] = []
     means: dict[str, np.ndarray] = {}  # of each trajectory: its states are no independent draws
     for index, name in enumerate(chosen):

@@ -16,9 +16,8 @@ from srdp_controller.certify.intervals import mean_interval
 from srdp_controller.engines.bundle import load_bundle
 from srdp_controller.errors import SrdpError
 from srdp_controller.evaluation.baselines import load_policy
-from srdp_controller.evaluation.demonstrations import unlearned
+from srdp_controller.evaluation.demonstrations import drawn_states, unlearned
 from srdp_controller.evaluation.latency import measure_inference, percentiles
-from srdp_controller.offline.dataset import samples as rows_of
 from srdp_controller.progress import ProgressPrinter
 
 BLOCK = 4096  # evaluations at a time
@@ -58,17 +57,10 @@ def replay(
     trajectories, digest = unlearned(loaded, run_folder)
     chosen = policies or tuple(name for name, entry in loaded.content.policies.items() if not entry.guided)
     rng = np.random.default_rng([seed, 91])
-    centre, scale = spec.observation_normalisation()
     action_centre, action_scale = spec.action_normalisation()
-    observed, recorded, of = [], [], []
-    for number, trajectory in enumerate(trajectories):
-        rows = rows_of([trajectory], spec)
-        drawn = rng.choice(len(rows.action), min(states, len(rows.action)), replace=False)
-        observed.append(centre + scale * rows.observation[drawn])
-        recorded.append(rows.action[drawn].reshape(-1, spec.horizon, spec.act_dim) * action_scale + action_centre)
-        of += [number] * len(drawn)
-    repeated = np.repeat(np.concatenate(observed).astype(np.float32), samples, axis=0)
-    truth = np.concatenate(recorded)[:, None]
+    observed, recorded, of = drawn_states(trajectories, spec, states, rng)
+    repeated = np.repeat(observed, samples, axis=0)
+    truth = (recorded.reshape(-1, spec.horizon, spec.act_dim) * action_scale + action_centre)[:, None]
     noise = rng.standard_normal((len(repeated), 1, spec.horizon, spec.act_dim)).astype(np.float32)
 
     def chunks(name: str) -> np.ndarray:

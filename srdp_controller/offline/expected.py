@@ -20,7 +20,7 @@ ASKED = 256  # states that the teacher is asked at, to time it
 
 
 def expected(pipeline: Pipeline) -> dict[str, Any]:
-    """``episodes``, ``steps``, ``parameters``, ``seconds`` by stage (one core each) and the bundle's ``bytes``."""
+    """``parameters`` by network, ``seconds`` by stage (on one core each), and the bundle's ``bytes``."""
     recipe, spec = pipeline.recipe, pipeline.task_spec
     own = pipeline.own_teacher
     teacher = own if own is not None else build_teacher(recipe.teacher, spec)

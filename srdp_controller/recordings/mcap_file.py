@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from srdp_controller.errors import DatasetError
+from srdp_controller.errors import DatasetError, SrdpError
 
 
 def bag_files(path: Path) -> list[Path]:
@@ -55,6 +56,21 @@ def open_bag(path: Path) -> Any:
     if summary is None or not summary.channels:
         raise DatasetError(f"{path}: no index, or nothing in it (was the recording killed?); `mcap recover` repairs it")
     return file, reader, summary
+
+
+@contextlib.contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """In it whatever a damaged file leads to is one error.
+
+    Raises:
+        DatasetError: a chunk is damaged, or bytes are no message.
+    """
+    try:
+        yield
+    except SrdpError:
+        raise
+    except Exception as error:  # the libraries raise types of their own
+        raise DatasetError(f"{path}: damaged ({type(error).__name__}: {error}); `mcap recover`?") from None
 
 
 def ros_name(schema_name: str) -> str:

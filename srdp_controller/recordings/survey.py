@@ -12,7 +12,7 @@ import numpy as np
 
 from srdp_controller.errors import DatasetError
 from srdp_controller.messages import JOINT_ARRAYS
-from srdp_controller.recordings.mcap_file import decoders, is_stamped, open_bag, ros_name
+from srdp_controller.recordings.mcap_file import damage_named, decoders, is_stamped, open_bag, ros_name
 from srdp_controller.recordings.streams import EPISODE_TOPIC, Stream
 from srdp_controller.spec import ARRAY, JOG, TRAJECTORY, TWIST
 
@@ -94,7 +94,7 @@ def survey(files: list[Path]) -> dict[str, TopicSurvey]:
         file, reader, _ = open_bag(path)
         make = decoders(path)
         known: dict[int, Any] = {}
-        with file:
+        with file, damage_named(path):
             for schema, channel, message in reader.iter_messages():
                 if IGNORED.match(channel.topic) or schema is None:
                     continue
@@ -145,7 +145,7 @@ def read_marks(files: list[Path]) -> Stream:
     for path in files:
         file, reader, _ = open_bag(path)
         make = decoders(path)
-        with file:
+        with file, damage_named(path):
             for schema, channel, message in reader.iter_messages(topics=[EPISODE_TOPIC]):
                 said = make(schema, channel)(message.data)
                 stamp_ns = said.stamp.sec * 1_000_000_000 + said.stamp.nanosec

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from srdp_controller.commands import Track, output_fields, output_joints
-from srdp_controller.errors import DatasetError, SrdpError
+from srdp_controller.errors import DatasetError
 from srdp_controller.messages import Extractor
 from srdp_controller.observation import ObservationAssembler
 from srdp_controller.offline.dataset import Trajectory
 from srdp_controller.offline.recipe import BagRecipe
 from srdp_controller.progress import Progress
-from srdp_controller.recordings.mcap_file import bag_files, decoders, is_stamped, open_bag, ros_name
+from srdp_controller.recordings.mcap_file import bag_files, damage_named, decoders, is_stamped, open_bag, ros_name
 from srdp_controller.recordings.streams import EPISODE_TOPIC, EPISODE_TYPE, Stream, announced, between_gaps, marked
 from srdp_controller.spec import TRAJECTORY, ActionGroup, PolicySpec
 
@@ -105,7 +105,7 @@ class BagReader:
             make = decoders(path)
             streams = {topic: Stream() for topic in wanted}
             readers: dict[int, tuple[str, Any, Any]] = {}
-            try:
+            with damage_named(path):
                 for schema, channel, message in reader.iter_messages(topics=list(wanted)):
                     if channel.id not in readers:
                         take = _taker(channel.topic, schema, wanted[channel.topic])
@@ -114,10 +114,6 @@ class BagReader:
                     stamp_ns, values, wrong = take(decode(message.data))
                     by_stamp = self.recipe.time == "stamp" and stamp_ns is not None
                     streams[topic].add(stamp_ns if by_stamp else message.log_time, stamp_ns, values, wrong)
-            except SrdpError:
-                raise
-            except Exception as error:  # a damaged chunk, or bytes that are no message: the library's own types
-                raise DatasetError(f"{path}: damaged ({type(error).__name__}: {error}); `mcap recover`?") from None
         for stream in streams.values():
             stream.sort()
         plans = self._assembler.plans
@@ -210,6 +206,7 @@ class BagReader:
         Raises:
             DatasetError: as of ``read``.
         """
+        self._assembler = ObservationAssembler(self.spec)  # bags come in any order: nothing of another one counts
         content = self.read(path)
         for number, (begin_ns, end_ns) in enumerate(self.episodes(content)):
             self._add_episode(content, begin_ns, end_ns, f"{path.name}, episode {number}")

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import yaml
+from pydantic import ValidationError
 
 from srdp_controller.certify.conformal import trajectories_needed
+from srdp_controller.errors import SpecError, all_problems
 from srdp_controller.spec import PolicySpec
 
 DECIDE = "DECIDE"  # marks a line that only the robot's owner can write
@@ -45,7 +47,6 @@ class Draft:
     observation: list[tuple[str, list[dict[str, Any]]]] = field(default_factory=list)
     groups: list[tuple[str, dict[str, Any], dict[str, str]]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
-    kinematics: dict[str, Any] = field(default_factory=dict)
 
     @property
     def horizon(self) -> int:
@@ -56,7 +57,7 @@ class Draft:
         """The spec as commented YAML.
 
         Raises:
-            SpecError, ValidationError: it contradicts itself.
+            SpecError: it contradicts itself; the message lists all that does.
         """
         lines = [
             f"# What the policies of {self.task} observe and command, as `srdp init` found it in {self.origin}.",
@@ -67,8 +68,6 @@ class Draft:
             f"control_rate_hz: {self.rate_hz:g}  # {self.rate_from}",
             f"horizon: {self.horizon}  # actions in a chunk: {self.horizon / self.rate_hz:.2g} s",
         ]
-        if self.kinematics:
-            lines += ["kinematics:", f"  tool: {_flow(self.kinematics)}"]
         lines.append("observation:")
         for comment, entries in self.observation:
             lines += [f"  # {comment}", *(f"  - {_flow(entry)}" for entry in entries)]
@@ -84,7 +83,10 @@ class Draft:
                     lines.append(f"{first}{name}: {_flow(value)}{why}")
                 first = "    "
         text = "\n".join(lines) + "\n"
-        PolicySpec.model_validate(yaml.safe_load(text))
+        try:
+            PolicySpec.model_validate(yaml.safe_load(text))
+        except ValidationError as error:
+            raise SpecError(f"no spec follows from {self.origin}: {'; '.join(all_problems(error))}") from None
         return text
 
 
