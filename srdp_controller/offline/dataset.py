@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def _checked(
         observation, action = np.asarray(observation, dtype=np.float32), np.asarray(action, dtype=np.float32)
     except TypeError:
         raise DatasetError(
-            f"{where}: observations are {type(observation).__name__}, expected arrays (n, size); flatten them"
+            f"{where}: observations are {type(observation).__name__}, expected arrays (n, size)"
         ) from None
     sensors = len(spec.sensor_indices())
     if observation.ndim != 2 or observation.shape[1] != sensors:
@@ -119,22 +120,27 @@ def _all_checked(where: str, episodes: Iterable[dict[str, Any]], spec: PolicySpe
 
 
 def load_trajectories(
-    folder: Path | None, dataset_id: str, spec: PolicySpec, download: bool = False
+    folder: Path | None, dataset_id: str, spec: PolicySpec, download: bool = False, keys: Sequence[str] = ()
 ) -> list[Trajectory]:
     """All episodes of a local Minari dataset (``folder`` None: where Minari keeps them).
+
+    Of Dict observations those under ``keys``, one after another (default: all, in the order of the dataset's space).
 
     Raises:
         DatasetError: the dataset is missing or empty, or episodes have a NaN, a wrong shape or
             unequal lengths; the message names the episodes.
     """
-    return _all_checked(dataset_id, read_minari(folder, dataset_id, download), spec)
+    return _all_checked(dataset_id, read_minari(folder, dataset_id, download, keys)[0], spec)
 
 
-def read_minari(folder: Path | None, dataset_id: str, download: bool = False) -> list[dict[str, Any]]:
-    """A Minari dataset's episodes as they are: where, observation, action, reward, executed, terminated.
+def read_minari(
+    folder: Path | None, dataset_id: str, download: bool = False, keys: Sequence[str] = ()
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """A Minari dataset's episodes as they are (where, observation, action, reward, executed, terminated), and the
+    names of the numbers of an observation; of Dict observations as of ``load_trajectories``.
 
     Raises:
-        DatasetError: it is missing.
+        DatasetError: it is missing, or has no such key, or what is under one is no row of numbers.
     """
     if folder is not None:
         os.environ["MINARI_DATASETS_PATH"] = str(folder)
@@ -152,10 +158,19 @@ def read_minari(folder: Path | None, dataset_id: str, download: bool = False) ->
         # the reset's own entry
         return sent[1:] if sent is not None and len(sent) == len(episode.actions) + 1 else sent
 
-    return [
+    sizes = _observed_sizes(dataset_id, dataset.observation_space, keys)
+
+    def observation(episode: Any) -> Any:
+        seen = episode.observations
+        if not isinstance(seen, dict):
+            return seen
+        return np.concatenate([np.asarray(seen[key]).reshape(len(seen[key]), -1) for key in sizes], axis=1)
+
+    names = [f"{key}_{place}" for key, size in sizes.items() for place in range(size)]
+    episodes = [
         {
             "where": f"{dataset_id}, episode {episode.id}",
-            "observation": episode.observations,
+            "observation": observation(episode),
             "action": episode.actions,
             "reward": episode.rewards,
             "executed": executed(episode),
@@ -163,6 +178,27 @@ def read_minari(folder: Path | None, dataset_id: str, download: bool = False) ->
         }
         for episode in dataset.iterate_episodes()
     ]
+    return episodes, names
+
+
+def _observed_sizes(dataset_id: str, space: Any, keys: Sequence[str]) -> dict[str, int]:
+    """How many numbers stand under each key of a Dict space; of any other space under ``state``."""
+    from gymnasium.spaces import Box, Dict
+
+    if not isinstance(space, Dict):
+        if keys:
+            raise DatasetError(f"{dataset_id}: data.keys is {list(keys)}, its observations have no keys; leave it empty")
+        return {"state": int(np.prod(space.shape or (1,)))}
+    found = {}
+    for key in keys or space.spaces:
+        if key not in space.spaces:
+            raise DatasetError(f"{dataset_id}: no observations under {key!r}; there are {', '.join(space.spaces)}")
+        box = space.spaces[key]
+        if not isinstance(box, Box) or len(box.shape) > 2:
+            rest = ", ".join(name for name in space.spaces if name != key)
+            raise DatasetError(f"{dataset_id}: {key!r} is {box}, no row of numbers; name the others in data.keys: {rest}")
+        found[key] = math.prod(box.shape)
+    return found
 
 
 def load_d4rl(path: Path, spec: PolicySpec) -> list[Trajectory]:

@@ -254,7 +254,7 @@ class Pipeline:
         if data.source in ("bag", "lerobot"):
             return imported_trajectories(self.folder, self.recipe, self.task_spec, self.progress("import"))
         if data.source == "minari":
-            return load_trajectories(None, data.dataset, self.task_spec, data.download)
+            return load_trajectories(None, data.dataset, self.task_spec, data.download, data.keys)
         return load_trajectories(self.folder / "dataset", dataset_name(self.recipe.task), self.task_spec)
 
     @cached_property

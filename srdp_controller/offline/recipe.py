@@ -99,6 +99,9 @@ class DataRecipe(Strict):
         description="Minari dataset id; path of a D4RL-style HDF5 file, or of an MCAP bag or a folder of them",
     )
     bag: BagRecipe = BagRecipe()
+    keys: tuple[str, ...] = Field(
+        default=(), description="of a Minari dataset's Dict observations, in this order; empty: all, in the dataset's"
+    )
     download: bool = Field(default=False, description="fetch a Minari dataset from the hub when it is not local")
     spec: str = Field(default="", description="PolicySpec (JSON or YAML file); empty: the task's own")
     normalise: Literal["spec", "data"] = Field(

@@ -10,6 +10,7 @@ import yaml
 pytest.importorskip("torch", reason="the offline side needs torch: make setup-train")
 h5py = pytest.importorskip("h5py", reason="the offline side needs h5py: make setup-train")
 
+from srdp_controller import cli  # noqa: E402
 from srdp_controller.engines.bundle import load_bundle  # noqa: E402
 from srdp_controller.errors import DatasetError, SpecError, SrdpError  # noqa: E402
 from srdp_controller.offline.check import check, remarks  # noqa: E402
@@ -19,10 +20,11 @@ from srdp_controller.offline.dataset import (  # noqa: E402
     full_observations,
     load_d4rl,
     load_trajectories,
+    read_minari,
     samples,
 )
 from srdp_controller.offline.pipeline import Pipeline  # noqa: E402
-from srdp_controller.offline.recipe import Recipe  # noqa: E402
+from srdp_controller.offline.recipe import Recipe, load_recipe  # noqa: E402
 from srdp_controller.offline.train_teacher import build_teacher  # noqa: E402
 from srdp_controller.spec import load_spec  # noqa: E402
 from srdp_controller.tasks.pushing.spec import pushing_spec  # noqa: E402
@@ -271,3 +273,68 @@ def test_a_spec_from_a_file_is_read_and_a_wrong_one_refused_with_all_its_faults(
         load_spec(path)
     with pytest.raises(SpecError, match="no readable spec"):
         load_spec(tmp_path / "none.yaml")
+
+
+@pytest.fixture
+def keyed(tmp_path, monkeypatch):
+    """A Minari dataset whose observations have keys, as those of robots with a goal have."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    minari = pytest.importorskip("minari")
+    from gymnasium.spaces import Box, Dict
+    from minari.data_collector import EpisodeBuffer
+
+    def box(*shape):
+        return Box(-10.0, 10.0, shape, np.float32)
+
+    rng = np.random.default_rng(0)
+
+    def walk(size):
+        return np.cumsum(0.1 * rng.standard_normal((21, size)), axis=0).astype(np.float32)
+
+    minari.create_dataset_from_buffers(
+        dataset_id="keyed-v0",
+        buffer=[
+            EpisodeBuffer(
+                id=number,
+                observations={
+                    "observation": walk(4),
+                    "achieved_goal": walk(2),
+                    "desired_goal": walk(2),
+                    "front": np.zeros((21, 8, 8, 3), np.float32),
+                },
+                actions=rng.uniform(-1, 1, (20, 2)).astype(np.float32),
+                rewards=[0.0] * 20,
+                terminations=[False] * 20,
+                truncations=[False] * 19 + [True],
+            )
+            for number in range(30)
+        ],
+        observation_space=Dict(
+            {"observation": box(4), "achieved_goal": box(2), "desired_goal": box(2), "front": box(8, 8, 3)}
+        ),
+        action_space=box(2),
+    )
+    return tmp_path
+
+
+def test_observations_with_keys_are_those_that_were_named_in_that_order(keyed):
+    episodes, names = read_minari(None, "keyed-v0", keys=("desired_goal", "observation"))
+    assert names == ["desired_goal_0", "desired_goal_1", *(f"observation_{place}" for place in range(4))]
+    assert episodes[0]["observation"].shape == (21, 6)
+    again, _ = read_minari(None, "keyed-v0", keys=("observation", "desired_goal"))
+    np.testing.assert_array_equal(again[3]["observation"], np.roll(episodes[3]["observation"], 4, axis=1))
+    with pytest.raises(DatasetError, match=r"'front' is Box.*name the others in data.keys: achieved_goal"):
+        read_minari(None, "keyed-v0")
+    with pytest.raises(DatasetError, match="no observations under 'goal'; there are achieved_goal"):
+        read_minari(None, "keyed-v0", keys=("goal",))
+
+
+def test_a_dataset_with_keys_is_drafted_checked_and_read_by_them(keyed, monkeypatch, capsys):
+    monkeypatch.chdir(keyed)
+    assert cli.main(["init", "reach", "--minari", "keyed-v0", "--keys", "observation", "desired_goal"]) == 0
+    assert cli.main(["check", "reach/recipe.yaml"]) == 0, capsys.readouterr()
+    recipe = load_recipe(keyed / "reach" / "recipe.yaml")
+    assert recipe.data.keys == ("observation", "desired_goal")
+    pipeline = Pipeline(recipe, keyed / "run")
+    assert pipeline.trajectories[0].observation.shape == (20, 6)
+    assert [one.name for one in pipeline.task_spec.observation][4:] == ["desired_goal_0", "desired_goal_1"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import tyro
 import yaml
 
-from srdp_controller.errors import SrdpError
+from srdp_controller.errors import DatasetError, SrdpError
 from srdp_controller.files import write_file
 from srdp_controller.offline.data.bag import import_bags
 from srdp_controller.offline.data.lerobot import open_lerobot
@@ -24,6 +24,7 @@ from srdp_controller.spec import PolicySpec
 from srdp_controller.tasks.task import find_task
 
 UNKNOWN_RATE_HZ = 20.0
+COLLECTED = 240  # episodes of an expert
 
 
 def init(
@@ -31,8 +32,10 @@ def init(
     bag: Path | None = None,
     lerobot: Path | None = None,
     minari: str = "",
+    keys: tuple[str, ...] = (),
     d4rl: Path | None = None,
     gymnasium: str = "",
+    expert: str = "",
     observe: tuple[str, ...] = (),
     command: tuple[str, ...] = (),
     tool: str = "",
@@ -41,15 +44,19 @@ def init(
     output: Path | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Write a spec and a recipe for a robot of your own, from what you have of it; give one of the five sources.
+    """Write a spec and a recipe for a robot of your own, from what you have of it: give one source.
+
+    ``--gymnasium`` goes with ``--lerobot``, ``--minari`` or ``--d4rl`` too: demonstrations of a robot that is also simulated.
 
     Args:
         name: of the task; no installed task needs to have it
         bag: an MCAP bag (`ros2 bag record`), or a folder of them
         lerobot: folder of a LeRobot dataset
         minari: id of a local Minari dataset
+        keys: of its Dict observations, in this order (default: all)
         d4rl: D4RL-style HDF5 file
-        gymnasium: an environment's id; there an expert demonstrates
+        gymnasium: an environment's id; who demonstrates there is its --expert, or a dataset beside it
+        expert: of the environment, as module:Class (docs/own_task.md)
         observe: topics of the bag that are observed (default: every sensor's)
         command: topics of the bag that the demonstrator commanded on (default: those that look like it)
         tool: topic of the tool's pose in the bag: other poses in its frame are observed as seen from it
@@ -58,12 +65,17 @@ def init(
         output: folder for spec.yaml and recipe.yaml (default: NAME)
         overwrite: replace files that are there
     """
-    sources = {"--bag": bag, "--lerobot": lerobot, "--minari": minari, "--d4rl": d4rl, "--gymnasium": gymnasium}
+    sources = {"--bag": bag, "--lerobot": lerobot, "--minari": minari, "--d4rl": d4rl}
     given = [option for option, value in sources.items() if value]
-    if len(given) != 1:
-        raise SrdpError(f"give one of {', '.join(sources)}; got {' and '.join(given) or 'none'}")
+    if len(given) + bool(gymnasium and not given) != 1 or (gymnasium and bag):
+        got = " and ".join([*given, *(["--gymnasium"] if gymnasium else [])]) or "none"
+        raise SrdpError(f"give one of {', '.join(sources)} and --gymnasium, which goes with all but --bag; got {got}")
+    if expert and (not gymnasium or given):
+        raise SrdpError("--expert demonstrates in a --gymnasium environment, where no dataset does")
     if (observe or command or tool) and bag is None:
         raise SrdpError("--observe, --command and --tool choose topics of a --bag")
+    if keys and not minari:
+        raise SrdpError("--keys choose observations of a --minari dataset")
     if rate is not None and not rate > 0.0:
         raise SrdpError(f"--rate {rate}: expected a positive number of Hz")
     folder = output or Path(slug(name))
@@ -72,7 +84,8 @@ def init(
         if path.exists() and not overwrite:
             raise SrdpError(f"{path} is there already; --overwrite replaces it, --output names another folder")
     if gymnasium:
-        return _from_gymnasium(gymnasium, spec_path, recipe_path)
+        demonstrations = _Arrays.read(lerobot, minari, d4rl, keys) if given else None
+        return _from_gymnasium(gymnasium, expert, demonstrations, spec_path, recipe_path)
     limits = read_urdf(urdf) if urdf is not None else None
     if bag is not None:
         draft = draft_from_bag(name, bag, observe, command, tool, rate, limits)
@@ -82,7 +95,8 @@ def init(
         episodes = len(import_bags(bag, spec, BagRecipe(), lambda *_: None).trajectories)
         data = {"source": "bag", "dataset": str(bag)}
     else:
-        draft, episodes, data = _from_arrays(name, lerobot, minari, d4rl, rate)
+        arrays = _Arrays.read(lerobot, minari, d4rl, keys)
+        draft, episodes, data = _from_arrays(name, arrays, rate), len(arrays.episodes), arrays.data
         text = draft.spec_text()
     write_file(spec_path, text.encode())
     write_file(recipe_path, recipe_text(name, str(spec_path), data, episodes, draft.origin).encode())
@@ -99,56 +113,83 @@ def _told(spec_path: Path, recipe_path: Path, episodes: int) -> dict[str, Any]:
     return {"spec": str(spec_path), "recipe": str(recipe_path), "episodes": episodes, "decide": decide, "seed": 0}
 
 
-def _from_arrays(
-    name: str, lerobot: Path | None, minari: str, d4rl: Path | None, rate: float | None
-) -> tuple[Draft, int, dict[str, Any]]:
-    """Draft, number of episodes and the recipe's ``data``."""
+class _Arrays(NamedTuple):
+    """A dataset of numbers without topics: its episodes as (observations, actions), and the recipe's ``data``."""
+
+    origin: str
     data: dict[str, Any]
-    if lerobot is not None:
-        dataset = open_lerobot(lerobot)
-        pairs = [(seen, taken) for _, seen, taken in dataset.episodes()]
-        observed, acted, rate_hz, rate_from = dataset.observation, dataset.action, dataset.rate_hz, "the dataset's fps"
-        origin, data = str(lerobot), {"source": "lerobot", "dataset": str(lerobot)}
-    else:
-        if d4rl is not None:
-            pairs = [(episode["observation"], episode["action"]) for episode in read_d4rl(d4rl)]
-            origin, data = str(d4rl), {"source": "d4rl", "dataset": str(d4rl)}
-        else:
-            pairs = [(episode["observation"], episode["action"]) for episode in read_minari(None, minari)]
-            origin, data = minari, {"source": "minari", "dataset": minari}
-        rate_hz, rate_from = UNKNOWN_RATE_HZ, f"{DECIDE}: the dataset does not say at what rate it was recorded"
-        shapes = (np.shape(pairs[0][0])[-1], np.shape(pairs[0][1])[-1])
-        observed, acted = (
-            [f"{what}_{i}" for i in range(n)] for what, n in zip(("state", "action"), shapes, strict=True)
-        )
-    if rate is not None:
-        if lerobot is not None and rate != rate_hz:
-            raise SrdpError(
-                f"--rate {rate:g}: the dataset is at {rate_hz:g} Hz, and is not resampled; leave --rate out"
-            )
-        rate_hz, rate_from = rate, "as you said"
-    draft = draft_from_arrays(
+    episodes: list[tuple[np.ndarray, np.ndarray]]
+    observation: list[str]
+    action: list[str]
+    rate_hz: float | None
+
+    @classmethod
+    def read(cls, lerobot: Path | None, minari: str, d4rl: Path | None, keys: tuple[str, ...]) -> _Arrays:
+        """The one of three that is named.
+
+        Raises:
+            DatasetError: it is missing, damaged or empty.
+        """
+        if lerobot is not None:
+            dataset = open_lerobot(lerobot)
+            pairs = [(seen, taken) for _, seen, taken in dataset.episodes()]
+            data = {"source": "lerobot", "dataset": str(lerobot)}
+            return cls(str(lerobot), data, pairs, dataset.observation, dataset.action, dataset.rate_hz)
+        read, observed = (list(read_d4rl(d4rl)), []) if d4rl is not None else read_minari(None, minari, keys=keys)
+        pairs = [(episode["observation"], episode["action"]) for episode in read]
+        if not pairs:
+            raise DatasetError(f"{d4rl or minari}: the dataset is empty")
+        observed = observed or [f"state_{place}" for place in range(np.shape(pairs[0][0])[-1])]
+        acted = [f"action_{place}" for place in range(np.shape(pairs[0][1])[-1])]
+        data = {"source": "minari" if d4rl is None else "d4rl", "dataset": str(d4rl or minari)}
+        if keys:
+            data["keys"] = list(keys)
+        return cls(str(d4rl or minari), data, pairs, observed, acted, None)
+
+
+def _from_arrays(name: str, arrays: _Arrays, rate: float | None) -> Draft:
+    rate_hz, rate_from = arrays.rate_hz, "the dataset's fps"
+    if rate is not None and rate_hz is not None and rate != rate_hz:
+        raise SrdpError(f"--rate {rate:g}: the dataset is at {rate_hz:g} Hz, and is not resampled; leave --rate out")
+    if rate_hz is None:
+        unknown = f"{DECIDE}: the dataset does not say at what rate it was recorded"
+        rate_hz, rate_from = (rate, "as you said") if rate is not None else (UNKNOWN_RATE_HZ, unknown)
+    return draft_from_arrays(
         name,
-        origin,
-        np.concatenate([seen for seen, _ in pairs]).astype(float),
-        np.concatenate([taken for _, taken in pairs]).astype(float),
-        observed,
-        acted,
+        arrays.origin,
+        np.concatenate([seen for seen, _ in arrays.episodes]).astype(float),
+        np.concatenate([taken for _, taken in arrays.episodes]).astype(float),
+        arrays.observation,
+        arrays.action,
         rate_hz,
         rate_from,
     )
-    return draft, len(pairs), data
 
 
-def _from_gymnasium(env_id: str, spec_path: Path, recipe_path: Path) -> dict[str, Any]:
-    """The environment's own spec, and a recipe that collects in it."""
+def _from_gymnasium(
+    env_id: str, expert: str, demonstrations: _Arrays | None, spec_path: Path, recipe_path: Path
+) -> dict[str, Any]:
+    """The environment's own spec, and a recipe that collects in it or learns from a dataset of it."""
     task = f"gymnasium:{env_id}"
     spec = find_task(task).spec()
+    lines: list[str] = []
+    data: dict[str, Any] = {"normalise": "data"}
+    episodes, origin = COLLECTED, env_id
+    if demonstrations is None:
+        why = "" if expert else f"  # {DECIDE}: who demonstrates (docs/own_task.md)"
+        lines = [f"collect: {{episodes: {COLLECTED}, expert: '{expert or 'module:Class'}'}}{why}"]
+    else:
+        for what, found, expected in (
+            ("observations", len(demonstrations.observation), spec.obs_dim),
+            ("actions", len(demonstrations.action), spec.act_dim),
+        ):
+            if found != expected:
+                raise SrdpError(f"{demonstrations.origin}: {found} {what}, {env_id} has {expected}")
+        episodes, origin = len(demonstrations.episodes), demonstrations.origin
+        data = {**demonstrations.data, **data}
     written = yaml.safe_dump(spec.model_dump(mode="json", exclude_none=True), sort_keys=False, width=120)
-    write_file(
-        spec_path, f"# What {task} observes and commands, for reading: the recipe asks the task.\n{written}".encode()
-    )
-    lines = recipe_text(task, "", {"normalise": "data"}, 240, env_id).splitlines()
-    expert = f"collect: {{episodes: 240, expert: 'module:Class'}}  # {DECIDE}: who demonstrates (docs/own_task.md)"
-    write_file(recipe_path, "\n".join([*lines[:2], expert, *lines[2:], ""]).encode())
-    return _told(spec_path, recipe_path, 0)
+    about = f"# What {task} observes and commands, for reading: the recipe asks the task.\n"
+    write_file(spec_path, f"{about}{written}".encode())
+    recipe = recipe_text(task, "", data, episodes, origin).splitlines()
+    write_file(recipe_path, "\n".join([*recipe[:2], *lines, *recipe[2:], ""]).encode())
+    return _told(spec_path, recipe_path, episodes if demonstrations is not None else 0)
