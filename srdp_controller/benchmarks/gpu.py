@@ -6,6 +6,7 @@ with the CPU, and runs tests/gpu.
 
 from __future__ import annotations
 
+import importlib.metadata
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any, cast
 
+import onnxruntime
 from tyro.conf import Positional
 
 from srdp_controller.benchmarks.latency_worker import Turns
@@ -25,6 +27,23 @@ from srdp_controller.progress import ProgressPrinter
 from srdp_controller.provenance import describe_run
 
 ROUNDS = 10
+PACKAGES = ("onnxruntime-gpu", "cuda-bindings", "tensorrt", "tensorrt_rtx", "torch")  # what computes on a GPU
+
+
+def _run_times() -> dict[str, str]:
+    """Versions of the driver and of what computes; ONNX Runtime's own, since several packages bring it."""
+    words = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    try:
+        driver = subprocess.run(words, capture_output=True, text=True, timeout=5, check=True).stdout.split()
+    except (OSError, subprocess.SubprocessError):
+        driver = []
+    found = {"driver": driver[0] if driver else "unknown", "onnxruntime": onnxruntime.__version__}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
 
 
 def bench_gpu(bundle: Positional[Path] = Path("models/pushing")) -> dict[str, Any]:
@@ -89,6 +108,7 @@ def bench_gpu(bundle: Positional[Path] = Path("models/pushing")) -> dict[str, An
     return {
         "seed": 0,
         "gpu": device,
+        "run_times": _run_times(),
         **result,
         "tests": {"status": tests.returncode, "summary": summary},
         "seconds": time.monotonic() - began,

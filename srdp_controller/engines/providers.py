@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from ctypes.util import find_library
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -15,6 +16,8 @@ from srdp_controller.engines.onnx_engine import CUDA_GRAPH, PROVIDERS, OnnxEngin
 from srdp_controller.errors import EngineError
 
 NATIVE = ("tensorrt", "tensorrt_rtx")  # preferred to ONNX Runtime's providers of these names where installed
+# what ONNX Runtime's providers load; onnxruntime-gpu names them as available without it
+LIBRARIES = {"tensorrt": "nvinfer", "tensorrt_rtx": "tensorrt_rtx"}
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,12 @@ DEFAULT = EngineOptions()
 def usable_providers() -> list[str]:
     """Providers that are installed here; whether there is a GPU shows when an engine is loaded."""
     available = onnxruntime.get_available_providers()
-    return [name for name, full in PROVIDERS.items() if full in available or (name in NATIVE and find_spec(name))]
+    return [
+        name
+        for name, full in PROVIDERS.items()
+        if (name in NATIVE and find_spec(name))
+        or (full in available and (name not in LIBRARIES or find_library(LIBRARIES[name])))
+    ]
 
 
 def create_engine(bundle: LoadedBundle, name: str, provider: str, options: EngineOptions = DEFAULT) -> Engine:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from srdp_controller.errors import SrdpError, first_problem
 from srdp_controller.spec import Strict
@@ -75,12 +75,17 @@ class BagRecipe(Strict):
         description="when a message counts as there: when the recorder received it, as a controller beside it would "
         "have, or when its header says that it was measured (topics without a header: when it was received)",
     )
-    episodes: Literal["auto", "topic", "marker", "gaps", "file"] = Field(
+    episodes: Literal["auto", "topic", "marker", "calls", "gaps", "file"] = Field(
         default="auto",
-        description="topic: /episode (std_msgs/Header, frame_id begin or end) says; marker: a number; gaps: pauses of "
-        "all sensors; file: a bag each; auto: marker where one is given, topic where it is recorded, else file",
+        description="topic: /episode (std_msgs/Header, frame_id begin or end) says; marker: a number; calls: any "
+        "message on the topics begin and end; gaps: pauses of all sensors; file: a bag each; auto: marker or calls "
+        "where they are given, topic where it is recorded, else file",
     )
     marker: MarkerRecipe | None = None
+    begin: str = Field(
+        default="", description="topic, a service's /NAME/_service_event too, each message of which begins an episode"
+    )
+    end: str = Field(default="", description="likewise for its end; empty: the next begin, or the bag's end")
     gap: float = Field(default=0.5, gt=0.0, description="s; without sensors for so long, an episode ends")
     actions: Literal["commands", "motion"] = Field(
         default="commands", description="motion: what was measured a step later, for demonstrations led by hand"
@@ -88,6 +93,16 @@ class BagRecipe(Strict):
     commands: dict[str, str] = Field(
         default_factory=dict, description="topics of the demonstrator's commands by action group, where not the spec's"
     )
+
+    @model_validator(mode="after")
+    def _fits(self) -> BagRecipe:
+        if self.episodes == "marker" and self.marker is None:
+            raise ValueError("episodes: marker needs marker: {topic, type, field}")
+        if (self.episodes == "calls" or self.end) and not self.begin:
+            raise ValueError("episodes: calls needs begin: the topic whose messages begin one")
+        if self.begin and self.marker is not None:
+            raise ValueError("give marker, or begin and end, not both")
+        return self
 
 
 class DataRecipe(Strict):

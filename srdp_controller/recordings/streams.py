@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 EPISODE_TOPIC, EPISODE_TYPE = "/episode", "std_msgs/msg/Header"
+ONE_CALL_NS = 1_000_000_000
 BEGIN = "begin"  # what /episode says; anything else ends one
 
 
@@ -63,6 +64,30 @@ def marked(marks: Stream, last_ns: int) -> Iterator[tuple[int, int]]:
             begun = None
     if begun is not None:
         yield begun, last_ns
+
+
+def called(begin: Sequence[int], end: Sequence[int], last_ns: int) -> Iterator[tuple[int, int]]:
+    """Episodes between messages of two topics, at times [ns]; the next begin ends one whose end is missing.
+
+    Messages of a topic within ``ONE_CALL_NS`` are one: a service's introspection leaves up to four of a call.
+    """
+    marks = sorted([(time_ns, True) for time_ns in _calls(begin)] + [(time_ns, False) for time_ns in _calls(end)])
+    begun: int | None = None
+    for time_ns, begins in marks:
+        if begun is not None:
+            yield begun, time_ns
+        begun = time_ns if begins else None
+    if begun is not None:
+        yield begun, last_ns
+
+
+def _calls(times: Sequence[int]) -> Iterator[int]:
+    """The first time of each call."""
+    before = -ONE_CALL_NS
+    for time_ns in times:
+        if time_ns - before >= ONE_CALL_NS:
+            yield time_ns
+        before = time_ns
 
 
 def between_gaps(times: Sequence[int], gap_ns: int) -> Iterator[tuple[int, int]]:

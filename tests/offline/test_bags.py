@@ -66,6 +66,27 @@ def test_a_button_tells_episodes_apart(tmp_path):
     assert len(read(tmp_path, marker=marker).trajectories) == 2
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_services_that_were_called_tell_episodes_apart(tmp_path, ends):
+    """What introspection of a service records: its request and its answer, twice each, within a call."""
+    bag = Bag(tmp_path / "called.mcap")
+    for topic, kind, message, time_ns in demonstrations(TASK, 3):
+        if topic != "/episode":
+            bag.write(topic, kind, message, time_ns)
+            continue
+        service = "/start" if message["frame_id"] == "begin" else "/stop"
+        for event in range(4):
+            bag.write(f"{service}/_service_event", "std_msgs/msg/Bool", {"data": True}, time_ns + event * 1_000_000)
+    bag.close()
+    found = read(tmp_path, begin="/start/_service_event", end="/stop/_service_event" if ends else "")
+    assert len(found.trajectories) == 3
+    announced = read(record(tmp_path / "announced" / "arm.mcap", TASK, 3))
+    for called, other in zip(found.trajectories, announced.trajectories, strict=True):
+        np.testing.assert_array_equal(called.action[: len(other.action)], other.action)
+    with pytest.raises(DatasetError, match="no topic /begun \\(data.bag: it tells episodes apart\\)"):
+        read(tmp_path / "called.mcap", begin="/begun")
+
+
 def test_of_motion_actions_are_what_was_measured_next(bag):
     commanded, moved = read(bag).trajectories[0], read(bag, actions="motion").trajectories[0]
     joints = commanded.action[:, :7] - moved.action[: len(commanded.action), :7]

@@ -23,12 +23,21 @@ from srdp_controller.offline.dataset import Trajectory
 from srdp_controller.offline.recipe import BagRecipe
 from srdp_controller.progress import Progress
 from srdp_controller.recordings.mcap_file import bag_files, damage_named, decoders, is_stamped, open_bag, ros_name
-from srdp_controller.recordings.streams import EPISODE_TOPIC, EPISODE_TYPE, Stream, announced, between_gaps, marked
+from srdp_controller.recordings.streams import (
+    EPISODE_TOPIC,
+    EPISODE_TYPE,
+    Stream,
+    announced,
+    between_gaps,
+    called,
+    marked,
+)
 from srdp_controller.spec import TRAJECTORY, ActionGroup, PolicySpec
 
 CONTROLLER = "/srdp_controller"  # where a spec's topics ~/... are
 FUTURE_S = 0.01  # a stamp so far ahead of its message's arrival is another clock's
 SHORTEST_STEPS = 2  # of an episode: fewer teach nothing
+ANY = object()  # wanted of a topic whose messages say nothing but that they came
 
 
 @dataclass
@@ -38,7 +47,7 @@ class BagContent:
     path: Path
     sensors: dict[str, Stream]
     commands: dict[str, Stream]  # by action group; values (components,) or, of trajectories, the message
-    marks: Stream  # of the topic that tells episodes apart
+    marks: dict[str, Stream]  # of the topics that tell episodes apart
     first_ns: int
     last_ns: int
 
@@ -107,6 +116,9 @@ class BagReader:
             readers: dict[int, tuple[str, Any, Any]] = {}
             with damage_named(path):
                 for schema, channel, message in reader.iter_messages(topics=list(wanted)):
+                    if wanted[channel.topic] is ANY:
+                        streams[channel.topic].add(message.log_time, None, None, None)
+                        continue
                     if channel.id not in readers:
                         take = _taker(channel.topic, schema, wanted[channel.topic])
                         readers[channel.id] = channel.topic, make(schema, channel), take
@@ -120,7 +132,7 @@ class BagReader:
         times = [time_ns for topic in plans if topic in streams for time_ns in streams[topic].times]
         if not times:
             raise DatasetError(f"{path}: no message of {', '.join(plans)}")
-        marks = streams.get(self._mark_topic(there), Stream())
+        marks = {topic: streams[topic] for topic in self._marks(there)}
         sensors = {topic: streams[topic] for topic in plans if topic in streams}
         commands = {group.name: streams[topic] for topic, group in self._commanded.items() if topic in streams}
         for topic, stream in sensors.items():
@@ -146,10 +158,14 @@ class BagReader:
             if ahead.max() > FUTURE_S:
                 yield f"has stamps up to {ahead.max():.3g} s after their arrival; synchronise the clocks"
 
-    def _mark_topic(self, there: dict[str, Any]) -> str:
-        if self.recipe.marker is not None:
-            return self.recipe.marker.topic
-        return EPISODE_TOPIC if EPISODE_TOPIC in there else ""
+    def _marks(self, there: dict[str, Any]) -> dict[str, tuple[Any, str]]:
+        """The topics that tell episodes apart, each with what takes its messages and its type."""
+        marker, said = self.recipe.marker, self.recipe.episodes == "topic"
+        if marker is not None and not said:
+            return {marker.topic: (marker, marker.type)}
+        if self.recipe.begin and not said:
+            return {topic: (ANY, "") for topic in (self.recipe.begin, self.recipe.end) if topic}
+        return {EPISODE_TOPIC: (None, EPISODE_TYPE)} if said or EPISODE_TOPIC in there else {}
 
     def _wanted(self, path: Path, there: dict[str, Any]) -> dict[str, Any]:
         """Topics to be read, each with its plan, its group, or None (the topic of episodes)."""
@@ -167,15 +183,13 @@ class BagReader:
                     wanted[topic], types[topic] = group, group.output.type
                 else:
                     missing.append(f"{topic} (commands of {group.name}; data.bag.commands names another topic)")
-        marks = self._mark_topic(there)
-        if marks:
-            if marks not in there:
-                missing.append(f"{marks} (data.bag.marker)")
-            else:
-                wanted[marks] = self.recipe.marker
-                types[marks] = self.recipe.marker.type if self.recipe.marker is not None else EPISODE_TYPE
-        if self.recipe.episodes == "topic" and EPISODE_TOPIC not in there:
-            missing.append(f"{EPISODE_TOPIC} (data.bag.episodes is topic)")
+        for topic, (taken, kind) in self._marks(there).items():
+            if topic not in there:
+                missing.append(f"{topic} (data.bag: it tells episodes apart)")
+                continue
+            wanted[topic] = taken
+            if kind:
+                types[topic] = kind
         if missing:
             raise DatasetError(f"{path}: no topic {', '.join(missing)}; the bag has {', '.join(sorted(there))}")
         for topic, expected in types.items():
@@ -187,15 +201,19 @@ class BagReader:
 
     def episodes(self, content: BagContent) -> Iterator[tuple[int, int]]:
         """Begin and end [ns] of a bag's episodes."""
-        how = self.recipe.episodes
+        recipe, how, marks = self.recipe, self.recipe.episodes, content.marks
         if how == "auto":
-            how = "marker" if self.recipe.marker is not None else "topic" if content.marks.times else "file"
+            said = any(stream.times for stream in marks.values())
+            how = "marker" if recipe.marker else "calls" if recipe.begin else "topic" if said else "file"
         if how == "file":
             yield content.first_ns, content.last_ns
         elif how == "topic":
-            yield from announced(content.marks, content.last_ns)
+            yield from announced(marks[EPISODE_TOPIC], content.last_ns)
         elif how == "marker":
-            yield from marked(content.marks, content.last_ns)
+            yield from marked(*marks.values(), content.last_ns)
+        elif how == "calls":
+            ends = marks[recipe.end].times if recipe.end else []
+            yield from called(marks[recipe.begin].times, ends, content.last_ns)
         else:
             times = sorted(time_ns for stream in content.sensors.values() for time_ns in stream.times)
             yield from between_gaps(times, round(self.recipe.gap * 1e9))
