@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -9,11 +10,14 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import yaml
+from arm import AXES, LENGTHS, forward
 from bags import record
 
 from srdp_controller import cli
+from srdp_controller.kinematics import ForwardKinematics
 from srdp_controller.offline.data.imported import imported_trajectories
 from srdp_controller.offline.dataset import Trajectory
+from srdp_controller.offline.init.urdf import read_urdf
 from srdp_controller.offline.recipe import load_recipe
 from srdp_controller.spec import load_spec
 from srdp_controller.tasks.task import find_task
@@ -46,7 +50,7 @@ def srdp(capsys, *arguments):
 def test_a_bag_becomes_a_spec_that_says_what_each_command_does_to_which_joint(bag, capsys):
     status, said = srdp(capsys, "init", "arm", "--bag", bag)
     assert status == 0 and "8 episodes" in said and "to decide" not in said
-    spec, known = load_spec(cli.Path("arm/spec.yaml")), TASK.spec()
+    spec, known = load_spec(Path("arm/spec.yaml")), TASK.spec()
     kinds = {group.output.topic: group.kind for group in spec.action_groups}
     assert kinds == {group.output.topic: group.kind for group in known.action_groups}
     assert [one.measured_by for one in spec.action] == [*(f"joint_{number}" for number in range(1, 8)), "gripper"]
@@ -79,6 +83,75 @@ def test_poses_are_seen_from_the_tool_where_one_is_named(bag, capsys, tmp_path):
     assert srdp(capsys, "check", "arm/recipe.yaml")[0] == 0
     status, said = srdp(capsys, "init", "other", "--bag", bag, "--tool", "/joint_states")
     assert status == 2 and "expected geometry_msgs/msg/PoseStamped" in said
+
+
+@pytest.mark.parametrize(
+    ("file", "tip", "joints"),
+    [
+        ("franka_panda/panda.urdf", "", 7),
+        ("franka_panda/panda.urdf", "panda_grasptarget", 7),
+        ("kuka_iiwa/model.urdf", "", 7),
+        ("r2d2.urdf", "head", 1),
+    ],
+)
+def test_a_urdfs_chain_puts_the_tool_where_pybullet_does(file, tip, joints):
+    pybullet = pytest.importorskip("pybullet")
+    import pybullet_data
+
+    path = Path(pybullet_data.getDataPath()) / file
+    urdf = read_urdf(path, tip)
+    forward = ForwardKinematics(urdf.chain)
+    assert len(forward.joint_names) == joints
+    client = pybullet.connect(pybullet.DIRECT)
+    try:
+        robot = pybullet.loadURDF(str(path), useFixedBase=True, physicsClientId=client)
+        info = [pybullet.getJointInfo(robot, i, client) for i in range(pybullet.getNumJoints(robot, client))]
+        place, link = ({one[at].decode(): one[0] for one in info} for at in (1, 12))
+        rng = np.random.default_rng(0)
+        for _ in range(20):
+            angles = rng.uniform(-1.5, 1.5, joints)
+            for name, angle in zip(forward.joint_names, angles, strict=True):
+                pybullet.resetJointState(robot, place[name], angle, physicsClientId=client)
+            expected = pybullet.getLinkState(robot, link[urdf.tip], 0, 1, client)[4]
+            assert forward.tip_position(angles.tolist()) == pytest.approx(expected, abs=1e-6)
+    finally:
+        pybullet.disconnect(client)
+
+
+AXIS = {"y": "0 1 0", "z": "0 0 1"}
+
+
+def arm_urdf():
+    """The seven-joint arm of tests/robots as a URDF."""
+    lines = ['<robot name="arm">']
+    before, height = "base", 0.0
+    for number, (axis, length) in enumerate(zip(AXES, LENGTHS, strict=True), start=1):
+        lines.append(
+            f'<joint name="joint_{number}" type="revolute"><parent link="{before}"/><child link="link_{number}"/>'
+            f'<origin xyz="0 0 {height}"/><axis xyz="{AXIS[axis]}"/>'
+            f'<limit lower="-2.9" upper="2.9" velocity="1.5" effort="87"/></joint>'
+        )
+        before, height = f"link_{number}", length
+    lines.append(
+        f'<joint name="flange" type="fixed"><parent link="{before}"/><child link="tool"/>'
+        f'<origin xyz="0 0 {height}"/></joint>'
+    )
+    return "\n".join([*lines, "</robot>"])
+
+
+def test_where_no_tool_is_recorded_the_urdfs_chain_says_where_it_is(bag, capsys, tmp_path):
+    (tmp_path / "arm.urdf").write_text(arm_urdf())
+    arguments = ["--observe", "/joint_states", "/object_pose", "--urdf", "arm.urdf"]
+    assert srdp(capsys, "init", "arm", "--bag", bag, *arguments)[0] == 0
+    spec = load_spec(tmp_path / "arm" / "spec.yaml")
+    seen = [one for one in spec.observation if one.source.kind == "kinematics"]
+    assert [one.name for one in seen] == ["tool_x", "tool_y", "tool_z"]
+    joints = np.random.default_rng(0).uniform(-1.0, 1.0, 7)
+    tip = ForwardKinematics(spec.kinematics["arm"]).tip_position(joints.tolist())
+    assert tip == pytest.approx(forward(joints)[0], abs=1e-6)
+    assert srdp(capsys, "check", "arm/recipe.yaml")[0] == 0
+    status, said = srdp(capsys, "init", "other", "--bag", bag, *arguments, "--tip", "hand")
+    assert status == 2 and "no such link in arm.urdf; there are base, link_1" in said
 
 
 def lerobot(folder, episodes=30, version="v3"):

@@ -40,6 +40,7 @@ def init(
     command: tuple[str, ...] = (),
     tool: str = "",
     urdf: Path | None = None,
+    tip: str = "",
     rate: float | None = None,
     output: Path | None = None,
     overwrite: bool = False,
@@ -60,7 +61,8 @@ def init(
         observe: topics of the bag that are observed (default: every sensor's)
         command: topics of the bag that the demonstrator commanded on (default: those that look like it)
         tool: topic of the tool's pose in the bag: other poses in its frame are observed as seen from it
-        urdf: limits of the joints
+        urdf: limits of the joints, and the chain that says where they put the tool (observed where no --tool is)
+        tip: link of the --urdf that is the tool (default: the one behind the most joints)
         rate: of the control loop's actions [Hz] (default: the data's)
         output: folder for spec.yaml and recipe.yaml (default: NAME)
         overwrite: replace files that are there
@@ -86,7 +88,9 @@ def init(
     if gymnasium:
         demonstrations = _Arrays.read(lerobot, minari, d4rl, keys) if given else None
         return _from_gymnasium(gymnasium, expert, demonstrations, spec_path, recipe_path)
-    limits = read_urdf(urdf) if urdf is not None else None
+    if tip and urdf is None:
+        raise SrdpError("--tip is a link of a --urdf")
+    limits = read_urdf(urdf, tip) if urdf is not None else None
     if bag is not None:
         draft = draft_from_bag(name, bag, observe, command, tool, rate, limits)
         text = draft.spec_text()

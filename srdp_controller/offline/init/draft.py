@@ -38,6 +38,7 @@ class Draft:
     Attributes:
         observation: (comment, entries).
         groups: (comment, an action group's entry; what its owner has to decide, by the group's field).
+        kinematics: chains by name.
     """
 
     task: str
@@ -46,6 +47,7 @@ class Draft:
     rate_from: str
     observation: list[tuple[str, list[dict[str, Any]]]] = field(default_factory=list)
     groups: list[tuple[str, dict[str, Any], dict[str, str]]] = field(default_factory=list)
+    kinematics: dict[str, dict[str, Any]] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
     @property
@@ -68,6 +70,8 @@ class Draft:
             f"control_rate_hz: {self.rate_hz:g}  # {self.rate_from}",
             f"horizon: {self.horizon}  # actions in a chunk: {self.horizon / self.rate_hz:.2g} s",
         ]
+        if self.kinematics:
+            lines += ["kinematics:", *(f"  {name}: {_flow(chain)}" for name, chain in self.kinematics.items())]
         lines.append("observation:")
         for comment, entries in self.observation:
             lines += [f"  # {comment}", *(f"  - {_flow(entry)}" for entry in entries)]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from srdp_controller.errors import SrdpError
-from srdp_controller.kinematics import relative_pose, rotation_numbers
+from srdp_controller.kinematics import ForwardKinematics, relative_pose, rotation_numbers
 from srdp_controller.messages import JOINT_STATE
 from srdp_controller.offline.init.draft import Draft, commanded, measured, rounded
 from srdp_controller.offline.init.urdf import Urdf
@@ -88,6 +88,8 @@ def draft_from_bag(
         if tool and one.type == POSE and topic != tool and one.frame == topics[tool].frame:
             seen_from = topics[tool]
         draft.observation.append(_observed(one, names, urdf, seen_from))
+    if urdf is not None and urdf.chain is not None and not tool:
+        _add_tip(draft, [topics[topic] for topic in sensors if topics[topic].type == JOINT_STATE], urdf, names)
     draft.observation = [part for part in draft.observation if part[1]]
     motion = _motion(topics, sensors)
     for topic in commands:
@@ -170,6 +172,28 @@ def _observed(
             entries.append({**entry, "lower": -1.1, "upper": 1.1})
     left = f"; never changes, left out: {', '.join(constant)}" if constant else ""
     return f"{one.topic}: {len(one.rows)} messages at {one.rate_hz:.3g} Hz{left}", entries
+
+
+def _add_tip(draft: Draft, states: list[TopicSurvey], urdf: Urdf, names: set[str]) -> None:
+    """Observe where the chain's tip is, if one topic has all its joints."""
+    chain = urdf.chain
+    assert chain is not None
+    fields = [f"position[{joint.name}]" for joint in chain.joints]
+    for one in states:
+        if not set(fields) <= set(one.fields):
+            continue
+        joints = np.stack([one.column(path) for path in fields], axis=1)
+        forward = ForwardKinematics(chain)
+        tips = np.array([forward.tip_position(row) for row in joints[np.isfinite(joints).all(axis=1)].tolist()])
+        source = {"kind": "kinematics", "topic": one.topic, "type": JOINT_STATE, "chain": "arm"}
+        entries = [
+            measured(values, _unique(f"{_short(urdf.tip)}_{axis}", names), "m", {**source, "axis": axis})
+            for axis, values in zip("xyz", tips.T, strict=True)
+        ]
+        draft.kinematics["arm"] = chain.model_dump(mode="json")
+        draft.observation.append((f"where the joints put {urdf.tip}, in the frame {urdf.base} of the URDF", entries))
+        return
+    draft.remarks.append(f"No topic has all joints of the chain to {urdf.tip}: {', '.join(fields)}.")
 
 
 def _joint_unit(joint: str, urdf: Urdf | None) -> str:
