@@ -136,8 +136,10 @@ def load_trajectories(
 def read_minari(
     folder: Path | None, dataset_id: str, download: bool = False, keys: Sequence[str] = ()
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """A Minari dataset's episodes as they are (where, observation, action, reward, executed, terminated), and the
-    names of the numbers of an observation; of Dict observations as of ``load_trajectories``.
+    """A Minari dataset's episodes as they are, and the names of an observation's numbers.
+
+    An episode is where, observation, action, reward, executed, terminated. Of Dict observations those under ``keys``,
+    as of ``load_trajectories``.
 
     Raises:
         DatasetError: it is missing, or has no such key, or what is under one is no row of numbers.
@@ -187,7 +189,9 @@ def _observed_sizes(dataset_id: str, space: Any, keys: Sequence[str]) -> dict[st
 
     if not isinstance(space, Dict):
         if keys:
-            raise DatasetError(f"{dataset_id}: data.keys is {list(keys)}, its observations have no keys; leave it empty")
+            raise DatasetError(
+                f"{dataset_id}: data.keys is {list(keys)}, its observations have no keys; leave it empty"
+            )
         return {"state": int(np.prod(space.shape or (1,)))}
     found = {}
     for key in keys or space.spaces:
@@ -196,7 +200,9 @@ def _observed_sizes(dataset_id: str, space: Any, keys: Sequence[str]) -> dict[st
         box = space.spaces[key]
         if not isinstance(box, Box) or len(box.shape) > 2:
             rest = ", ".join(name for name in space.spaces if name != key)
-            raise DatasetError(f"{dataset_id}: {key!r} is {box}, no row of numbers; name the others in data.keys: {rest}")
+            raise DatasetError(
+                f"{dataset_id}: {key!r} is {box}, no row of numbers; name the others in data.keys: {rest}"
+            )
         found[key] = math.prod(box.shape)
     return found
 

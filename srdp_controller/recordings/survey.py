@@ -16,6 +16,7 @@ from srdp_controller.recordings.mcap_file import damage_named, decoders, is_stam
 from srdp_controller.recordings.streams import EPISODE_TOPIC, Stream
 from srdp_controller.spec import ARRAY, JOG, TRAJECTORY, TWIST
 
+DESCRIPTION_TOPIC = "/robot_description"
 LARGEST_MESSAGE = 65_536  # bytes: images and point clouds hold no state that a vector could take
 WIDEST = 64  # numbers of a message: more are a map, an image or covariances
 IGNORED = re.compile(r"^/(rosout|parameter_events|clock|diagnostics.*|tf|tf_static|robot_description|episode)$")
@@ -133,6 +134,23 @@ def _take(one: TopicSurvey, message: Any, time_ns: int) -> None:
     stamp = message.header.stamp if one.stamped else None
     one.measured.append(one.times[-1] if stamp is None else stamp.sec + 1e-9 * stamp.nanosec)
     one.rows.append([values.get(path, float("nan")) for path in one.fields])
+
+
+def read_description(files: list[Path]) -> str:
+    """The robot's URDF as ``/robot_description`` said it last; empty where it was not recorded.
+
+    Raises:
+        DatasetError: a bag is damaged.
+    """
+    text = ""
+    for path in files:
+        file, reader, _ = open_bag(path)
+        make = decoders(path)
+        with file, damage_named(path):
+            for schema, channel, message in reader.iter_messages(topics=[DESCRIPTION_TOPIC]):
+                if schema is not None and ros_name(schema.name) == "std_msgs/msg/String":
+                    text = str(make(schema, channel)(message.data).data)
+    return text
 
 
 def read_marks(files: list[Path]) -> Stream:

@@ -83,7 +83,7 @@ def test_services_that_were_called_tell_episodes_apart(tmp_path, ends):
     announced = read(record(tmp_path / "announced" / "arm.mcap", TASK, 3))
     for called, other in zip(found.trajectories, announced.trajectories, strict=True):
         np.testing.assert_array_equal(called.action[: len(other.action)], other.action)
-    with pytest.raises(DatasetError, match="no topic /begun \\(data.bag: it tells episodes apart\\)"):
+    with pytest.raises(DatasetError, match=r"no topic /begun \(data.bag: it tells episodes apart\)"):
         read(tmp_path / "called.mcap", begin="/begun")
 
 

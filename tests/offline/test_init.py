@@ -222,7 +222,7 @@ def test_an_environment_asks_for_who_demonstrates(capsys, tmp_path):
 
 
 WRONG = [  # twenty ways to go wrong: each is one message, with status 2
-    (["init", "x"], "give one of --bag, --lerobot"),
+    (["init", "x"], "give one of --bag, --graph, --lerobot"),
     (["init", "x", "--bag", "BAG", "--d4rl", "f"], "got --bag and --d4rl"),
     (["init", "x", "--bag", "nowhere"], "no such file or folder"),
     (["init", "x", "--bag", "text.txt"], "no MCAP file"),
@@ -237,7 +237,7 @@ WRONG = [  # twenty ways to go wrong: each is one message, with status 2
     (["init", "x", "--bag", "BAG", "--urdf", "nowhere.urdf"], "--urdf nowhere.urdf: No such file"),
     (["init", "x", "--bag", "BAG", "--urdf", "text.txt"], "expand a xacro first"),
     (["init", "x", "--lerobot", "."], "no LeRobot dataset"),
-    (["init", "x", "--lerobot", ".", "--observe", "/a"], "choose topics of a --bag"),
+    (["init", "x", "--lerobot", ".", "--observe", "/a"], "choose what is observed of a --bag or --graph"),
     (["init", "x", "--minari", "no/such-v0"], "no readable Minari dataset"),
     (["init", "x", "--d4rl", "text.txt"], "not a readable HDF5 file"),
     (["init", "x", "--gymnasium", "Nothing-v0"], "Nothing"),

@@ -2,8 +2,10 @@
 
 import itertools
 import time
+from pathlib import Path
 
 import pytest
+import yaml
 
 pytest.importorskip("rclpy")
 
@@ -158,3 +160,36 @@ def test_each_group_has_its_own_topic_and_the_stamp_of_the_observation(node):
         heard["arm"] = (arm.take() or (heard["arm"],))[0]
     assert heard["arm"].header.stamp.sec == 0
     outputs.close()
+
+
+CONTROLLERS = yaml.safe_load((Path(__file__).resolve().parents[2] / "config" / "ros2_control.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", ["joint_trajectory_controller", "forward_velocity", "forward_position"])
+def test_the_example_for_ros2_control_takes_what_the_node_publishes(name):
+    """What the controllers' sources check of a message (ros2_controllers, August 2026)."""
+    kind = CONTROLLERS["controller_manager"]["ros__parameters"][name]["type"]
+    parameters = CONTROLLERS[name]["ros__parameters"]
+    joints, trajectory = parameters["joints"], kind.endswith("JointTrajectoryController")
+    moves = trajectory or parameters["interface_name"] == "position"
+    described = joint_group() if trajectory else joint_group("std_msgs/msg/Float64MultiArray", "joint_velocity", "data")
+    described["kind"], described["on_hold"] = ("joint_position", "last") if moves else ("joint_velocity", "zero")
+    component = {**described["components"][0], "unit": "rad" if moves else "rad/s"}
+    fields = [f"positions[{joint}]" if trajectory else f"data[{place}]" for place, joint in enumerate(joints)]
+    described["components"] = [
+        {**component, "name": joint, "field": field, "measured_by": joint}
+        for joint, field in zip(joints, fields, strict=True)
+    ]
+    group = ActionGroup.model_validate(described)
+    command = [0.1 * place for place in range(len(joints))]
+    if not trajectory:
+        message = deserialize_message(CommandMessage(group).of(command, [], 0), Float64MultiArray)
+        assert list(message.data) == command  # as many as it has interfaces, in their order
+        return
+    message = TrajectoryMessage(group, 0.05).of(command, [command] * 7, time.time_ns())
+    assert parameters["positions_upsampling"] == {"enable": False}
+    assert parameters["constraints"]["goal_time"] < parameters["cmd_timeout"]  # or it is ignored
+    assert sorted(message.joint_names) == sorted(joints)
+    times = [point.time_from_start.sec + 1e-9 * point.time_from_start.nanosec for point in message.points]
+    assert times[0] > 0.0 and all(before < after for before, after in itertools.pairwise(times))
+    assert all(len(point.positions) == len(joints) and not point.velocities for point in message.points)

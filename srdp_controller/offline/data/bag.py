@@ -210,7 +210,8 @@ class BagReader:
         elif how == "topic":
             yield from announced(marks[EPISODE_TOPIC], content.last_ns)
         elif how == "marker":
-            yield from marked(*marks.values(), content.last_ns)
+            (stream,) = marks.values()
+            yield from marked(stream, content.last_ns)
         elif how == "calls":
             ends = marks[recipe.end].times if recipe.end else []
             yield from called(marks[recipe.begin].times, ends, content.last_ns)

@@ -16,7 +16,8 @@ from srdp_controller.offline.data.lerobot import open_lerobot
 from srdp_controller.offline.dataset import read_d4rl, read_minari
 from srdp_controller.offline.init.draft import DECIDE, Draft, recipe_text
 from srdp_controller.offline.init.from_arrays import draft_from_arrays
-from srdp_controller.offline.init.from_bag import draft_from_bag
+from srdp_controller.offline.init.from_bag import Wanted, draft_from_bag
+from srdp_controller.offline.init.from_graph import draft_from_graph
 from srdp_controller.offline.init.urdf import read_urdf
 from srdp_controller.offline.recipe import BagRecipe
 from srdp_controller.simulation.scenario import slug
@@ -25,6 +26,8 @@ from srdp_controller.tasks.task import find_task
 
 UNKNOWN_RATE_HZ = 20.0
 COLLECTED = 240  # episodes of an expert
+FEW = 60  # episodes, where none are recorded yet
+RECORD_LATER: dict[str, Any] = {"source": "bag", "dataset": "demonstrations", "normalise": "data"}
 
 
 def init(
@@ -34,6 +37,7 @@ def init(
     minari: str = "",
     keys: tuple[str, ...] = (),
     d4rl: Path | None = None,
+    graph: float = 0.0,
     gymnasium: str = "",
     expert: str = "",
     observe: tuple[str, ...] = (),
@@ -47,7 +51,7 @@ def init(
 ) -> dict[str, Any]:
     """Write a spec and a recipe for a robot of your own, from what you have of it: give one source.
 
-    ``--gymnasium`` goes with ``--lerobot``, ``--minari`` or ``--d4rl`` too: demonstrations of a robot that is also simulated.
+    ``--gymnasium`` goes with a dataset too (--lerobot, --minari, --d4rl): a robot that is also simulated.
 
     Args:
         name: of the task; no installed task needs to have it
@@ -56,26 +60,30 @@ def init(
         minari: id of a local Minari dataset
         keys: of its Dict observations, in this order (default: all)
         d4rl: D4RL-style HDF5 file
+        graph: listen to this shell's ROS domain for so many seconds; demonstrations are recorded later
         gymnasium: an environment's id; who demonstrates there is its --expert, or a dataset beside it
         expert: of the environment, as module:Class (docs/own_task.md)
-        observe: topics of the bag that are observed (default: every sensor's)
-        command: topics of the bag that the demonstrator commanded on (default: those that look like it)
-        tool: topic of the tool's pose in the bag: other poses in its frame are observed as seen from it
-        urdf: limits of the joints, and the chain that says where they put the tool (observed where no --tool is)
-        tip: link of the --urdf that is the tool (default: the one behind the most joints)
+        observe: topics of the bag or graph that are observed (default: every sensor's)
+        command: topics of it that are commanded on (default: those that look like it)
+        tool: topic of the tool's pose in it: other poses in its frame are observed as seen from it
+        urdf: limits of the joints, and the chain that says where they put the tool, observed where no --tool is
+            (default: /robot_description of the bag or graph)
+        tip: link of the URDF that is the tool (default: the one behind the most joints)
         rate: of the control loop's actions [Hz] (default: the data's)
         output: folder for spec.yaml and recipe.yaml (default: NAME)
         overwrite: replace files that are there
     """
-    sources = {"--bag": bag, "--lerobot": lerobot, "--minari": minari, "--d4rl": d4rl}
+    sources = {"--bag": bag, "--graph": graph, "--lerobot": lerobot, "--minari": minari, "--d4rl": d4rl}
     given = [option for option, value in sources.items() if value]
-    if len(given) + bool(gymnasium and not given) != 1 or (gymnasium and bag):
+    if len(given) + bool(gymnasium and not given) != 1 or (gymnasium and (bag or graph)):
         got = " and ".join([*given, *(["--gymnasium"] if gymnasium else [])]) or "none"
-        raise SrdpError(f"give one of {', '.join(sources)} and --gymnasium, which goes with all but --bag; got {got}")
+        raise SrdpError(f"give one of {', '.join(sources)} and --gymnasium, which goes with a dataset too; got {got}")
     if expert and (not gymnasium or given):
         raise SrdpError("--expert demonstrates in a --gymnasium environment, where no dataset does")
-    if (observe or command or tool) and bag is None:
-        raise SrdpError("--observe, --command and --tool choose topics of a --bag")
+    if (observe or command or tool or tip) and bag is None and not graph:
+        raise SrdpError("--observe, --command, --tool and --tip choose what is observed of a --bag or --graph")
+    if graph < 0.0:
+        raise SrdpError(f"--graph {graph}: expected a positive number of seconds")
     if keys and not minari:
         raise SrdpError("--keys choose observations of a --minari dataset")
     if rate is not None and not rate > 0.0:
@@ -88,11 +96,13 @@ def init(
     if gymnasium:
         demonstrations = _Arrays.read(lerobot, minari, d4rl, keys) if given else None
         return _from_gymnasium(gymnasium, expert, demonstrations, spec_path, recipe_path)
-    if tip and urdf is None:
-        raise SrdpError("--tip is a link of a --urdf")
-    limits = read_urdf(urdf, tip) if urdf is not None else None
-    if bag is not None:
-        draft = draft_from_bag(name, bag, observe, command, tool, rate, limits)
+    wanted = Wanted(observe, command, tool, tip, rate, read_urdf(urdf, tip) if urdf is not None else None)
+    episodes, data = 0, RECORD_LATER
+    if graph:
+        draft = draft_from_graph(name, graph, wanted)
+        text = draft.spec_text()
+    elif bag is not None:
+        draft = draft_from_bag(name, bag, wanted)
         text = draft.spec_text()
         spec = PolicySpec.model_validate(yaml.safe_load(text))
         print(f"reading {bag} as the controller would ...")
@@ -103,7 +113,12 @@ def init(
         draft, episodes, data = _from_arrays(name, arrays, rate), len(arrays.episodes), arrays.data
         text = draft.spec_text()
     write_file(spec_path, text.encode())
-    write_file(recipe_path, recipe_text(name, str(spec_path), data, episodes, draft.origin).encode())
+    recipe = recipe_text(name, str(spec_path), data, episodes or FEW, draft.origin)
+    if graph:
+        recipe = recipe.replace(
+            "\ndata:", f"\n# {DECIDE}: record demonstrations into this bag (docs/own_robot.md)\ndata:"
+        )
+    write_file(recipe_path, recipe.encode())
     return _told(spec_path, recipe_path, episodes)
 
 
@@ -137,7 +152,7 @@ class _Arrays(NamedTuple):
         if lerobot is not None:
             dataset = open_lerobot(lerobot)
             pairs = [(seen, taken) for _, seen, taken in dataset.episodes()]
-            data = {"source": "lerobot", "dataset": str(lerobot)}
+            data: dict[str, Any] = {"source": "lerobot", "dataset": str(lerobot)}
             return cls(str(lerobot), data, pairs, dataset.observation, dataset.action, dataset.rate_hz)
         read, observed = (list(read_d4rl(d4rl)), []) if d4rl is not None else read_minari(None, minari, keys=keys)
         pairs = [(episode["observation"], episode["action"]) for episode in read]
@@ -147,7 +162,7 @@ class _Arrays(NamedTuple):
         acted = [f"action_{place}" for place in range(np.shape(pairs[0][1])[-1])]
         data = {"source": "minari" if d4rl is None else "d4rl", "dataset": str(d4rl or minari)}
         if keys:
-            data["keys"] = list(keys)
+            data |= {"keys": list(keys)}
         return cls(str(d4rl or minari), data, pairs, observed, acted, None)
 
 

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from srdp_controller.errors import SrdpError
 from srdp_controller.kinematics import ForwardKinematics, relative_pose, rotation_numbers
 from srdp_controller.messages import JOINT_STATE
-from srdp_controller.offline.init.draft import Draft, commanded, measured, rounded
-from srdp_controller.offline.init.urdf import Urdf
+from srdp_controller.offline.init.draft import DECIDE, Draft, commanded, measured, rounded
+from srdp_controller.offline.init.urdf import Urdf, parse_urdf
 from srdp_controller.recordings.mcap_file import bag_files
-from srdp_controller.recordings.survey import TopicSurvey, looks_like_commands, survey
+from srdp_controller.recordings.survey import (
+    DESCRIPTION_TOPIC,
+    TopicSurvey,
+    looks_like_commands,
+    read_description,
+    survey,
+)
 from srdp_controller.spec import ARRAY, FIELD_UNITS, JOG, TRAJECTORY, TWIST
 from srdp_controller.spec import POSE as POSE_FIELDS
 
@@ -26,6 +34,7 @@ SENSORS = re.compile(
 CLOSE = 0.6  # error of a joint's velocity, of the command's spread, above which one is not the other
 FOLLOWS = 0.8  # least correlation of a command with what it commands
 GAP_S = 0.5
+SLOW = 0.5  # m/s, rad/s or rad: of what nothing is known
 POSE = "geometry_msgs/msg/PoseStamped"
 
 
@@ -41,21 +50,47 @@ class Motion:
         return np.interp(times, self.times, self.positions[joint])
 
 
+class Wanted(NamedTuple):
+    """What the user said of a spec; what is empty is found out.
+
+    Attributes:
+        observe: topics that are observed.
+        command: topics that are commanded on.
+        tool: topic of the tool's pose: positions of other poses in its frame are seen from it.
+        tip: link of the URDF that is the tool.
+        rate_hz: of the actions.
+        urdf: of the robot.
+    """
+
+    observe: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    tool: str = ""
+    tip: str = ""
+    rate_hz: float | None = None
+    urdf: Urdf | None = None
+
+
 def draft_from_bag(
-    task: str,
-    path: Path,
-    observe: tuple[str, ...],
-    command: tuple[str, ...],
-    tool: str,
-    rate_hz: float | None,
-    urdf: Urdf | None,
+    task: str, path: Path, wanted: Wanted, silent: Mapping[str, str] = MappingProxyType({}), standing: bool = False
 ) -> Draft:
-    """A spec's draft; positions of poses in the frame of ``tool``'s topic, where one is named, are seen from it.
+    """A spec's draft from MCAP bags.
+
+    Without a ``urdf`` the bag's own ``/robot_description`` is looked at. ``silent`` are topics of commands (topic ->
+    type) that somebody listens to, and on which nobody spoke. Of a robot that is ``standing`` what never changes is
+    observed too.
 
     Raises:
         SrdpError: no bag, a topic that was named is not in it, or none is recognised as command or observation.
     """
-    topics = survey(bag_files(path))
+    files = bag_files(path)
+    topics, (observe, command, tool, tip, rate_hz, urdf) = survey(files), wanted
+    described = read_description(files) if urdf is None else ""
+    if described:
+        urdf = parse_urdf(described.encode(), DESCRIPTION_TOPIC, tip)
+    elif tip and urdf is None:
+        raise SrdpError(f"--tip {tip}: a link of which URDF? Give --urdf, or record {DESCRIPTION_TOPIC}")
+    for topic, kind in silent.items():
+        topics.setdefault(topic, TopicSurvey(topic, kind, stamped=False))
     there = ", ".join(f"{topic} ({one.type})" for topic, one in sorted(topics.items()))
     for name in (*observe, *command, *((tool,) if tool else ())):
         if name not in topics:
@@ -75,25 +110,30 @@ def draft_from_bag(
         raise SrdpError(f"{path}: no topic looks like a sensor; name them with --observe TOPIC; the bag has {there}")
     if tool and topics[tool].type != POSE:
         raise SrdpError(f"--tool {tool} is {topics[tool].type}; expected {POSE}")
-    slowest = min((topics[topic] for topic in commands), key=lambda one: one.rate_hz)
+    spoken = [topics[topic] for topic in commands if topics[topic].rows]
+    slowest = min(spoken or [topics[topic] for topic in sensors], key=lambda one: one.rate_hz)
+    rate_from = f"{slowest.topic} comes at {slowest.rate_hz:.3g} Hz"
     draft = Draft(
         task,
         str(path),
         rounded(rate_hz or _round_rate(slowest.rate_hz), 3),
-        "as you said" if rate_hz else f"{slowest.topic} comes at {slowest.rate_hz:.3g} Hz",
+        "as you said" if rate_hz else rate_from if spoken else f"{DECIDE}: nobody commanded; {rate_from}",
     )
     names: set[str] = set()
     for topic in sensors:
         one, seen_from = topics[topic], None
         if tool and one.type == POSE and topic != tool and one.frame == topics[tool].frame:
             seen_from = topics[tool]
-        draft.observation.append(_observed(one, names, urdf, seen_from))
+        draft.observation.append(_observed(one, names, urdf, seen_from, standing))
     if urdf is not None and urdf.chain is not None and not tool:
         _add_tip(draft, [topics[topic] for topic in sensors if topics[topic].type == JOINT_STATE], urdf, names)
     draft.observation = [part for part in draft.observation if part[1]]
     motion = _motion(topics, sensors)
     for topic in commands:
-        draft.groups.append(_group(topics[topic], draft, motion, names, urdf))
+        if topics[topic].rows:
+            draft.groups.append(_group(topics[topic], draft, motion, names, urdf))
+        else:
+            draft.groups.append(_unheard_group(topics[topic], motion, urdf))
     rest = [topic for topic in topics if topic not in sensors and topic not in commands]
     if rest:
         draft.remarks.append(f"Not used: {', '.join(sorted(rest))} (--observe names what is to be observed).")
@@ -129,7 +169,7 @@ def _short(topic: str) -> str:
 
 
 def _observed(
-    one: TopicSurvey, names: set[str], urdf: Urdf | None, seen_from: TopicSurvey | None
+    one: TopicSurvey, names: set[str], urdf: Urdf | None, seen_from: TopicSurvey | None, standing: bool
 ) -> tuple[str, list[dict[str, Any]]]:
     """The entries of a topic, less what never changes, with orientations as six continuous numbers."""
     reference = {"topic": one.topic, "type": one.type, **({"frame": one.frame} if one.frame else {})}
@@ -140,7 +180,7 @@ def _observed(
             continue
         if seen_from is not None and path.startswith("pose.position."):
             continue
-        if one.constant(path):
+        if one.constant(path) and not standing:
             constant.append(path)
             continue
         array, _, joint = path.partition("[")
@@ -163,7 +203,7 @@ def _observed(
             name = _unique(f"{_short(one.topic)}_seen_{coordinate}", names)
             entries.append(measured(values, name, "m", {**seen, "coordinate": coordinate}))
     for path in quaternions:
-        if all(one.constant(f"{path}.{axis}") for axis in "xyzw"):
+        if all(one.constant(f"{path}.{axis}") for axis in "xyzw") and not standing:
             constant.append(path)
             continue
         for component, values in enumerate(_six_dimensional(one, path).T):
@@ -282,6 +322,45 @@ def _group(
     }
     group = {"name": name, "kind": "generic", "on_hold": "last", "output": output, "components": entries}
     return f"{said}; no joint's position or velocity follows these", group, decide
+
+
+def _unheard_group(one: TopicSurvey, motion: Motion, urdf: Urdf | None) -> tuple[str, dict[str, Any], dict[str, str]]:
+    """An action group out of a topic on which nobody spoke: what its type and name say, and the rest to be decided."""
+    output = {"topic": one.topic, "type": one.type}
+    group: dict[str, Any] = {"name": _short(one.topic), "kind": "twist", "on_hold": "zero", "output": output}
+
+    def entry(name: str, unit: str, path: str, low: float, high: float) -> dict[str, Any]:
+        centre, scale = rounded((low + high) / 2.0), rounded((high - low) / 4.0)
+        limits = {"lower": rounded(low), "upper": rounded(high), "centre": centre, "scale": scale}
+        return {"name": name, "unit": unit, "field": path, **limits}
+
+    asks = "its components, their order and their limits"
+    if one.type == TWIST:
+        group["components"] = [
+            entry(f"{part}_{axis}", unit, f"twist.{part}.{axis}", -SLOW, SLOW)
+            for part, unit in (("linear", "m/s"), ("angular", "rad/s"))
+            for axis in "xyz"
+        ]
+        asks = "its frame, its components and their limits"
+    else:
+        velocity = one.type == ARRAY and re.search(r"veloc|speed", one.topic) is not None
+        group["kind"] = "joint_velocity" if velocity else "joint_position"
+        group["on_hold"] = "zero" if velocity else "measured"
+        group["components"] = []
+        for number, (joint, positions) in enumerate(motion.positions.items()):
+            path = f"positions[{joint}]" if one.type == TRAJECTORY else f"data[{number}]"
+            unit, limit = _joint_unit(joint, urdf), urdf.limits.get(joint) if urdf is not None else None
+            more = {"measured_by": joint, **_limits(joint, urdf, position=not velocity)}
+            if velocity:
+                fastest = limit.velocity if limit is not None and limit.velocity else SLOW
+                found = entry(f"{joint}_velocity", f"{unit}/s", path, -fastest, fastest)
+            elif limit is not None and limit.lower < limit.upper:
+                found = entry(joint, unit, path, limit.lower, limit.upper)
+            else:
+                found = entry(joint, unit, path, float(positions.min()) - SLOW, float(positions.max()) + SLOW)
+            group["components"].append({**found, **more})
+    decide = {"kind": "twist, joint_velocity, joint_position, joint_effort, gripper or generic (docs/own_task.md)"}
+    return f"{DECIDE}: nobody commanded on {one.topic}: {asks}", group, decide if one.type == ARRAY else {}
 
 
 def _limits(joint: str, urdf: Urdf | None, position: bool) -> dict[str, float]:

@@ -28,7 +28,7 @@ class JointLimit(NamedTuple):
 class Urdf(NamedTuple):
     """Limits by joint; the chain of turning joints that ends at ``tip``, None where there is none from ``base``."""
 
-    path: Path
+    origin: str
     limits: dict[str, JointLimit]
     base: str
     tip: str
@@ -36,21 +36,32 @@ class Urdf(NamedTuple):
 
 
 def read_urdf(path: Path, tip: str = "") -> Urdf:
-    """The moving joints of a URDF file, and its chain to a link.
+    """A URDF file, as of ``parse_urdf``.
+
+    Raises:
+        SrdpError: no such file, or as of ``parse_urdf``.
+    """
+    try:
+        return parse_urdf(path.read_bytes(), f"--urdf {path}", tip)
+    except OSError as error:
+        raise SrdpError(f"--urdf {path}: {error.strerror or error}") from None
+
+
+def parse_urdf(text: bytes, origin: str, tip: str = "") -> Urdf:
+    """The moving joints of a URDF, and its chain to a link.
 
     Args:
-        path: of the file.
+        text: of the URDF.
+        origin: where it comes from, for messages.
         tip: the chain's last link; by default the one behind the most turning joints, and what is fixed to it.
 
     Raises:
-        SrdpError: no such file, no XML (a xacro is to be expanded first), no moving joint in it, or no such link.
+        SrdpError: no XML (a xacro is to be expanded first), no moving joint in it, or no such link.
     """
     try:
-        root = ElementTree.fromstring(path.read_bytes())
-    except OSError as error:
-        raise SrdpError(f"--urdf {path}: {error.strerror or error}") from None
+        root = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
-        raise SrdpError(f"--urdf {path}: not XML ({error}); expand a xacro first: `xacro FILE > robot.urdf`") from None
+        raise SrdpError(f"{origin}: not XML ({error}); expand a xacro first: `xacro FILE > robot.urdf`") from None
     limits = {}
     for joint in root.iter("joint"):
         kind, limit = joint.get("type", ""), joint.find("limit")
@@ -62,22 +73,24 @@ def read_urdf(path: Path, tip: str = "") -> Urdf:
             try:
                 return float(text)
             except ValueError:
-                raise SrdpError(f"--urdf {path}: joint {joint.get('name')}: {name}={text!r} is no number") from None
+                raise SrdpError(f"{origin}: joint {joint.get('name')}: {name}={text!r} is no number") from None
 
         unit = "m" if kind == "prismatic" else "rad"
         limits[joint.get("name", "")] = JointLimit(
             unit, number("lower"), number("upper"), number("velocity"), number("effort")
         )
     if not limits:
-        raise SrdpError(f"--urdf {path}: no moving joint in it; expand a xacro first: `xacro FILE > robot.urdf`")
+        raise SrdpError(f"{origin}: no moving joint in it; expand a xacro first: `xacro FILE > robot.urdf`")
     above = {_end(joint, "child"): joint for joint in root.iter("joint") if _end(joint, "child")}
     links = {_end(joint, "parent") for joint in above.values()} | set(above)
     if tip and tip not in links:
-        raise SrdpError(f"--tip {tip}: no such link in {path}; there are {', '.join(sorted(links))}")
+        raise SrdpError(
+            f"--tip {tip}: no such link in {origin.removeprefix('--urdf ')}; there are {', '.join(sorted(links))}"
+        )
     tip = tip or _furthest(above)
     joints = _path(above, tip)
     base = _end(joints[0], "parent") if joints else tip
-    return Urdf(path, limits, base, tip, _chain(joints, path))
+    return Urdf(origin, limits, base, tip, _chain(joints, origin))
 
 
 def _end(joint: ElementTree.Element, which: str) -> str:
@@ -112,18 +125,18 @@ def _furthest(above: dict[str, ElementTree.Element]) -> str:
         passed.add(link)
 
 
-def _chain(joints: list[ElementTree.Element], path: Path) -> KinematicChain | None:
+def _chain(joints: list[ElementTree.Element], origin: str) -> KinematicChain | None:
     """Joints that each turn about the z of their own frame, as ``ForwardKinematics`` takes them."""
     turn, shift = Rotation.identity(), np.zeros(3)
     found = []
     for joint in joints:
-        shift = shift + turn.apply(_vector(joint.find("origin"), "xyz", path))
-        turn = turn * Rotation.from_euler("xyz", _vector(joint.find("origin"), "rpy", path))
+        shift = shift + turn.apply(_vector(joint.find("origin"), "xyz", origin))
+        turn = turn * Rotation.from_euler("xyz", _vector(joint.find("origin"), "rpy", origin))
         if joint.get("type") == "fixed":
             continue
         if joint.get("type") not in TURNING or joint.find("mimic") is not None:
             return None
-        axis = _vector(joint.find("axis"), "xyz", path, (1.0, 0.0, 0.0))
+        axis = _vector(joint.find("axis"), "xyz", origin, (1.0, 0.0, 0.0))
         to_axis, _ = Rotation.align_vectors([axis / np.linalg.norm(axis)], [[0.0, 0.0, 1.0]])
         x, y, z = (float(value) for value in shift)
         roll, pitch, yaw = (float(value) for value in (turn * to_axis).as_euler("xyz"))
@@ -136,7 +149,7 @@ def _chain(joints: list[ElementTree.Element], path: Path) -> KinematicChain | No
 
 
 def _vector(
-    element: ElementTree.Element | None, name: str, path: Path, default: tuple[float, ...] = (0.0, 0.0, 0.0)
+    element: ElementTree.Element | None, name: str, origin: str, default: tuple[float, ...] = (0.0, 0.0, 0.0)
 ) -> np.ndarray:
     """Three numbers of an element."""
     text = element.get(name) if element is not None else None
@@ -145,5 +158,5 @@ def _vector(
     except ValueError:
         values = np.zeros(0)
     if values.shape != (3,) or not np.isfinite(values).all():
-        raise SrdpError(f"--urdf {path}: {name}={text!r}; expected three numbers")
+        raise SrdpError(f"{origin}: {name}={text!r}; expected three numbers")
     return values
