@@ -552,6 +552,7 @@ QUICK = (
     "distill.students=[1]",
     "distill.queries=200",
     "distill.steps=50",
+    "distill.processes=1",
     "calibrate.alphas=[0.5]",
 )
 

@@ -53,7 +53,7 @@ def base(recipe, tmp_path_factory):
 
 @pytest.mark.timeout(400)
 def test_quick_ablations_have_the_contracts_keys_and_a_figure(recipe, base, tmp_path):
-    result = ablations(recipe, quick=True, run_folder=base, picture=tmp_path / "a.png")
+    result = ablations(recipe, quick=True, run_folder=base, picture=tmp_path / "a.png", processes=1)
     assert result["quick"] and {"checks", "table", "figures"} <= set(result)
     assert {line["variant"] for line in result["table"]} == {"full", "no_alignment", "direct"}
     assert all({"name", "passed", "value", "bound"} <= set(check) for check in result["checks"])

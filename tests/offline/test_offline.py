@@ -33,14 +33,14 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPE = Recipe.model_validate(
     {
         "task": "pushing",
-        "collect": {"episodes": 10, "disturbance": 0.5},
+        "collect": {"episodes": 10, "disturbance": 0.5, "processes": 1},  # to start others takes longer
         "split": {"calibration_share": 0.4},
         "teacher": {
             "steps": 30,
             "diffusion_steps": 10,
             "network": {"trunk": [16], "latent": 8, "head": [16, 16], "time_features": 8},
         },
-        "distill": {"steps": 10, "queries": 300, "students": [1, 2], "batch": 32},
+        "distill": {"steps": 10, "queries": 300, "students": [1, 2], "batch": 32, "processes": 1},
         "calibrate": {"alphas": [0.25, 0.5]},
     }
 )
@@ -65,7 +65,10 @@ def stages_run(recipe, folder, target):
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pipeline")
     said = []
-    run_pipeline(RECIPE, folder / "run", folder / "bundle", lambda *a: said.append(a))
+    content = RECIPE.model_dump(mode="json")
+    for section in ("collect", "distill"):
+        content[section]["processes"] = 2
+    run_pipeline(Recipe.model_validate(content), folder / "run", folder / "bundle", lambda *a: said.append(a))
     return folder, said
 
 
@@ -155,7 +158,7 @@ def test_unchanged_stages_are_skipped(finished):
         ({"calibrate": {"alphas": [0.5]}}, ["calibrate", "export"]),
         ({"distill": {"latent_weight": 0.2}}, ["distill", "calibrate", "export"]),
         ({"distill": {"queries": 200}}, ["queries", "distill", "calibrate", "export"]),
-        ({"distill": {"processes": 1}, "collect": {"processes": 1}}, []),
+        ({"distill": {"processes": 2}, "collect": {"processes": 2}}, []),
         ({"observation": {"history_dropout": 0.1}}, ["data", "teacher", "queries", "distill", "calibrate", "export"]),
     ],
 )
