@@ -26,14 +26,14 @@ from srdp_controller.report.delay_figure import delay_figure
 
 RECIPE = {
     "task": "pushing",
-    "collect": {"episodes": 10},
+    "collect": {"episodes": 10, "processes": 1},
     "split": {"calibration_share": 0.4},
     "teacher": {
         "steps": 30,
         "diffusion_steps": 10,
         "network": {"trunk": [16], "latent": 8, "head": [16, 16], "time_features": 8},
     },
-    "distill": {"steps": 10, "queries": 300, "students": [1], "batch": 32},
+    "distill": {"steps": 10, "queries": 300, "students": [1], "batch": 32, "processes": 1},
     "calibrate": {"alphas": [0.25, 0.5]},
 }
 
