@@ -13,6 +13,7 @@ from typing import Any
 PACKAGES = (
     "numpy",
     "onnxruntime",
+    "onnxruntime-gpu",
     "torch",
     "onnx",
     "pybullet",

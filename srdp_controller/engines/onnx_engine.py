@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import io
+
 import numpy as np
 import onnxruntime
 
@@ -16,6 +20,8 @@ PROVIDERS = {
 }
 # a short graph is replayed as one CUDA graph: nothing is launched node by node
 CUDA_GRAPH = {"cuda": "enable_cuda_graph", "tensorrt": "trt_cuda_graph_enable", "tensorrt_rtx": "enable_cuda_graph"}
+# fp32 means fp32: by default the provider rounds what it multiplies to 10 bits (TF32)
+SETTINGS = {"cuda": {"use_tf32": "0"}}
 DEVICE = "cuda"
 INPUTS = ("observation", "noise", "previous", "weights")  # the last two of guided policies only
 LONG_EVALUATIONS, LONG_BYTES = 16, 16 * 2**20
@@ -33,6 +39,16 @@ def session_options() -> onnxruntime.SessionOptions:
     return options
 
 
+@functools.cache
+def _find_cuda() -> None:
+    """Load CUDA's libraries where pip put them, in which ONNX Runtime does not look by itself."""
+    preload = getattr(onnxruntime, "preload_dlls", None)  # from 1.21
+    # prints what it misses; a session that lacks it says so
+    with contextlib.suppress(Exception), contextlib.redirect_stdout(io.StringIO()):
+        if preload is not None:
+            preload()
+
+
 def create_session(graph: bytes, provider: str, where: str, cuda_graph: bool = False) -> onnxruntime.InferenceSession:
     """Session for verified graph bytes on ``provider`` (``cpu``, ``cuda``, ``tensorrt``, ``tensorrt_rtx``).
 
@@ -47,16 +63,20 @@ def create_session(graph: bytes, provider: str, where: str, cuda_graph: bool = F
         usable = [name for name, full in PROVIDERS.items() if full in available]
         raise EngineError(
             f"provider {provider!r} ({wanted}) is not in this ONNX Runtime {onnxruntime.__version__}; "
-            f"here: {', '.join(usable)}. Install onnxruntime-gpu, or set provider:=cpu"
+            f"here: {', '.join(usable)}. Install onnxruntime-gpu in onnxruntime's place (docs/gpu.md), "
+            "or set provider:=cpu"
         )
-    settings = {CUDA_GRAPH[provider]: "1"} if cuda_graph else {}
+    if provider in ("cuda", "tensorrt"):
+        _find_cuda()
+    settings = SETTINGS.get(provider, {}) | ({CUDA_GRAPH[provider]: "1"} if cuda_graph else {})
     try:
         session = onnxruntime.InferenceSession(graph, session_options(), providers=[(wanted, settings)])
     except Exception as error:  # ONNX Runtime raises its own unexported exception types
         raise EngineError(f"{where}: ONNX Runtime refuses the graph: {str(error).splitlines()[0]}") from None
     if session.get_providers()[0] != wanted:
         raise EngineError(
-            f"provider {provider!r} was asked for but ONNX Runtime fell back to {session.get_providers()[0]}"
+            f"provider {provider!r} was asked for but ONNX Runtime fell back to {session.get_providers()[0]}; is there "
+            "a GPU, with its driver and CUDA's libraries? pip install 'srdp_controller[gpu]'"
         )
     return session
 
@@ -108,6 +128,8 @@ class OnnxEngine:
             self._values[key] = value = onnxruntime.OrtValue.ortvalue_from_numpy(getattr(self, key), *place)
             bind = self._binding.bind_ortvalue_input if key in INPUTS else self._binding.bind_ortvalue_output
             bind(key, value)
+        # to a GPU an input is copied when it is bound, not when the graph runs
+        self._rebound = [key for key in shapes if key in INPUTS] if provider != "cpu" and not self.captured else []
 
     def run(self) -> None:
         """Evaluate the policy once on the buffers."""
@@ -115,6 +137,8 @@ class OnnxEngine:
             if self.captured:
                 self._replay()
             else:
+                for key in self._rebound:
+                    self._binding.bind_ortvalue_input(key, self._values[key])
                 self._session.run_with_iobinding(self._binding, self._options)
         except Exception as error:  # ONNX Runtime raises its own unexported exception types
             reason = "cancelled" if self._cancelled else str(error).splitlines()[0]
