@@ -221,7 +221,7 @@ def test_an_environment_asks_for_who_demonstrates(capsys, tmp_path):
     assert srdp(capsys, "check", "pendulum/recipe.yaml", *arguments)[0] == 0
 
 
-WRONG = [  # twenty ways to go wrong: each is one message, with status 2
+WRONG = [  # ways to go wrong: each is one message, with status 2
     (["init", "x"], "give one of --bag, --graph, --lerobot"),
     (["init", "x", "--bag", "BAG", "--d4rl", "f"], "got --bag and --d4rl"),
     (["init", "x", "--bag", "nowhere"], "no such file or folder"),
@@ -241,6 +241,13 @@ WRONG = [  # twenty ways to go wrong: each is one message, with status 2
     (["init", "x", "--minari", "no/such-v0"], "no readable Minari dataset"),
     (["init", "x", "--d4rl", "text.txt"], "not a readable HDF5 file"),
     (["init", "x", "--gymnasium", "Nothing-v0"], "Nothing"),
+    (["init", "x", "--gymnasium", "Pendulum-v1", "--bag", "BAG"], "got --bag and --gymnasium"),
+    (["init", "x", "--gymnasium", "Pendulum-v1", "--lerobot", "LEROBOT"], "2 observations, Pendulum-v1 has 3"),
+    (["init", "x", "--bag", "BAG", "--expert", "a:B"], "--expert demonstrates in a --gymnasium environment"),
+    (["init", "x", "--bag", "BAG", "--keys", "a"], "--keys choose observations of a --minari dataset"),
+    (["init", "x", "--bag", "BAG", "--tip", "hand"], "Give --urdf, or record /robot_description"),
+    (["init", "x", "--graph", "-3"], "expected a positive number of seconds"),
+    (["check", "calls.yaml"], "episodes: calls needs begin"),
     (["check", "nowhere.yaml"], "nowhere.yaml"),
     (["check", "text.txt"], "text.txt"),
     (["check", "typo.yaml"], "teacher.stepz"),
@@ -256,9 +263,11 @@ def test_what_is_wrong_is_one_message_that_names_it(arguments, message, bag, tmp
     (tmp_path / "typo.yaml").write_text("task: pushing\nteacher: {stepz: 3}\n")
     (tmp_path / "nospec.yaml").write_text("task: x\ndata: {source: bag, dataset: nowhere, spec: nowhere.yaml}\n")
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(TASK.spec().model_dump(mode="json", exclude_none=True)))
+    (tmp_path / "calls.yaml").write_text("task: x\ndata: {source: bag, bag: {episodes: calls}}\n")
+    lerobot(tmp_path / "set")
     (tmp_path / "nobag.yaml").write_text("task: x\ndata: {source: bag, spec: spec.yaml}\n")
     try:
-        status, said = srdp(capsys, *[str(bag) if one == "BAG" else one for one in arguments])
+        status, said = srdp(capsys, *[{"BAG": bag, "LEROBOT": "set"}.get(one, one) for one in arguments])
     except SystemExit as ended:
         status, said = ended.code, "".join(capsys.readouterr())
     assert status == 2, said
