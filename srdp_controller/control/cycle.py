@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from srdp_controller.control.abstention import Abstention
 from srdp_controller.control.deployment import DeploymentSlot
 from srdp_controller.control.loop import LoopState
@@ -176,6 +178,11 @@ class Cycle:
                 self.supervisor.fault(f"publishing failed: {cause_of(error)}")
             self.statistics.commands += 1
         self._record(mode, now_ns, measured_ns, inference_ns)
+
+    @property
+    def observation(self) -> np.ndarray:
+        """What was observed last (obs_dim,); the cycle's own array."""
+        return self._assembler.vector
 
     # --- its steps ------------------------------------------------------------------------------
 

@@ -86,6 +86,15 @@ class SafetyFilter:
         """Commands that left a limit all the same; 0 is expected."""
         return sum(group.violations for group in self.groups)
 
+    def resume(self, commands: Sequence[Sequence[float]], vector: np.ndarray) -> None:
+        """Go on from commands (1 to 3, act_dim) that another filter let through, a period apart, oldest first.
+
+        ``vector`` (obs_dim,) is what was observed then.
+        """
+        for group, place in self._placed:
+            group.resume([list(command[place]) for command in commands], vector, self.period_s)
+        self.command = list(commands[-1])
+
     def forget_position(self) -> None:
         """The robot may stand elsewhere: barriers allow slowing down only, positions go on from what is measured."""
         for group in self.groups:

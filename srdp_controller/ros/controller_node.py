@@ -26,6 +26,7 @@ from srdp_controller.engines.bundle import LoadedBundle
 from srdp_controller.engines.engine import Engine
 from srdp_controller.engines.providers import EngineOptions, load_engine
 from srdp_controller.errors import SrdpError, cause_of
+from srdp_controller.ros.guardian import Guardian
 from srdp_controller.ros.inputs import SerializedSubscription, Subscription
 from srdp_controller.ros.loop_thread import LoopThread, Publish
 from srdp_controller.ros.parameters import DeploymentParameters, declare, load_schema
@@ -46,9 +47,10 @@ class ControllerNode(LifecycleNode):
     reports_in_a_thread = True  # else in a timer of the executor, wherever the loop is
     load: Callable[[LoadedBundle, str, str, EngineOptions], Engine] = staticmethod(load_engine)
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, guardian: Guardian | None = None, **options: Any) -> None:
         """``options`` are those of ``rclpy.node.Node``."""
         super().__init__("srdp_controller", **options)
+        self._forked = guardian
         self._ended = threading.Event()
         self._reporting: threading.Thread | None = None
         schema = load_schema("controller_parameters.yaml")
@@ -74,7 +76,18 @@ class ControllerNode(LifecycleNode):
 
     def make_loop(self, run: Callable[[int], None], cycle: Cycle, publish: Publish, stopping_s: float) -> LoopThread:
         """What will call ``run`` at its rate."""
-        return LoopThread(run, cycle, publish, stopping_s, self.values)
+        slot = self.guardian.slot if self.guardian is not None else None
+        return LoopThread(run, cycle, publish, stopping_s, self.values, slot)
+
+    @property
+    def guardian(self) -> Guardian | None:
+        """Who stops the robot when this process cannot, where that is wanted."""
+        return self._forked if self.values["guardian.enabled"] else None
+
+    @property
+    def mode_topic(self) -> str:
+        """Where the mode is said."""
+        return self.reporter.mode_topic
 
     # --- life cycle --------------------------------------------------------------------------
 
@@ -183,6 +196,8 @@ class ControllerNode(LifecycleNode):
                 session = self.session
                 if session is not None:
                     session.loop.watch(REPORT_EVERY_S)
+                    if self.guardian is not None and not self.guardian.alive():
+                        session.cycle.supervisor.fault("the guardian is gone; start the node anew")
                     wait_for_slack(session.loop.state, session.loop.period_ns)  # Python runs one thread at a time
                 failed = session is not None and session.loop.failure != "" and not self.failed.is_set()
                 if session is not None and failed:
@@ -223,15 +238,17 @@ def run_node(
     node_class: type[ControllerNode], make_executor: Callable[[], Executor], arguments: list[str] | None
 ) -> int:
     """Run a controller node on an executor; the exit status as in ``main``."""
+    guardian = Guardian()  # first: a process with threads cannot be forked
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     try:
-        node = node_class()
+        node = node_class(guardian)
     except SrdpError as error:
         print(f"srdp_controller: {error}", file=sys.stderr)
         rclpy.shutdown()
+        guardian.close()
         return 2
     executor = make_executor()
     executor.add_node(node)
@@ -258,6 +275,7 @@ def run_node(
     executor.shutdown()
     node.destroy_node()
     rclpy.shutdown()
+    guardian.close()
     return status
 
 

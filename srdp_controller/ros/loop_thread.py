@@ -12,6 +12,7 @@ from typing import Any
 
 from srdp_controller.control.clock import sleep_then_spin, sleep_until
 from srdp_controller.control.cycle import Cycle
+from srdp_controller.control.guard import DRIVING, SEEN, TAKEN, GuardSlot
 from srdp_controller.control.late_cycles import LateCycles
 from srdp_controller.control.loop import LoopState, LoopTiming, run_loop
 from srdp_controller.control.privileges import (
@@ -70,6 +71,7 @@ class LoopThread:
         publish: publishes the commands of a loop that has failed.
         stopping_s: what the limits need for that at most [s].
         values: the node's parameters by name.
+        guard: where the commands are left for a guardian; None where there is none.
     """
 
     def __init__(
@@ -79,7 +81,9 @@ class LoopThread:
         publish: Publish,
         stopping_s: float,
         values: Mapping[str, Any],
+        guard: GuardSlot | None = None,
     ) -> None:
+        self.guard = guard
         self.cycle, self.values, self._publish = cycle, values, publish
         self._run_cycle = run
         self.state = LoopState()
@@ -100,6 +104,7 @@ class LoopThread:
     def start(self) -> None:
         """Begin; returns at once."""
         self._running = True
+        self._guarded(True)
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
         self._thread.start()
 
@@ -119,12 +124,19 @@ class LoopThread:
         self._running = False
         if not self._abandoned:
             thread.join(timeout=self._stopping_s + 2e-9 * self.period_ns)
+        if not thread.is_alive():
+            self._guarded(False)
 
     def watch(self, every_s: float) -> None:
         """For another thread, ``every_s``: a cycle that does not return is a failure, handled by that thread.
 
+        Where there is a guardian it has seen that before, and has brought the robot to rest.
+
         The calls are counted, not the time: where the whole process stood still, nobody is late.
         """
+        if self.guard is not None and self.guard.words[TAKEN]:
+            self._yield_to_guardian()
+            return
         deadline_ns, (watched_ns, waited_s) = self.state.deadline_ns, self._overdue
         overdue = self._running and 0 < deadline_ns < time.monotonic_ns()
         waited_s = waited_s + every_s if overdue and deadline_ns == watched_ns else 0.0
@@ -135,8 +147,25 @@ class LoopThread:
 
     def publish(self, command: list[float], following: list[list[float]], measured_ns: int) -> None:
         """For the cycle: publish its command, unless another thread has stopped the robot meanwhile."""
-        if not self._abandoned:
+        if self._abandoned:
+            return
+        if self.guard is None or self.guard.leave(command, self.cycle.observation):
             self._publish(command, following, measured_ns)
+
+    def _guarded(self, driving: bool) -> None:
+        """Whether the guardian expects a heartbeat."""
+        if self.guard is not None:
+            self.guard.words[DRIVING] = int(driving)
+
+    def _yield_to_guardian(self) -> None:
+        """The guardian has stopped the robot: this loop drives it no more."""
+        if not self._abandoned:
+            self._abandoned, self._running = True, False
+            failure = "the control loop failed: a cycle did not return in time, and the guardian has stopped the robot"
+            self.cycle.supervisor.step(Event.FAULT, failure, time.monotonic_ns())
+            self.failure = self.failure or failure
+        assert self.guard is not None
+        self.guard.words[SEEN] = 1
 
     def _run(self) -> None:
         values = self.values
@@ -208,6 +237,7 @@ class LoopThread:
         try:
             self.cycle.supervisor.step(Event.FAULT, failure, time.monotonic_ns())
             self._come_to_rest()
+            self._guarded(False)
         except Exception as error:  # nobody can publish any more: the robot has to stop by itself
             failure += f"; no hold command could be published: {cause_of(error)}"
         self.failure = failure
@@ -218,6 +248,8 @@ class LoopThread:
         while time.monotonic() < give_up and not (published >= LAST_COMMANDS and safety.at_rest):
             command = safety.apply(None, None)
             if not safety.ready:  # the robot's state is not known, and nothing was ever commanded
+                return
+            if self.guard is not None and not self.guard.leave(command, self.cycle.observation):
                 return
             self._publish(command, [], NEVER_NS)
             published += 1

@@ -109,21 +109,30 @@ class Outputs:
         spec: names the groups, their topics and types.
         as_array: a Float64MultiArray in the place of every TwistStamped.
         serialized: bytes are published where they can be written in place.
+        topics: one a group, in the place of the spec's.
 
     Raises:
         SrdpError: a message type is not installed.
     """
 
-    def __init__(self, node: Node, spec: PolicySpec, *, as_array: bool = False, serialized: bool = True) -> None:
+    def __init__(
+        self,
+        node: Node,
+        spec: PolicySpec,
+        *,
+        as_array: bool = False,
+        serialized: bool = True,
+        topics: Sequence[str] = (),
+    ) -> None:
         self._node = node
         self._outputs: list[tuple[Any, _Message, slice]] = []
-        for group, where in spec.group_slices():
+        for number, (group, where) in enumerate(spec.group_slices()):
             message: _Message
             if group.output.type == TRAJECTORY:
                 message = TrajectoryMessage(group, spec.step_s)
             else:
                 message = CommandMessage(group, as_array, serialized)
-            publisher = node.create_publisher(message.type, group.output.topic, 1)
+            publisher = node.create_publisher(message.type, topics[number] if topics else group.output.topic, 1)
             self._outputs.append((publisher, message, where))
 
     def publish(self, command: Sequence[float], following: Sequence[Sequence[float]], measured_ns: int) -> None:
@@ -137,6 +146,11 @@ class Outputs:
         stamp_ns = 0 if measured_ns == NEVER_NS else time.time_ns() - (time.monotonic_ns() - measured_ns)
         for publisher, message, where in self._outputs:
             publisher.publish(message.of(command[where], [later[where] for later in following], stamp_ns))
+
+    @property
+    def topics(self) -> list[str]:
+        """What the groups' topics are called after remapping."""
+        return [publisher.topic_name for publisher, _, _ in self._outputs]
 
     def close(self) -> None:
         """Take the publishers down."""

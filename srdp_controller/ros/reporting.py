@@ -39,6 +39,11 @@ class Reporter:
         self._follow(None)
         self._steps = self._forever()
 
+    @property
+    def mode_topic(self) -> str:
+        """What ``~/mode`` is called after remapping."""
+        return str(self._mode.topic_name)
+
     def _follow(self, session: Session | None) -> None:
         """Begin to report on a session."""
         self._session = session

@@ -70,7 +70,11 @@ class Session:
             self.recording = Recording(self.telemetry, spec, values) if values["record"] else None
             if self.recording is not None:
                 made.callback(self.recording.close)
-            self.loop = node.make_loop(run, cycle, outputs.publish, stopping_time_s(spec, values))
+            stopping_s, guardian = stopping_time_s(spec, values), node.guardian
+            if guardian is not None:
+                guardian.begin(spec, values, outputs.topics, node.mode_topic, stopping_s)
+                made.callback(guardian.end)
+            self.loop = node.make_loop(run, cycle, outputs.publish, stopping_s)
             made.callback(self.loop.stop)
             self.close = made.pop_all().close
         node.get_logger().info(

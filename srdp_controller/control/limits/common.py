@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -67,6 +68,12 @@ class GroupFilter:
 
     def forget(self) -> None:
         """What was measured does not hold any more."""
+
+    def resume(self, commands: list[list[float]], vector: np.ndarray, period: float) -> None:
+        """Go on from commands (1 to 3, components) of another filter, ``period`` apart, oldest first."""
+        self.measure(vector, period)
+        self.command = self.goal = commands[-1]
+        self.ready, self.holding = True, False
 
     def hold_goal(self) -> list[float]:
         """Where the group goes on hold (components,)."""
@@ -153,6 +160,15 @@ def smooth_acceleration(jerk: float, change: float, elapsed: float) -> float:
     lost = jerk * elapsed
     peak = math.sqrt(lost * lost + 2.0 * jerk * abs(change)) - lost
     return min(max(change / elapsed, -peak), peak)
+
+
+def differences(values: list[list[float]], elapsed: float) -> list[list[float]]:
+    """Rates between values that follow each other (n, k) -> (n - 1, k); one of zeros where there is only one."""
+    rates = [
+        [(after - before) / elapsed for after, before in zip(later, earlier, strict=True)]
+        for earlier, later in itertools.pairwise(values)
+    ]
+    return rates or [[0.0] * len(values[-1])]
 
 
 def approach(previous: list[float], target: list[float], step: float) -> list[float]:

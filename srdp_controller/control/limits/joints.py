@@ -11,6 +11,7 @@ from srdp_controller.control.limits.common import (
     GroupFilter,
     SafetyLimits,
     braking_speed,
+    differences,
     reaction_time,
     smooth_acceleration,
     stricter,
@@ -81,6 +82,11 @@ class JointVelocityFilter(JointFilter):
         room = max(0.0, room - abs(before) * reaction_s)
         return min(limit, self.gain * room, braking_speed(room, self.max_acceleration[i], elapsed))
 
+    def resume(self, commands: list[list[float]], vector: np.ndarray, period: float) -> None:
+        """See ``GroupFilter``."""
+        super().resume(commands, vector, period)
+        self.velocity, self.acceleration = commands[-1], differences(commands, period)[-1]
+
     def limited(self, goal: list[float], elapsed: float) -> tuple[list[float], list[float], str]:
         """See ``GroupFilter``."""
         allowed = [self.fastest(i, value, elapsed, self.reaction_s[i]) for i, value in enumerate(goal)]
@@ -127,6 +133,12 @@ class PositionFilter(JointFilter):
     def forget(self) -> None:
         """A joint may have been moved: the next measurement is where it goes on from."""
         self._moved = self.ready and self.is_joint
+
+    def resume(self, commands: list[list[float]], vector: np.ndarray, period: float) -> None:
+        """See ``GroupFilter``."""
+        super().resume(commands, vector, period)
+        self._moved, velocities = False, differences(commands, period)
+        self.velocity, self.acceleration = velocities[-1], differences(velocities, period)[-1]
 
     def hold_goal(self) -> list[float]:
         """See ``GroupFilter``."""

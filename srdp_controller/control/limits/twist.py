@@ -19,6 +19,7 @@ from srdp_controller.control.limits.common import (
     SafetyLimits,
     approach,
     braking_speed,
+    differences,
     reaction_time,
     smooth_acceleration,
     stricter,
@@ -85,6 +86,11 @@ class TwistFilter(GroupFilter):
     def forget(self) -> None:
         """Until the next measurement only slowing down is allowed where there are barriers."""
         self.positions = None
+
+    def resume(self, commands: list[list[float]], vector: np.ndarray, period: float) -> None:
+        """See ``GroupFilter``."""
+        super().resume(commands, vector, period)
+        self.acceleration = differences(commands, period)[-1]
 
     def limited(self, goal: list[float], elapsed: float) -> tuple[list[float], list[float], str]:
         """See ``GroupFilter``."""
