@@ -164,6 +164,22 @@ def _kill(number: int) -> Callable[[Rig], None]:
     return inject
 
 
+def _stop_process(rig: Rig) -> None:
+    assert rig.controller is not None
+    rig.killed_ns = time.time_ns()
+    rig.controller.send_signal(signal.SIGSTOP)
+
+
+def _continue_process(rig: Rig) -> None:
+    """It goes on, finds that the guardian has stopped the robot, and ends."""
+    assert rig.controller is not None
+    rig.controller.send_signal(signal.SIGCONT)
+    rig.controller.wait(20)
+    rig.recording = rig.folder / "killed.mcap"
+    os.link(rig.folder / "recording.mcap", rig.recording)
+    _restart(rig)
+
+
 def _restart(rig: Rig) -> None:
     (rig.folder / "recording.mcap").unlink()
     rig.robot.mode = ""
@@ -268,6 +284,7 @@ FAULTS = (
         fake_clock=True,
     ),
     Fault("the recording reaches its limit", lambda rig: None, ("STUDENT",), parameters={"record_limit": 0.02}),
+    Fault("SIGSTOP, and SIGCONT a second later", _stop_process, ("ended",), _continue_process, ends=True),
     Fault("SIGTERM", _kill(signal.SIGTERM), ("ended",), _restart, ends=True),
     Fault("SIGKILL", _kill(signal.SIGKILL), ("ended",), _restart, ends=True),
 )
