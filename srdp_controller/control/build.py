@@ -102,7 +102,9 @@ def build_cycle(
             round(values["planning.execution_time"] * 1e9),
         ),
         assembler,
-        DeploymentSlot(first, prepare, values["helper_priority"] if values["thread_priority"] else 0),
+        DeploymentSlot(
+            first, prepare, values["helper_priority"] if values["thread_priority"] else 0, values["swap.timeout"]
+        ),
         teacher,
         ahead,
         Supervisor(SupervisorTiming(round(values["fallback.hold_time"] * 1e9))),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -190,10 +191,17 @@ class DeploymentSlot:
     """
 
     def __init__(
-        self, deployment: Deployment, prepare: Callable[[DeploymentRequest], Deployment], priority: int = 0
+        self,
+        deployment: Deployment,
+        prepare: Callable[[DeploymentRequest], Deployment],
+        priority: int = 0,
+        patience_s: float = math.inf,
     ) -> None:
-        """``priority`` (SCHED_FIFO) is that of the thread that prepares: it holds the interpreter's lock at times."""
-        self._priority = priority
+        """``priority`` (SCHED_FIFO) is that of the thread that prepares: it holds the interpreter's lock at times.
+
+        What is not prepared after ``patience_s`` is given up.
+        """
+        self._priority, self._patience_s = priority, patience_s
         self._retired: list[Deployment] = []
         self.current = deployment
         self.history = [(time.time(), deployment.name, deployment.candidates)]
@@ -206,6 +214,7 @@ class DeploymentSlot:
         self._request: DeploymentRequest | None = None
         self._lock = threading.Lock()  # between requesters only; the loop never takes it
         self._thread: threading.Thread | None = None
+        self._preparing: tuple[DeploymentRequest, float] | None = None  # and since when (monotonic) [s]
 
     def request(self, request: DeploymentRequest) -> None:
         """Prepare what is asked for in the background; the newest request wins. Returns at once."""
@@ -217,17 +226,36 @@ class DeploymentSlot:
 
     def _work(self) -> None:
         use_fifo(self._priority)
+        me = threading.current_thread()
         while True:
             with self._lock:
+                if self._thread is not me:
+                    return
                 request, self._request = self._request, None
                 if request is None:
-                    self._thread = None
+                    self._thread = self._preparing = None
                     return
+                self._preparing = request, time.monotonic()
+            prepared, refusal = None, ""
             try:
-                self._pending = self._prepare(request)
-                self.refusal = ""
+                prepared = self._prepare(request)
             except Exception as error:  # whatever a bundle brings: the loop goes on with what drives, and says why
-                self.refusal = cause_of(error)
+                refusal = cause_of(error)
+            with self._lock:
+                if self._thread is not me:  # given up meanwhile: nobody wants it any more
+                    return
+                self._pending, self.refusal = prepared or self._pending, refusal
+
+    def give_up(self) -> None:
+        """Leave a preparation that hangs to itself, and go on with the next request."""
+        with self._lock:
+            if self._preparing is None or time.monotonic() - self._preparing[1] < self._patience_s:
+                return
+            self.refusal = f"{self._preparing[0]} was not prepared within {self._patience_s:g} s (swap.timeout)"
+            self._thread = self._preparing = None
+            request = self._request
+        if request is not None:
+            self.request(request)
 
     @property
     def busy(self) -> bool:
@@ -272,6 +300,7 @@ class DeploymentSlot:
             self._retired.append(deployment)
 
     def sweep(self) -> None:
-        """Free what is no longer in use; the loop does not, since it takes some 100 us."""
+        """Free what is no longer in use, and give up what hangs; the loop does not, since it takes some 100 us."""
+        self.give_up()
         while self._retired:
             self._retired.pop()

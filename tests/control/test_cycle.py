@@ -1,6 +1,7 @@
 """The control cycle with real engines, observations and commands passed by hand."""
 
 import math
+import threading
 import time
 from dataclasses import replace
 
@@ -8,7 +9,14 @@ import numpy as np
 import pytest
 
 from srdp_controller.control.build import build_cycle, default_values
-from srdp_controller.control.deployment import Deployment, DeploymentRequest, measure, require_fit, require_same_robot
+from srdp_controller.control.deployment import (
+    Deployment,
+    DeploymentRequest,
+    DeploymentSlot,
+    measure,
+    require_fit,
+    require_same_robot,
+)
 from srdp_controller.control.loop import LoopState
 from srdp_controller.control.noise import HeldNoise
 from srdp_controller.control.planner import Plan, PlanWorker
@@ -190,6 +198,34 @@ def test_a_swap_that_fails_says_why_and_changes_nothing(rig):
         time.sleep(0.01)
     assert "student_k3" in rig.slot.refusal
     assert rig.slot.current.name == "student_k4" and rig.slot.swaps == 0
+
+
+def test_a_swap_that_hangs_is_given_up_and_the_next_one_works(rig):
+    goes_on, hangs = threading.Event(), DeploymentRequest("student_k8")
+
+    def prepare(request):
+        if request == hangs:
+            goes_on.wait(20.0)
+        return rig.prepare(request)
+
+    slot = DeploymentSlot(rig.slot.current, prepare, patience_s=0.2)
+
+    def until(condition):
+        end = time.monotonic() + 10.0
+        while not condition() and time.monotonic() < end:
+            slot.sweep()
+            slot.take()
+            time.sleep(0.01)
+        assert condition()
+
+    slot.request(hangs)
+    until(lambda: "was not prepared within 0.2 s (swap.timeout)" in slot.refusal)
+    assert slot.current.name == "student_k4" and not slot.busy
+    slot.request(DeploymentRequest("student_k1"))
+    until(lambda: slot.current.name == "student_k1")
+    goes_on.set()  # what it brings at last is not driven
+    time.sleep(0.3)
+    assert not slot.take() and slot.current.name == "student_k1"
 
 
 def test_an_engine_that_does_not_fit_the_period_is_refused_with_the_rate_that_would(bundle):
