@@ -388,9 +388,7 @@ def read_leapp(path: Path) -> LeappPolicy:
         raise SrdpError(f"{file}: its SHA-256 is not the one of {path.name}")
     inputs = [one for one in given if one != NOISE]
     elements = {one: names[one] for one in inputs if names[one]}
-    return LeappPolicy(
-        file, inputs, elements, NOISE if NOISE in given else "", outputs
-    )
+    return LeappPolicy(file, inputs, elements, NOISE if NOISE in given else "", outputs)
 
 
 def check_elements(policy: LeappPolicy, sizes: list[int], spec: PolicySpec) -> None:

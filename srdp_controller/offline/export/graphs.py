@@ -81,8 +81,9 @@ class StudentGraph(nn.Module):
             fresh = draws[:, student.steps - k + 1] if student.draws > 1 and k > 1 else None
             a = student.step(a, clean, k, fresh)
         a = student.with_prefix(a, context)
-        chunk = self.scaling.action(a[:, student.given].clamp(-CLIP, CLIP))
-        return chunk, student.alignment(latent), self.teacher.latent(normalised)
+        chunk = a if student.whole else a[:, student.given]
+        action = self.scaling.action(chunk.clamp(-CLIP, CLIP))
+        return action, student.alignment(latent), self.teacher.latent(normalised)
 
 
 class _SamplerGraph(nn.Module):
