@@ -102,9 +102,8 @@ def export_leapp(
     if depth:
         from safetensors.numpy import save
 
-        nothing = np.full(
-            (1, depth, len(spec.sensor_indices())), np.nan, np.float32
-        )  # the first observation, until then
+        # what is not known yet, for which the graph takes the first observation
+        nothing = np.full((1, depth, len(spec.sensor_indices())), np.nan, np.float32)
         pipeline["initial_values"] = f"{title}_initial_values.safetensors"
         write_file(staging / pipeline["initial_values"], save({f"{MODEL}/{PAST}": nothing}))
     model = {

@@ -58,6 +58,12 @@ def read_lerobot(folder: Path, spec: PolicySpec, observing: ObservationRecipe) -
     for what, found, expected in (("observes", sum(sizes.values()), sensors), ("commands", actions, spec.act_dim)):
         if found != expected:
             raise SrdpError(f"{folder}: it {what} {found} numbers, the spec {expected}")
+    ahead = int(config["horizon"]) - steps + 1
+    if spec.horizon > ahead:
+        raise SrdpError(
+            f"{folder}: of its {config['horizon']} actions {ahead} are from now on; set the spec's horizon, now "
+            f"{spec.horizon}, to {ahead} or less"
+        )
     if sensors != spec.obs_dim:
         raise SrdpError(
             f"{folder}: the spec must have sensors only; the checkpoint brings its history of {steps} steps"

@@ -200,6 +200,7 @@ def checkpoint(folder, **changes):
         ({"input_features": {"observation.images.top": {"shape": [3, 96, 96]}}}, {}, "observes observation.images.top"),
         ({"input_features": {"observation.state": {"shape": [4]}}}, {}, "observes 4 numbers, the spec 8"),
         ({"output_features": {"action": {"shape": [3]}}}, {}, "commands 3 numbers, the spec 2"),
+        ({"horizon": 8}, {}, "of its 8 actions 7 are from now on; set the spec's horizon, now 8, to 7 or less"),
         ({"n_obs_steps": 3}, {"observation_history": 1}, "set the recipe's observation.observation_history to 2"),
         ({}, {"command_history": 1}, "command_history and action_prefix to 0"),
     ],
