@@ -39,6 +39,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "inspect": Command("bundle_commands:inspect", "cli", "show what a bundle holds"),
         "verify": Command("bundle_commands:verify", "cli", "check its hashes, and its engines against a reference"),
         "build-engine": Command("bundle_commands:build_engine", "gpu,sim", "build TensorRT engines of its policies"),
+        "export leapp": Command("offline.leapp:export_leapp", "leapp", "write a policy as a LEAPP folder"),
         "pack": Command("bundle_commands:pack", "sign", "write a bundle as one file"),
         "install": Command("bundle_commands:install", "sign", "verify a packed bundle and put it in place"),
         "sign": Command("bundle_commands:sign", "sign", "sign a bundle"),

@@ -52,7 +52,9 @@ class PolicyEntry(FileEntry):
 
     steps: int = Field(ge=1, description="K for a student, T for the teacher")
     evaluations: int = Field(ge=1, description="sequential evaluations of the denoiser per action")
-    noise_shape: tuple[int, int, int] = Field(description="n_noise, horizon, act_dim")
+    noise_shape: tuple[int, int, int] = Field(
+        description="n_noise, steps, act_dim; a network may sample more steps than its action has"
+    )
     latent_dim: int = Field(ge=1)
     guided: bool = Field(
         default=False,

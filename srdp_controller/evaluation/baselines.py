@@ -21,7 +21,7 @@ import numpy as np
 import onnxruntime
 
 from srdp_controller.certify.sample_distances import directions, sliced_wasserstein
-from srdp_controller.engines.bundle import LoadedBundle
+from srdp_controller.engines.bundle import LoadedBundle, PolicyEntry
 from srdp_controller.errors import SrdpError, missing_extra
 from srdp_controller.evaluation.policies import Policy, bundled, without_latent
 from srdp_controller.evaluation.states import visited_states
@@ -51,6 +51,17 @@ def _run(session: onnxruntime.InferenceSession, observation: np.ndarray, noise: 
     return np.asarray(action)
 
 
+def _of_whole_chunks(bundle: LoadedBundle, sampler: str) -> PolicyEntry:
+    """The teacher, for a sampler that feeds its answer back in."""
+    entry = bundle.policy("teacher")
+    if entry.noise_shape[1] != bundle.spec.horizon:
+        raise SrdpError(
+            f"{sampler}: the teacher of {bundle.folder} samples {entry.noise_shape[1]} steps and gives "
+            f"{bundle.spec.horizon}; choose ddim"
+        )
+    return entry
+
+
 def ddim(bundle: LoadedBundle, steps: int, first_level: int) -> Policy:
     """The teacher with ``steps`` deterministic steps from level ``first_level`` (Song et al., 2021)."""
     import onnx
@@ -76,7 +87,7 @@ def dpm(bundle: LoadedBundle, steps: int, first_level: int) -> Policy:
         raise missing_extra("train", error) from None
     from srdp_controller.offline.export.teacher_graph import clean_estimate, levels, read_process
 
-    entry = bundle.policy("teacher")
+    entry = _of_whole_chunks(bundle, "dpm")
     graph = bundle.read(entry)
     alpha_bar, _ = read_process(onnx.load_from_string(graph))
     scheduler = DPMSolverMultistepScheduler(
@@ -112,7 +123,7 @@ def warm(bundle: LoadedBundle, steps: int, first_level: int) -> Policy:
 
     from srdp_controller.offline.export.teacher_graph import read_process, skip_steps
 
-    entry = bundle.policy("teacher")
+    entry = _of_whole_chunks(bundle, "warm")
     graph = bundle.read(entry)
     alpha_bar, _ = read_process(onnx.load_from_string(graph))
     session, fresh = _session(skip_steps(onnx.load_from_string(graph), steps, first_level)), bundled(bundle, "teacher")

@@ -61,12 +61,16 @@ def replay(
     observed, recorded, of = drawn_states(trajectories, spec, states, rng)
     repeated = np.repeat(observed, samples, axis=0)
     truth = (recorded.reshape(-1, spec.horizon, spec.act_dim) * action_scale + action_centre)[:, None]
-    noise = rng.standard_normal((len(repeated), 1, spec.horizon, spec.act_dim)).astype(np.float32)
+    noise = rng.standard_normal((len(repeated), *loaded.policy("teacher").noise_shape)).astype(np.float32)
 
     def chunks(name: str) -> np.ndarray:
         """(states, samples, horizon, act_dim), of the same noise for all policies that take one draw."""
         policy = load_policy(loaded, name, baselines)
-        own = noise if policy.noise_shape[0] == 1 else rng.standard_normal((len(repeated), *policy.noise_shape))
+        own = (
+            noise
+            if policy.noise_shape == noise.shape[1:]
+            else rng.standard_normal((len(repeated), *policy.noise_shape))
+        )
         blocks = range(0, len(repeated), BLOCK)
         found = [policy.actions(repeated[at : at + BLOCK], own[at : at + BLOCK].astype(np.float32)) for at in blocks]
         return np.concatenate(found).reshape(-1, samples, spec.horizon, spec.act_dim)

@@ -11,8 +11,9 @@ from srdp_controller.offline.baselines import POLICIES, TRAININGS
 from srdp_controller.offline.baselines.train import methods, train_policies
 from srdp_controller.offline.export.assemble import PARITY_TOLERANCE
 from srdp_controller.offline.parallel import run_parallel
-from srdp_controller.offline.pipeline import Device, Overrides, Pipeline, RecipePath, bundled, shipped_recipe
+from srdp_controller.offline.pipeline import Device, Overrides, Pipeline, RecipePath, shipped_recipe
 from srdp_controller.offline.recipe import load_recipe
+from srdp_controller.offline.teachers import find_teacher
 from srdp_controller.progress import ProgressPrinter
 from srdp_controller.simulation.scenario import slug
 
@@ -26,7 +27,7 @@ def direct_policies(
     policies: tuple[str, ...] = POLICIES,
     run_folder: Path | None = None,
     base: Path | None = None,
-    teacher: Path | None = None,
+    teacher: str = "",
     steps: int | None = None,
     device: Device = "cpu",
     quick: bool = False,
@@ -44,7 +45,8 @@ def direct_policies(
         policies: which; those of one training (flow_k1, flow_k2, flow_k4) are made together
         run_folder: RUN, with the dataset and the teacher (default: runs/TASK)
         base: another run folder, whose stages with the same keys are taken over
-        teacher: bundle whose teacher consistency distillation asks, in whose scales all are trained; none is trained
+        teacher: that consistency distillation asks, in whose scales all are trained (as of `srdp pipeline`); none is
+            trained
         steps: of each training (default: the recipe's distill.steps)
         device: that trains
         quick: a few steps on a few episodes, in RUN/baselines/quick: does everything work?
@@ -63,7 +65,9 @@ def direct_policies(
     if quick:
         run = folder = folder / "quick"  # the stages of a run that lasted hours must not give way to these
         content = load_recipe(path, [*QUICK, *set])
-    own = bundled(teacher, content)
+    own = find_teacher(teacher, content)
+    if own and not own["own_teacher"].whole:
+        raise SrdpError(f"--teacher {teacher}: its chunk is longer than its action, which a direct policy's is not")
     pipeline = Pipeline(content, run, report=ProgressPrinter(), **own, device=device)
     if base is not None:
         pipeline.take_over(base.resolve())

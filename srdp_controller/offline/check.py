@@ -18,6 +18,7 @@ from srdp_controller.offline.dataset import split_indices
 from srdp_controller.offline.distill import build_student
 from srdp_controller.offline.expected import expected, told
 from srdp_controller.offline.recipe import load_recipe
+from srdp_controller.offline.teachers import find_teacher
 from srdp_controller.offline.train_teacher import build_teacher
 from srdp_controller.progress import ProgressPrinter
 from srdp_controller.resources import find_resource
@@ -84,6 +85,7 @@ def check_command(
     recipe: Annotated[Path, tyro.conf.Positional],
     set: Annotated[list[str], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="KEY=VALUE")] = [],  # noqa: A002, B006
     run_folder: Path | None = None,
+    teacher: str = "",
 ) -> dict[str, Any]:
     """Everything that can go wrong with a recipe, its spec and its data, before any training, all at once.
 
@@ -93,11 +95,13 @@ def check_command(
         recipe: recipe YAML
         set: override, e.g. teacher.steps=5000; may be given again
         run_folder: has the dataset (default: runs/TASK)
+        teacher: what is to be distilled, as of `srdp pipeline`
     """
     from srdp_controller.offline.pipeline import Pipeline
 
     content = load_recipe(recipe, set)
-    pipeline = Pipeline(content, run_folder or Path("runs") / slug(content.task), report=ProgressPrinter())
+    own = find_teacher(teacher, content)
+    pipeline = Pipeline(content, run_folder or Path("runs") / slug(content.task), report=ProgressPrinter(), **own)
     problems = check(pipeline)
     wrong, odd = data_findings(pipeline)
     if problems + wrong:
@@ -183,12 +187,14 @@ def _networks(pipeline: Pipeline, spec: PolicySpec | None) -> list[str]:
             problems.append(f"corrector.policies: {name!r} is none of this recipe's policies: {', '.join(known)}")
     if own is not None and recipe.teacher.critic.enabled:
         problems.append("teacher.critic guides a teacher that is trained here, not one that was brought")
+    if own is not None and recipe.inpainting.steps and not own.whole:
+        problems.append("inpainting.steps: this teacher's chunk is longer than its action; set it to 0")
     if spec is None or problems:
         return problems
     if own is not None:
         for what, found, expected in (
             ("observations", own.obs_dim, spec.obs_dim),
-            ("chunks", own.action_dim, spec.horizon * spec.act_dim),
+            ("chunks", len(range(*own.given.indices(own.action_dim))), spec.horizon * spec.act_dim),
         ):
             if found != expected:
                 problems.append(f"the teacher's {what} have {found} values, the spec's {expected}")

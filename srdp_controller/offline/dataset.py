@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from srdp_controller.spec import (
 )
 
 SHOWN = 5  # faulty episodes that a message names
+
+Scale = Mapping[str, float]  # centre and scale
 
 
 @dataclass(frozen=True)
@@ -282,26 +284,32 @@ def normalised_spec(spec: PolicySpec, trajectories: list[Trajectory]) -> PolicyS
 
     The centre is the mean. The scale is the standard deviation, at least a thousandth of the range between the
     limits, and 1 where a component never changes; an action's is also large enough that every demonstrated value
-    lies within 3 scales of the centre, since samplers clip at ``CLIP`` = 4. Past and committed values take
-    the scales of what they are the past of.
+    lies within 3 scales of the centre, since samplers clip at ``CLIP`` = 4.
     """
     observed = np.concatenate([trajectory.observation for trajectory in trajectories]).astype(np.float64)
     acted = np.concatenate([trajectory.action for trajectory in trajectories]).astype(np.float64)
-    actions = [
-        action.model_copy(update=_measured_scale(acted[:, action.index], action.upper - action.lower, True))
-        for action in spec.action
-    ]
-    sensors = {
-        index: _measured_scale(column, spec.observation[index].upper - spec.observation[index].lower, False)
+    sensors = [
+        _measured_scale(column, spec.observation[index].upper - spec.observation[index].lower, False)
         for index, column in zip(spec.sensor_indices(), observed.T, strict=True)
-    }
+    ]
+    actions = [_measured_scale(acted[:, action.index], action.upper - action.lower, True) for action in spec.action]
+    return rescaled(spec, sensors, actions)
 
-    def scale_of(component: ObservationComponent) -> dict[str, float]:
+
+def rescaled(spec: PolicySpec, sensors: Sequence[Scale], acted: Sequence[Scale]) -> PolicySpec:
+    """``spec`` with this centre and scale of every observation that a sensor fills, and of every action, in order.
+
+    Past and committed values take the scales of what they are the past of.
+    """
+    actions = [action.model_copy(update=dict(scale)) for action, scale in zip(spec.action, acted, strict=True)]
+    of_sensor = dict(zip(spec.sensor_indices(), sensors, strict=True))
+
+    def scale_of(component: ObservationComponent) -> Scale:
         source = component.source
-        if component.index in sensors:
-            return sensors[component.index]
+        if component.index in of_sensor:
+            return of_sensor[component.index]
         if isinstance(source, ObservationHistorySource):
-            return sensors[source.component]
+            return of_sensor[source.component]
         if isinstance(source, CommandHistorySource | ActionPrefixSource):
             return {"centre": actions[source.component].centre, "scale": actions[source.component].scale}
         return {}
@@ -313,7 +321,7 @@ def normalised_spec(spec: PolicySpec, trajectories: list[Trajectory]) -> PolicyS
     return PolicySpec.model_validate(content)
 
 
-def _measured_scale(values: np.ndarray, limits: float, reach: bool) -> dict[str, float]:
+def _measured_scale(values: np.ndarray, limits: float, reach: bool) -> Scale:
     centre, scale = float(values.mean()), float(values.std())
     largest = float(np.abs(values - centre).max())
     if largest <= 1e-6 * max(1.0, abs(centre)):

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 import tyro
 
-from srdp_controller.engines.bundle import MANIFEST, load_bundle, sha256
+from srdp_controller.engines.bundle import MANIFEST, sha256
 from srdp_controller.errors import SrdpError
 from srdp_controller.files import write_file, write_json
 from srdp_controller.offline.calibrate import calibrate_students
@@ -48,7 +48,8 @@ from srdp_controller.offline.distill import build_student, distill
 from srdp_controller.offline.export.assemble import assemble_bundle
 from srdp_controller.offline.parallel import run_parallel
 from srdp_controller.offline.queries import TeacherQueries, load_queries, query_teacher, save_queries
-from srdp_controller.offline.recipe import Recipe, content_hash, load_recipe
+from srdp_controller.offline.recipe import Recipe, base_spec, content_hash, extended_spec, load_recipe
+from srdp_controller.offline.teachers import find_teacher
 from srdp_controller.offline.train_corrector import plan_chunks, train_corrector
 from srdp_controller.offline.train_teacher import CommandInputs, build_teacher, train_teacher
 from srdp_controller.offline.training import load_weights
@@ -60,7 +61,7 @@ from srdp_controller.progress import Progress, ProgressPrinter, Report
 from srdp_controller.provenance import versions
 from srdp_controller.resources import find_resource
 from srdp_controller.simulation.scenario import slug
-from srdp_controller.spec import PolicySpec, load_spec
+from srdp_controller.spec import PolicySpec
 from srdp_controller.tasks.task import find_task
 
 PARITY_STATES = 256
@@ -223,23 +224,16 @@ class Pipeline:
         Raises:
             SrdpError: no such task, or the spec is wrong.
         """
-        path = self.recipe.data.spec
-        return load_spec(Path(path)) if path else find_task(self.recipe.task).spec()
+        return base_spec(self.recipe)
 
     @cached_property
     def task_spec(self) -> PolicySpec:
-        """``base_spec`` with the recipe's histories and prefix, in its own scales.
+        """``own_spec``, or ``extended_spec`` of the recipe.
 
         Raises:
-            SrdpError: as of ``base_spec``, or a history or prefix does not fit it.
+            SrdpError: as of ``extended_spec``.
         """
-        if self.own_spec is not None:
-            return self.own_spec
-        observing, spec = self.recipe.observation, self.base_spec
-        try:
-            return spec.extended(observing.observation_history, observing.command_history, observing.action_prefix)
-        except ValueError as error:
-            raise SrdpError(f"recipe section observation does not fit the spec: {error}") from None
+        return self.own_spec if self.own_spec is not None else extended_spec(self.recipe)
 
     @cached_property
     def trajectories(self) -> list[Trajectory]:
@@ -474,7 +468,9 @@ def _teacher_content(pipeline: Pipeline) -> list[Any]:
     weights = hashlib.sha256()
     for name, value in teacher.state_dict().items():
         weights.update(name.encode() + value.cpu().numpy().tobytes())
-    return [weights.hexdigest(), teacher.alpha_bar.tolist(), teacher.process.prediction]
+    process, given = teacher.process, teacher.given
+    how = [process.clip, process.keeps_noise, given.start, given.stop]
+    return [weights.hexdigest(), teacher.alpha_bar.tolist(), process.prediction, *how]
 
 
 def _scenarios(pipeline: Pipeline) -> list[Any]:
@@ -566,23 +562,13 @@ def shipped_recipe(recipe: Path | None) -> Path:
     return recipe or find_resource("export/pushing.yaml")
 
 
-def bundled(folder: Path | None, recipe: Recipe) -> dict[str, Any]:
-    """``own_teacher`` and ``own_spec`` of a pipeline that distils a bundle's teacher; nothing where none is named."""
-    if folder is None:
-        return {}
-    from srdp_controller.offline.bundled_teacher import read_teacher
-
-    bundle = load_bundle(folder)
-    return {"own_teacher": read_teacher(bundle, recipe.teacher), "own_spec": bundle.spec}
-
-
 def pipeline_command(
     recipe: RecipePath = None,
     set: Overrides = [],  # noqa: A002, B006
     run_folder: Path | None = None,
     output: Path | None = None,
     base: Path | None = None,
-    teacher: Path | None = None,
+    teacher: str = "",
     last: Literal["collect", "data", "teacher", "queries", "distill", "correct", "calibrate", "export"] = "export",
     device: Device = "cpu",
     quick: bool = False,
@@ -595,7 +581,8 @@ def pipeline_command(
         run_folder: checkpoints and metrics (default: runs/TASK)
         output: bundle folder (default: models/TASK)
         base: another run folder, whose stages with the same keys are taken over
-        teacher: bundle whose teacher is distilled (of the recipe's teacher.network); none is trained
+        teacher: what is distilled, none is trained: a bundle (of the recipe's teacher.network), a LeRobot checkpoint's
+            folder, or module:function (path/to/file.py:function) that makes one of the PolicySpec
         last: stage after which to stop
         device: that trains; other batches are drawn on another device, so weights differ beyond rounding
         quick: a few steps on a few episodes, in RUN/quick with its bundle: does everything work?
@@ -605,7 +592,7 @@ def pipeline_command(
     folder, target = run_folder or Path("runs") / name, output or Path("models") / name
     if quick:  # what lasted hours, and what is shipped, must not give way to this
         folder, target = folder / "quick", output or folder / "quick" / "bundle"
-    pipeline = Pipeline(content, folder, target, ProgressPrinter(), **bundled(teacher, content), device=device)
+    pipeline = Pipeline(content, folder, target, ProgressPrinter(), **find_teacher(teacher, content), device=device)
     if base is not None:
         pipeline.take_over(base.resolve())
     stages = pipeline.run(last).record()

@@ -16,7 +16,8 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from srdp_controller.errors import SrdpError, first_problem
-from srdp_controller.spec import Strict
+from srdp_controller.spec import PolicySpec, Strict, load_spec
+from srdp_controller.tasks.task import find_task
 
 UNHASHED = "changes no result"
 Processes = Annotated[int, Field(ge=1), UNHASHED]
@@ -302,6 +303,29 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         return Recipe.model_validate(content)
     except ValidationError as error:
         raise SrdpError(f"{path}: {first_problem(error)}") from None
+
+
+def base_spec(recipe: Recipe) -> PolicySpec:
+    """The spec of ``data.spec`` or of the task.
+
+    Raises:
+        SrdpError: no such task, or the spec is wrong.
+    """
+    path = recipe.data.spec
+    return load_spec(Path(path)) if path else find_task(recipe.task).spec()
+
+
+def extended_spec(recipe: Recipe) -> PolicySpec:
+    """``base_spec`` with the recipe's histories and prefix, in its own scales.
+
+    Raises:
+        SrdpError: as of ``base_spec``, or a history or prefix does not fit it.
+    """
+    observing, spec = recipe.observation, base_spec(recipe)
+    try:
+        return spec.extended(observing.observation_history, observing.command_history, observing.action_prefix)
+    except ValueError as error:
+        raise SrdpError(f"recipe section observation does not fit the spec: {error}") from None
 
 
 def content_hash(*parts: Any) -> str:

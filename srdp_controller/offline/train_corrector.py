@@ -70,7 +70,8 @@ def plan_chunks(
             answer = policy(part, noise if draws > 1 else noise[:, 0])[0]
         else:
             answer = policy.sample(part, noise[:, 0], steps=min(recipe.sampling_steps, policy.diffusion_steps))[0]
-        answer = answer.clamp(-CLIP, CLIP).reshape(-1, recipe.candidates, policy.action_dim)
+        answer = answer.clamp(-CLIP, CLIP)[:, policy.given]
+        answer = answer.reshape(-1, recipe.candidates, answer.shape[1])
         nearest = (answer - demonstrated[rows, None]).square().sum(dim=2).argmin(dim=1)
         chunks.append(answer[torch.arange(len(answer)), nearest].reshape(-1, spec.horizon, spec.act_dim))
         progress(min(start + BLOCK, len(observation)), len(observation), "chunks to be corrected")

@@ -26,11 +26,15 @@ class ForwardProcess:
     """Signal rates alpha_bar_0 .. alpha_bar_T (eq. 1) and what the network predicts.
 
     ``epsilon`` is the noise (eq. 3); ``v`` is sqrt(alpha_bar) epsilon - sqrt(1 - alpha_bar) a_0
-    (Salimans and Ho, 2022), which stays well conditioned where almost no signal is left.
+    (Salimans and Ho, 2022), which stays well conditioned where almost no signal is left. Clean estimates are clipped to
+    ``clip`` when it is sampled; with ``keeps_noise`` a step then goes on with the noise as it was predicted, as
+    diffusers' DDIM does, not with what the clipped estimate leaves of a_t, as its DDPM does.
     """
 
     alpha_bar: np.ndarray
     prediction: Prediction = "epsilon"
+    clip: float = CLIP
+    keeps_noise: bool = False
 
     @property
     def steps(self) -> int:
@@ -64,11 +68,19 @@ class Denoiser(nn.Module, ABC):
 
     The state's share is computed once per action (``context``) and the timesteps' share is a constant
     of the exported graph (``time_features``), so that ``predict`` does only what every step must do.
+    ``given`` says which numbers of a chunk (A,) are the action; others, such as steps before now, are sampled with them
+    and dropped.
     """
 
     obs_dim: int
     action_dim: int
     latent_dim: int
+    given: slice = slice(None)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every number of a chunk is the action's."""
+        return self.given.indices(self.action_dim)[:2] == (0, self.action_dim)
 
     @abstractmethod
     def latent(self, observation: Tensor) -> Tensor:
@@ -123,8 +135,11 @@ class DiffusionTeacher(Denoiser):
         """One deterministic step (B, A) from timesteps t (B,) to t' (B,); where t' = t nothing moves."""
         signal, noise = self.process.rates(t)
         signal_next, noise_next = self.process.rates(t_next)
-        clean = ((a - noise * self.epsilon(a, context, t)) / signal.clamp(min=1e-6)).clamp(-CLIP, CLIP)
-        moved = signal_next * clean + noise_next * (a - signal * clean) / noise
+        epsilon, clip = self.epsilon(a, context, t), self.process.clip
+        clean = ((a - noise * epsilon) / signal.clamp(min=1e-6)).clamp(-clip, clip)
+        moved = signal_next * clean + noise_next * (
+            epsilon if self.process.keeps_noise else (a - signal * clean) / noise
+        )
         return torch.where((t_next < t)[:, None], moved, a)
 
     @torch.no_grad()
@@ -145,7 +160,7 @@ class DiffusionTeacher(Denoiser):
             predicted = self.predict(a, context, features[index[t]])
             return self.process.epsilon(a, predicted, alpha_bar[t] ** 0.5, (1.0 - alpha_bar[t]) ** 0.5)
 
-        a, kept = ddim(predict, noise, alpha_bar, tau, keep)
+        a, kept = ddim(predict, noise, alpha_bar, tau, keep, self.process.clip, self.process.keeps_noise)
         a = self.with_prefix(a, context)
         if 0 in keep:
             kept[-1] = a

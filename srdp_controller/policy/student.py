@@ -51,6 +51,7 @@ class Student(SrdpNetwork):
         self.tau = skipped_steps(teacher.diffusion_steps, steps)
         self.alpha_bar = [float(teacher.alpha_bar[t]) for t in self.tau]
         self.obs_dim, self.action_dim, self.latent_dim = teacher.obs_dim, teacher.action_dim, teacher.latent_dim
+        self.given = teacher.given
         self.prefix = source.prefix
         self.trunk = copy.deepcopy(source.trunk)
         self.head = copy.deepcopy(source.head)

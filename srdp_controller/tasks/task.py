@@ -143,17 +143,25 @@ def find_task(name: str) -> Task:
 
 
 def load_object(path: str, what: str) -> Any:
-    """The object that ``module:Name`` stands for; the working folder is looked at too.
+    """The object that ``module:Name`` or ``path/to/file.py:Name`` stands for; the working folder is looked at too.
 
     Raises:
         TaskError: there is none.
     """
-    module, _, attribute = path.partition(":")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    module, _, attribute = path.rpartition(":")
+    folder, file = Path.cwd(), Path(module).resolve() if module.endswith(".py") else None
+    if file is not None:
+        if not file.is_file():
+            raise TaskError(f"{what} {path!r}: no file {module}")
+        folder, module = file.parent, file.stem  # a name, so that other processes can import it too
+    if str(folder) not in sys.path and (file is not None or "" not in sys.path):
+        sys.path.insert(0, str(folder))
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+        imported = importlib.import_module(module)
+        if file is not None and Path(imported.__file__ or "").resolve() != file:
+            raise TaskError(f"{what} {path!r}: {imported.__file__} is called {module} too; rename the file")
+        return getattr(imported, attribute)
+    except (ImportError, AttributeError, ValueError) as error:
         raise TaskError(f"{what} {path!r}: {error}; expected module:Name of something that can be imported") from None
 
 

@@ -48,7 +48,7 @@ def test_it_learns_what_a_late_action_lacks_and_never_looks_past_an_episodes_end
 class TwoWays:
     """Goes left or right, as its noise says."""
 
-    action_dim, diffusion_steps = 32, 10
+    action_dim, diffusion_steps, given = 32, 10, slice(None)
 
     def sample(self, observation, noise, steps):
         return torch.sign(noise[:, :1]).expand(-1, 32), []

@@ -1,5 +1,7 @@
 """An ONNX policy from elsewhere answers in a bundle what it answers alone."""
 
+import sys
+
 import numpy as np
 import onnx
 import pytest
@@ -100,3 +102,45 @@ def test_what_is_no_model_is_refused(place, capsys):
     (place / "actor.onnx").write_bytes(b"hello")
     status, said = srdp(capsys, "import", "actor.onnx", "--spec", "spec.yaml", "--output", "models/mine")
     assert status == 2 and "actor.onnx: no ONNX model" in said
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_a_module_of_pytorch_is_exported_first(normalised, place, capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "regressor", raising=False)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    torch = pytest.importorskip("torch", reason="modules need torch: make setup-train")
+    (place / "regressor.py").write_text(
+        "import torch\n"
+        "class Regressor(torch.nn.Module):\n"
+        "    def __init__(self, spec):\n"
+        "        super().__init__()\n"
+        "        torch.manual_seed(0)\n"
+        "        self.layer = torch.nn.Linear(spec.obs_dim, spec.horizon * spec.act_dim)\n"
+        "    def forward(self, observation):\n"
+        "        return torch.tanh(self.layer(observation))\n"
+        "def number(spec): return 3\n"
+    )
+    flags = ["--spec", "spec.yaml", "--output", "models/mine", *(["--normalised"] if normalised else [])]
+    status = cli.main(["import", "regressor.py:Regressor", *flags])
+    assert status == 0, capsys.readouterr().err
+    capsys.readouterr()  # torch's loggers complain of streams that pytest has closed
+    import regressor
+
+    bundle = load_bundle(place / "models" / "mine")
+    engine = load_engine(bundle, "teacher", "cpu")
+    centre, scale = SPEC.observation_normalisation()
+    engine.observation[0] = centre + scale * RNG.standard_normal(SPEC.obs_dim)
+    engine.run()
+    with torch.no_grad():
+        state = torch.from_numpy((engine.observation - centre) / scale if normalised else engine.observation.copy())
+        expected = regressor.Regressor(SPEC)(state).numpy().reshape(1, SPEC.horizon, SPEC.act_dim)
+    if normalised:
+        action_centre, action_scale = SPEC.action_normalisation()
+        expected = action_centre + action_scale * expected
+    assert engine.action == pytest.approx(expected, abs=1e-5)
+    if normalised:  # one refusal is enough of each
+        return
+    status, said = srdp(capsys, "import", "regressor.py:number", *flags)
+    assert status == 2 and "returned int, expected a torch.nn.Module" in said
+    status, said = srdp(capsys, "import", "nowhere.py:Regressor", *flags)
+    assert status == 2 and "no file nowhere.py" in said

@@ -32,11 +32,13 @@ from srdp_controller.offline.export.graphs import (
     export_inpainting,
     export_student,
     export_teacher,
+    noise_shape,
 )
 from srdp_controller.offline.export.inpainting import InpaintingGraph
 from srdp_controller.offline.recipe import InpaintingRecipe
 from srdp_controller.policy.corrector import Corrector
 from srdp_controller.policy.denoiser import DiffusionTeacher
+from srdp_controller.policy.samplers import CLIP
 from srdp_controller.policy.student import Student
 from srdp_controller.progress import Progress
 from srdp_controller.spec import PolicySpec
@@ -77,7 +79,7 @@ def assemble_bundle(
             sha256=sha256(data),
             steps=steps,
             evaluations=steps,
-            noise_shape=(1 if student is None else student.draws, spec.horizon, spec.act_dim),
+            noise_shape=noise_shape(teacher if student is None else student, spec),
             latent_dim=teacher.latent_dim,
         )
         report(index + 1, len(graphs), name)
@@ -153,10 +155,10 @@ def parity_errors(
             answer = graph(*(torch.from_numpy(values) for values in (states, noise, *guidance)))[0]
             expected = (answer - torch.from_numpy(action_centre)) / torch.from_numpy(action_scale)
         elif name == "teacher":
-            expected = teacher.sample(observation, draws[:, 0])[0].clamp(-4.0, 4.0)
+            expected = teacher.sample(observation, draws[:, 0])[0].clamp(-CLIP, CLIP)[:, teacher.given]
         else:
             student = students[name]
-            expected = student(observation, draws if student.draws > 1 else draws[:, 0])[0]
+            expected = student(observation, draws if student.draws > 1 else draws[:, 0])[0][:, student.given]
         chunk = expected.numpy().reshape(n, spec.horizon, spec.act_dim)
         found = (BatchedPolicy(bundle, name)(states, noise, *guidance) - action_centre) / action_scale
         errors[name] = float(np.abs(found - chunk).max())

@@ -44,13 +44,18 @@ def fold_normalisation(trunk: Trunk, centre: Tensor, scale: Tensor) -> nn.Sequen
     return layers
 
 
-def fold_action(last: nn.Linear, centre: Tensor, scale: Tensor, horizon: int) -> tuple[nn.Linear, tuple[Any, Any]]:
-    """A last layer that answers in SI units, and the bounds of its answers: numbers where all are alike."""
-    layer = copy.deepcopy(last)
+def fold_action(
+    last: nn.Linear, centre: Tensor, scale: Tensor, horizon: int, given: slice = slice(None)
+) -> tuple[nn.Linear, tuple[Any, Any]]:
+    """A last layer of the ``given`` rows that answers in SI units, and the bounds of its answers.
+
+    The bounds are numbers where all are alike.
+    """
     centres, scales = centre.repeat(horizon).double(), scale.repeat(horizon).double()
+    layer = nn.utils.skip_init(nn.Linear, last.in_features, len(scales))  # type: ignore[no-untyped-call]
     with torch.no_grad():
-        layer.weight.copy_(layer.weight.double() * scales[:, None])
-        layer.bias.copy_(layer.bias.double() * scales + centres)
+        layer.weight.copy_(last.weight[given].double() * scales[:, None])
+        layer.bias.copy_(last.bias[given].double() * scales + centres)
     low, high = (centres - CLIP * scales).float(), (centres + CLIP * scales).float()
     if bool((low == low[0]).all() and (high == high[0]).all()):
         return layer, (float(low[0]), float(high[0]))
@@ -76,7 +81,7 @@ class FoldedStudentGraph(nn.Module):
         assert isinstance(stack, nn.Sequential)
         self.hidden, last = stack[:-1], stack[-1]
         assert isinstance(last, nn.Linear)
-        self.last, self.bounds = fold_action(last, action_centre, action_scale, spec.horizon)
+        self.last, self.bounds = fold_action(last, action_centre, action_scale, spec.horizon, student.given)
         folds = isinstance(teacher, SrdpNetwork) and isinstance(teacher.trunk, Trunk)
         self.teacher_trunk = fold_normalisation(teacher.trunk, centre, scale) if folds else None  # type: ignore[arg-type]
         self.teacher = teacher
@@ -106,7 +111,7 @@ class FoldedStudentGraph(nn.Module):
         self.register_buffer("last_weight", last.weight.detach().t().contiguous())
 
     def forward(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The contract's inputs (B, obs_dim), (B, 1, horizon, act_dim) and outputs."""
+        """The contract's inputs (B, obs_dim), (B, *noise_shape) and outputs."""
         latent = self.student_trunk(observation)
         context = self.condition(latent)
         a = noise.reshape(noise.shape[0], -1)

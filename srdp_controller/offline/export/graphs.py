@@ -63,7 +63,7 @@ class StudentGraph(nn.Module):
             self.register_buffer("constants", student.time_biases())
 
     def forward(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The contract's inputs (B, obs_dim), (B, n_noise, horizon, act_dim) and outputs."""
+        """The contract's inputs (B, obs_dim), (B, *noise_shape) and outputs."""
         student = self.student
         normalised = self.scaling.observation(observation)
         if student.timed:
@@ -81,7 +81,9 @@ class StudentGraph(nn.Module):
             fresh = draws[:, student.steps - k + 1] if student.draws > 1 and k > 1 else None
             a = student.step(a, clean, k, fresh)
         a = student.with_prefix(a, context)
-        return self.scaling.action(a.clamp(-CLIP, CLIP)), student.alignment(latent), self.teacher.latent(normalised)
+        chunk = a if student.whole else a[:, student.given]
+        action = self.scaling.action(chunk.clamp(-CLIP, CLIP))
+        return action, student.alignment(latent), self.teacher.latent(normalised)
 
 
 class _SamplerGraph(nn.Module):
@@ -125,8 +127,13 @@ class _TeacherStep(nn.Module):
     def forward(self, i: Tensor, a: Tensor, condition: Tensor) -> Tensor:
         row = self.table[i]  # type: ignore[index]
         predicted = self.teacher.predict(a, condition, self.bias[i])  # type: ignore[index]
-        clean = (a * row[0] - predicted * row[1]).clamp(-CLIP, CLIP)
+        process = self.teacher.process
+        estimate = a * row[0] - predicted * row[1]
+        clean = estimate.clamp(-process.clip, process.clip)
         following = clean * row[2] + a * row[3]
+        if process.keeps_noise:  # row[2] is for the noise that the clipped estimate leaves; this is the rest of it
+            signal = 1.0 / row[0] if process.prediction == "epsilon" else row[0]
+            following = following + (clean - estimate) * (row[3] * signal)
         return self.teacher.with_prefix(following, condition)
 
 
@@ -180,10 +187,16 @@ def _finish(model: onnx.ModelProto) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
+def noise_shape(policy: Student | DiffusionTeacher, spec: PolicySpec) -> tuple[int, int, int]:
+    """Gaussian draws of one action (n_noise, steps, act_dim): whole chunks of the network, which may be longer."""
+    draws = policy.draws if isinstance(policy, Student) else 1
+    return draws, policy.action_dim // spec.act_dim, spec.act_dim
+
+
 def export_student(student: Student, teacher: DiffusionTeacher, spec: PolicySpec) -> bytes:
     """ONNX bytes of a student, batch dimension free."""
     batch = torch.export.Dim("batch", min=1, max=65536)
-    example = (torch.zeros(2, spec.obs_dim), torch.zeros(2, student.draws, spec.horizon, spec.act_dim))
+    example = (torch.zeros(2, spec.obs_dim), torch.zeros(2, *noise_shape(student, spec)))
     graph = FoldedStudentGraph if can_fold(student) else StudentGraph
     model = _to_onnx(
         graph(student, teacher, spec),
@@ -237,12 +250,12 @@ def export_inpainting(teacher: DiffusionTeacher, spec: PolicySpec, steps: int, l
 def export_teacher(teacher: DiffusionTeacher, spec: PolicySpec) -> bytes:
     """ONNX bytes of the teacher: start, ``Loop`` over T steps, denormalisation."""
     batch = torch.export.Dim("batch", min=1, max=65536)
-    action = spec.horizon * spec.act_dim
+    action = teacher.action_dim
     with torch.no_grad():
         width = teacher.context(torch.zeros(2, spec.obs_dim)).shape[1]
     start = _to_onnx(
         _TeacherStart(teacher, spec),
-        (torch.zeros(2, spec.obs_dim), torch.zeros(2, 1, spec.horizon, spec.act_dim)),
+        (torch.zeros(2, spec.obs_dim), torch.zeros(2, *noise_shape(teacher, spec))),
         ["observation", "noise"],
         ["a_T", "condition", "latent"],
         {"observation": {0: batch}, "noise": {0: batch}},
@@ -305,9 +318,21 @@ def export_teacher(teacher: DiffusionTeacher, spec: PolicySpec) -> bytes:
                 ["a_0", constant("low", np.array(-CLIP, np.float32)), constant("high", np.array(CLIP, np.float32))],
                 ["clipped"],
             ),
+        ]
+    )
+    sampled = "clipped"
+    if not teacher.whole:
+        begin, end, _ = teacher.given.indices(action)
+        bounds = [constant(f"given_{name}", np.array([at], np.int64)) for name, at in (("from", begin), ("to", end))]
+        sampled = "given"
+        onnx_graph.node.append(
+            helper.make_node("Slice", ["clipped", *bounds, constant("given_axis", np.array([1], np.int64))], [sampled])
+        )
+    onnx_graph.node.extend(
+        [
             helper.make_node(
                 "Reshape",
-                ["clipped", constant("shape", np.array([-1, spec.horizon, spec.act_dim], np.int64))],
+                [sampled, constant("shape", np.array([-1, spec.horizon, spec.act_dim], np.int64))],
                 ["chunk"],
             ),
             helper.make_node("Mul", ["chunk", constant("action_scale_", scale)], ["scaled"]),
