@@ -29,7 +29,7 @@ from srdp_controller.engines.bundle import (
     write_bundle,
 )
 from srdp_controller.engines.onnx_engine import BatchedPolicy
-from srdp_controller.errors import SrdpError
+from srdp_controller.errors import SrdpError, missing_extra
 from srdp_controller.files import write_file
 from srdp_controller.offline.leapp import check_elements, read_leapp
 from srdp_controller.provenance import versions
@@ -130,8 +130,10 @@ def open_policy(name: str, spec: PolicySpec, scratch: Path, input: str = "", act
     file, noise, described = Path(name), "", None
     observed, acted = ([one] if one else [] for one in (input, action))
     if ":" in name and not file.exists():
-        from srdp_controller.offline.export.module import export_module
-
+        try:
+            from srdp_controller.offline.export.module import export_module
+        except ModuleNotFoundError as error:
+            raise missing_extra("train", error) from None
         file = export_module(name, spec, scratch / "module.onnx")
     elif file.suffix in (".yaml", ".yml"):
         described = read_leapp(file)
