@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
+    from pydantic import BaseModel, ValidationError
 
 
 class SrdpError(Exception):
@@ -41,15 +42,35 @@ def missing_extra(extra: str, error: ModuleNotFoundError) -> SrdpError:
     return SrdpError(f"this command needs {error.name}, which is not installed: pip install 'srdp_controller[{extra}]'")
 
 
-def all_problems(error: ValidationError) -> list[str]:
-    """What pydantic found wrong, each as ``field a.b: message (got X)``."""
+def all_problems(error: ValidationError, model: type[BaseModel] | None = None) -> list[str]:
+    """What pydantic found wrong, each as ``field a.b: message (got X)``; with its ``model`` an unknown field's like."""
     texts = []
     for found in error.errors(include_url=False):
         where = ".".join(str(part) for part in found["loc"])
         got = found.get("input")
-        shown = f" (got {got!r})" if not isinstance(got, dict) and found["type"] != "missing" else ""
+        if found["type"] == "extra_forbidden" and model is not None:
+            known = _fields(model, found["loc"][:-1])
+            near = difflib.get_close_matches(str(found["loc"][-1]), known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            texts.append(f"field {where}: unknown; {hint}")
+            continue
+        shown = f" (got {shortened(got)})" if not isinstance(got, dict) and found["type"] != "missing" else ""
         texts.append((f"field {where}: " if where else "") + found["msg"].removeprefix("Value error, ") + shown)
     return texts
+
+
+def shortened(value: object, most: int = 80) -> str:
+    """A value for a message."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def _fields(model: Any, path: tuple[Any, ...]) -> list[str]:
+    """Names of the fields at a path of models."""
+    for part in path:
+        field = getattr(model, "model_fields", {}).get(part)
+        model = field.annotation if field is not None else None
+    return list(getattr(model, "model_fields", {}))
 
 
 def first_problem(error: ValidationError) -> str:

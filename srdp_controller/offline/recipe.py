@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from srdp_controller.errors import SrdpError, first_problem
+from srdp_controller.errors import SrdpError, all_problems
 from srdp_controller.spec import PolicySpec, Strict, load_spec
 from srdp_controller.tasks.task import find_task
 
@@ -302,7 +302,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         return Recipe.model_validate(content)
     except ValidationError as error:
-        raise SrdpError(f"{path}: {first_problem(error)}") from None
+        raise SrdpError(f"{path}: {'; '.join(all_problems(error, Recipe))}") from None
 
 
 def base_spec(recipe: Recipe) -> PolicySpec:

@@ -50,8 +50,11 @@ def open_bag(path: Path) -> Any:
         reader = make_reader(file)
         summary = reader.get_summary()
     except (OSError, McapError, ValueError, EOFError, struct.error) as error:
+        if path.stat().st_size == 0:
+            raise DatasetError(f"{path}: an empty file; was the recording killed at once?") from None
         raise DatasetError(
-            f"{path}: no readable MCAP file ({error or type(error).__name__}); `mcap recover`?"
+            f"{path}: no readable MCAP file, or one that was cut off ({str(error) or type(error).__name__}); "
+            "`mcap recover` (of the package mcap-cli) repairs what can be repaired"
         ) from None
     if summary is None or not summary.channels:
         raise DatasetError(f"{path}: no index, or nothing in it (was the recording killed?); `mcap recover` repairs it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ _TYPES = {
     "double_array": Parameter.Type.DOUBLE_ARRAY,
     "string_array": Parameter.Type.STRING_ARRAY,
 }
+OTHERS = ("use_sim_time", "qos_overrides.", "start_type_description_service")  # rclpy's own
 Schema = dict[str, dict[str, Any]]
 
 
@@ -65,6 +67,12 @@ def declare(node: Node, schema: Schema) -> dict[str, Any]:
         problems += [wrong] if wrong else []
     if problems:
         raise SrdpError("\n".join(problems))
+    for name in sorted(set(getattr(node, "_parameter_overrides", {})) - set(schema)):
+        if not name.startswith(OTHERS):
+            near = difflib.get_close_matches(name, schema, 1)
+            node.get_logger().warning(
+                f"parameter {name} is not one of this node's{f'; did you mean {near[0]}?' if near else ''}"
+            )
     return values
 
 

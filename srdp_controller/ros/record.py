@@ -7,6 +7,8 @@ recorded from then on. The bag is whole however the recording ends, but for SIGK
 from __future__ import annotations
 
 import re
+import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -134,7 +136,9 @@ def record(
     *,
     duration: float = 0.0,
 ) -> dict[str, Any]:
-    """Record topics of this shell's ROS domain as an MCAP bag, until Ctrl-C; what `ros2 bag record -s mcap` does.
+    """Record topics of this shell's ROS domain as an MCAP bag, until Ctrl-C, where `ros2 bag record` is not there.
+
+    Exits with status 1 where nothing came on a topic that was named.
 
     Args:
         output: folder for the bag; must not be there yet
@@ -151,10 +155,16 @@ def record(
     print("recording; Ctrl-C ends it" if not duration else f"recording for {duration:g} s", flush=True)
     executor = SingleThreadedExecutor()
     executor.add_node(bag)
-    until = time.monotonic() + (duration + PATIENCE_S if duration else float("inf"))
+    began, warned = time.monotonic(), False
+    until = began + (duration + PATIENCE_S if duration else float("inf"))
     try:
         while rclpy.ok() and time.monotonic() < until:
             executor.spin_once(timeout_sec=0.05)
+            if not warned and time.monotonic() > began + PATIENCE_S:
+                warned = True
+                silent = [topic for topic in topics if not bag.heard.get(topic, {}).get("messages")]
+                if silent:
+                    print(f"nothing has come yet on {', '.join(silent)}", file=sys.stderr, flush=True)
             if duration and bag.began_s is not None:  # finding the others takes a while
                 until = bag.began_s + duration
     except (KeyboardInterrupt, ExternalShutdownException):
@@ -168,12 +178,19 @@ def record(
         if known["messages"] or known["publishers"]:
             print(f"{topic} ({known['type']}): {known['messages']} messages")
     missing = [topic for topic in topics if not bag.heard.get(topic, {}).get("messages")]
-    if missing:
-        print(f"nothing came on {', '.join(missing)}")
     if not any(known["messages"] for known in found.values()):
+        shutil.rmtree(output)
         raise SrdpError(
             f"{output}: nothing was said in {duration:g} s; is the robot running, in this ROS_DOMAIN_ID?"
             if duration
             else f"{output}: nothing was said; is the robot running, in this ROS_DOMAIN_ID?"
         )
-    return {"seed": 0, "bag": str(output), "topics": found, "not_recorded": bag.refused}
+    if missing:
+        print(f"nothing came on {', '.join(missing)}", file=sys.stderr)
+    return {
+        "seed": 0,
+        "bag": str(output),
+        "topics": found,
+        "not_recorded": bag.refused,
+        "failed": bool(missing),
+    }

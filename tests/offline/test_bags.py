@@ -126,6 +126,13 @@ def test_a_message_that_the_controller_would_refuse_is_counted_and_the_one_befor
     assert found.trajectories[0].observation[:, 2].max() < 3.0
 
 
+def test_where_every_message_is_refused_the_first_reason_is_said(bag):
+    content = SPEC.model_dump(mode="json", exclude_none=True)
+    content["observation"][0]["source"]["field"] = "position[joint1]"
+    with pytest.raises(DatasetError, match=r"/joint_states refused: .*joint1"):
+        read(bag, spec=PolicySpec.model_validate(content))
+
+
 def test_an_episode_ends_where_a_sensor_falls_silent(tmp_path):
     silent = changed(
         tmp_path / "silent.mcap",
@@ -206,7 +213,7 @@ def test_what_is_no_bag_says_what_to_do(tmp_path, bag):
     with pytest.raises(DatasetError, match="ros2 bag convert"):
         read(tmp_path)
     whole = bag.read_bytes()
-    for name, data in (("short", whole[: len(whole) // 2]), ("text", b"hello"), ("empty", b"")):
+    for name, data in (("short", whole[: len(whole) // 2]), ("text", b"hello")):
         (tmp_path / f"{name}.mcap").write_bytes(data)
         with pytest.raises(DatasetError, match=f"{name}.mcap: no .*mcap recover"):
             read(tmp_path / f"{name}.mcap")

@@ -56,6 +56,10 @@ def test_a_bag_becomes_a_spec_that_says_what_each_command_does_to_which_joint(ba
     assert [one.measured_by for one in spec.action] == [*(f"joint_{number}" for number in range(1, 8)), "gripper"]
     assert {group.on_hold for group in spec.action_groups} == {"zero", "last"}
     assert (spec.control_rate_hz, spec.horizon) == (20.0, 8)
+    # how fast the demonstrator changed his commands, and where the joints were
+    assert all(5.0 < one.max_acceleration < 40.0 for one in spec.action[:7]) and 0.2 < spec.action[7].max_rate < 2.0
+    assert all(one.position_lower < -0.1 + 1.5 and one.position_upper > 0.1 for one in spec.action[:7])
+    assert spec.action[7].lower == 0.0
     rotations = [one for one in spec.observation if one.source.kind == "rotation"]
     assert len(rotations) == 12  # six of each pose, and no quaternion
     assert srdp(capsys, "check", "arm/recipe.yaml")[0] == 0
@@ -250,7 +254,9 @@ WRONG = [  # ways to go wrong: each is one message, with status 2
     (["check", "calls.yaml"], "episodes: calls needs begin"),
     (["check", "nowhere.yaml"], "nowhere.yaml"),
     (["check", "text.txt"], "text.txt"),
-    (["check", "typo.yaml"], "teacher.stepz"),
+    (["check", "typo.yaml"], "teacher.stepz: unknown; did you mean steps?; field distill.chainsteps: unknown"),
+    (["check", "spec.yaml"], "field observation: Input should be"),
+    (["init", "x", "--bag", "empty.mcap"], "an empty file"),
     (["check", "nospec.yaml"], "no readable spec"),
     (["check", "nobag.yaml"], "data.dataset is empty"),
 ]
@@ -260,7 +266,8 @@ WRONG = [  # ways to go wrong: each is one message, with status 2
 def test_what_is_wrong_is_one_message_that_names_it(arguments, message, bag, tmp_path, capsys):
     (tmp_path / "text.txt").write_text("hello")
     (tmp_path / "broken.mcap").write_bytes(bag.read_bytes()[:5000])
-    (tmp_path / "typo.yaml").write_text("task: pushing\nteacher: {stepz: 3}\n")
+    (tmp_path / "typo.yaml").write_text("task: pushing\nteacher: {stepz: 3}\ndistill: {chainsteps: 2}\n")
+    (tmp_path / "empty.mcap").touch()
     (tmp_path / "nospec.yaml").write_text("task: x\ndata: {source: bag, dataset: nowhere, spec: nowhere.yaml}\n")
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(TASK.spec().model_dump(mode="json", exclude_none=True)))
     (tmp_path / "calls.yaml").write_text("task: x\ndata: {source: bag, bag: {episodes: calls}}\n")

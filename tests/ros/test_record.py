@@ -43,13 +43,14 @@ class StandingArm(Node):
         self.create_publisher(String, "/robot_description", KEPT).publish(String(data=URDF))
         self.states = self.create_publisher(JointState, "/joint_states", 10)
         self.object = self.create_publisher(PoseStamped, "/object_pose", 10)
-        self.create_subscription(Float64MultiArray, "/arm_velocity_controller/commands", lambda _: None, 10)
+        for controller in ("arm_velocity_controller", "gripper_controller"):
+            self.create_subscription(Float64MultiArray, f"/{controller}/commands", lambda _: None, 10)
         self.create_timer(0.02, self.say)
         self.said = 0
 
     def say(self):
         stamp = self.get_clock().now().to_msg()
-        states = JointState(name=["shoulder", "elbow"], position=[0.5, 0.25])
+        states = JointState(name=["shoulder", "elbow", "gripper"], position=[0.5, 0.25, 0.04])
         states.header.stamp = stamp
         pose = PoseStamped()
         pose.header.stamp, pose.header.frame_id, pose.pose.orientation.w = stamp, "base", 1.0
@@ -96,6 +97,8 @@ def test_a_recording_holds_what_was_said_with_its_definitions(arm, tmp_path):
     assert set(survey([path])) == {"/joint_states", "/object_pose"}
     topics = json.loads((tmp_path / "r.json").read_text())["topics"]
     assert topics["/object_pose"]["messages"] == len(found) and topics["/object_pose"]["publishers"] == 1
+    status, said = srdp(tmp_path, "record", "other", "/joint_states", "/nobody", "--duration", "1")
+    assert status == 1 and "nothing came on /nobody" in said
     status, said = srdp(tmp_path, "record", "bag", "--duration", "1")
     assert status == 2 and "bag is there already" in said
 
@@ -106,7 +109,8 @@ def test_a_spec_is_drafted_from_a_running_graph(arm, tmp_path):
     assert "DECIDE: nobody commanded on /arm_velocity_controller/commands" in said
     spec = load_spec(tmp_path / "mine" / "spec.yaml")
     assert {one.source.topic for one in spec.observation} == {"/joint_states", "/object_pose"}
-    (group,) = spec.action_groups
+    group, gripper = spec.action_groups
+    assert [one.measured_by for one in gripper.components] == ["gripper"]
     assert (group.kind, group.on_hold) == ("joint_velocity", "zero")
     assert [one.measured_by for one in group.components] == ["shoulder", "elbow"]
     # of the URDF that the robot itself publishes

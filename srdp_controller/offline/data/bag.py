@@ -407,6 +407,7 @@ def import_bags(path: Path, spec: PolicySpec, recipe: BagRecipe, progress: Progr
         reader.add(file)
         progress(number + 1, len(files), f"{len(reader.found.trajectories)} episodes")
     if not reader.found.trajectories:
-        reasons = "; ".join(f"{count}: {why}" for why, count in reader.found.left_out.items())
+        refused = [f"{topic} refused: {why}" for topic, (_, why) in reader.found.refused.items()]
+        reasons = "; ".join([*(f"{count}: {why}" for why, count in reader.found.left_out.items()), *refused])
         raise DatasetError(f"{path}: no episode in {len(files)} bags; {reasons or 'nothing announces one'}")
     return reader.found

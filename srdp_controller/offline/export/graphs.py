@@ -8,8 +8,11 @@ copy of the weights.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -137,19 +140,34 @@ class _TeacherStep(nn.Module):
         return self.teacher.with_prefix(following, condition)
 
 
+@contextlib.contextmanager
+def quiet_exporter() -> Iterator[None]:
+    """In it PyTorch's exporter says nothing of packages that it could have used, nor of its own deprecations."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
+
+
 def _to_onnx(
     module: nn.Module, example: tuple[Any, ...], inputs: list[str], outputs: list[str], dynamic: Any
 ) -> onnx.ModelProto:
-    program = torch.onnx.export(
-        module.eval(),
-        example,
-        dynamo=True,
-        input_names=inputs,
-        output_names=outputs,
-        dynamic_shapes=dynamic,
-        opset_version=OPSET,
-        verbose=False,
-    )
+    with quiet_exporter():
+        program = torch.onnx.export(
+            module.eval(),
+            example,
+            dynamo=True,
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_shapes=dynamic,
+            opset_version=OPSET,
+            verbose=False,
+        )
     assert program is not None
     model: onnx.ModelProto = program.model_proto
     return model

@@ -119,16 +119,19 @@ def init(
             "\ndata:", f"\n# {DECIDE}: record demonstrations into this bag (docs/own_robot.md)\ndata:"
         )
     write_file(recipe_path, recipe.encode())
-    return _told(spec_path, recipe_path, episodes)
+    return _told(spec_path, recipe_path, episodes, later=graph > 0.0)
 
 
-def _told(spec_path: Path, recipe_path: Path, episodes: int) -> dict[str, Any]:
+def _told(spec_path: Path, recipe_path: Path, episodes: int, later: bool = False) -> dict[str, Any]:
     decide = [line.strip() for path in (spec_path, recipe_path) for line in path.read_text().splitlines()]
     decide = [line for line in decide if f"# {DECIDE}" in line]
     print(f"{spec_path} and {recipe_path}: {episodes} episodes" if episodes else f"{spec_path} and {recipe_path}")
     for line in decide:
         print(f"  to decide: {line}")
-    print(f"next: read {spec_path}, then `srdp check {recipe_path}`")
+    if later:
+        print(f"next: record demonstrations, then `srdp init ... --bag BAG --output {spec_path.parent} --overwrite`")
+    else:
+        print(f"next: read {spec_path}, then `srdp check {recipe_path}`")
     return {"spec": str(spec_path), "recipe": str(recipe_path), "episodes": episodes, "decide": decide, "seed": 0}
 
 

@@ -64,7 +64,8 @@ class Draft:
         lines = [
             f"# What the policies of {self.task} observe and command, as `srdp init` found it in {self.origin}.",
             "# Units are SI. Numbers were measured in the data unless a comment says otherwise; lower and upper are",
-            f"# {MARGIN:.0%} of the measured range further out. A line with {DECIDE} is a guess for you to judge.",
+            f"# {MARGIN:.0%} of the measured range further out, of actions 5%. A line with {DECIDE} is a guess for you",
+            "# to judge. What no data tells is what the robot bears: set max_jerk, and lower what it bears less of.",
             *(f"# {remark}" for remark in self.remarks),
             f"task: {self.task}",
             f"control_rate_hz: {self.rate_hz:g}  # {self.rate_from}",

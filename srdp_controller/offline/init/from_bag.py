@@ -14,7 +14,7 @@ import numpy as np
 from srdp_controller.errors import SrdpError
 from srdp_controller.kinematics import ForwardKinematics, relative_pose, rotation_numbers
 from srdp_controller.messages import JOINT_STATE
-from srdp_controller.offline.init.draft import DECIDE, Draft, commanded, measured, rounded
+from srdp_controller.offline.init.draft import DECIDE, MARGIN, Draft, commanded, measured, outward, rounded
 from srdp_controller.offline.init.urdf import Urdf, parse_urdf
 from srdp_controller.recordings.mcap_file import bag_files
 from srdp_controller.recordings.survey import (
@@ -34,6 +34,8 @@ SENSORS = re.compile(
 CLOSE = 0.6  # error of a joint's velocity, of the command's spread, above which one is not the other
 FOLLOWS = 0.8  # least correlation of a command with what it commands
 GAP_S = 0.5
+HAND = r"grip|finger|hand"
+FASTER = 1.5  # than the demonstrator ever changed a command: a policy may
 SLOW = 0.5  # m/s, rad/s or rad: of what nothing is known
 POSE = "geometry_msgs/msg/PoseStamped"
 
@@ -44,6 +46,10 @@ class Motion:
 
     times: np.ndarray
     positions: dict[str, np.ndarray]
+
+    def reach(self, joint: str) -> tuple[float, float]:
+        """Limits around where a joint was, as those of its observation."""
+        return outward(float(self.positions[joint].min()), float(self.positions[joint].max()), MARGIN)
 
     def at(self, joint: str, times: np.ndarray) -> np.ndarray:
         """Positions (n,) at times (n,) [s]."""
@@ -128,12 +134,12 @@ def draft_from_bag(
     if urdf is not None and urdf.chain is not None and not tool:
         _add_tip(draft, [topics[topic] for topic in sensors if topics[topic].type == JOINT_STATE], urdf, names)
     draft.observation = [part for part in draft.observation if part[1]]
-    motion = _motion(topics, sensors)
+    motion, named = _motion(topics, sensors), set[str]()
     for topic in commands:
         if topics[topic].rows:
-            draft.groups.append(_group(topics[topic], draft, motion, names, urdf))
+            draft.groups.append(_group(topics[topic], draft, motion, named, urdf))
         else:
-            draft.groups.append(_unheard_group(topics[topic], motion, urdf))
+            draft.groups.append(_unheard_group(topics[topic], motion, named, urdf))
     rest = [topic for topic in topics if topic not in sensors and topic not in commands]
     if rest:
         draft.remarks.append(f"Not used: {', '.join(sorted(rest))} (--observe names what is to be observed).")
@@ -267,26 +273,35 @@ def _motion(topics: dict[str, TopicSurvey], sensors: list[str]) -> Motion:
 
 
 def _group(
-    one: TopicSurvey, draft: Draft, motion: Motion, names: set[str], urdf: Urdf | None
+    one: TopicSurvey, draft: Draft, motion: Motion, action_names: set[str], urdf: Urdf | None
 ) -> tuple[str, dict[str, Any], dict[str, str]]:
-    """An action group out of a topic of commands, and what its owner has to decide."""
+    """An action group out of a topic of commands, and what its owner has to decide.
+
+    How fast a command may change is measured too, ``FASTER`` times what the demonstrator did.
+    """
     name, output = _short(one.topic), {"topic": one.topic, "type": one.type}
     if one.frame:
         output["frame"] = one.frame
     columns = {path: one.column(path) for path in one.fields}
-    said = f"{one.topic}: {len(one.rows)} commands at {one.rate_hz:.3g} Hz"
-    action_names: set[str] = set()
+    said = f"{one.topic}: {len(one.rows)} commands at {one.rate_hz:.3g} Hz, changes {FASTER:g} times the fastest"
+    times = np.array(one.times)
     if one.type == TWIST:
         moving = {path: values for path, values in columns.items() if not one.constant(path)}
         entries = [
             commanded(values, _unique(path.replace("twist.", ""), action_names), _unit(path), path)
             for path, values in moving.items()
         ]
-        return said, {"name": name, "kind": "twist", "on_hold": "zero", "output": output, "components": entries}, {}
+        group: dict[str, Any] = {"name": name, "kind": "twist", "on_hold": "zero", "output": output}
+        linear = [values for path, values in moving.items() if path.startswith("twist.linear.")]
+        if linear:
+            group["max_speed"] = outward(0.0, float(np.linalg.norm(linear, axis=0).max()), 0.05)[1]
+        group |= _named("max_acceleration", _fastest(times, np.stack(list(moving.values()), axis=1), True))
+        return said, {**group, "components": entries}, {}
     if one.type == TRAJECTORY:
         entries = [
             {
                 **commanded(values, _unique(path[10:-1], action_names), _joint_unit(path[10:-1], urdf), path),
+                **_named("max_velocity", _fastest(times, values)),
                 **_limits(path[10:-1], urdf, position=True),
                 "measured_by": path[10:-1],
             }
@@ -301,15 +316,20 @@ def _group(
         for (path, values), (_, joint, _) in zip(columns.items(), roles, strict=True):
             unit = f"{_joint_unit(joint, urdf)}/s"
             entry = commanded(values, _unique(f"{joint}_velocity", action_names), unit, path)
-            entries.append({**entry, "measured_by": joint, **_limits(joint, urdf, position=False)})
+            room = dict(zip(("position_lower", "position_upper"), motion.reach(joint), strict=True))
+            changes = _named("max_acceleration", _fastest(times, values, True))
+            entries.append({**entry, **changes, "measured_by": joint, **room, **_limits(joint, urdf, position=False)})
         group = {"name": name, "kind": "joint_velocity", "on_hold": "zero", "output": output, "components": entries}
         return f"{said}; the joints move as fast as these say (correlation at least {least:.2f})", group, {}
     if kinds == {"position"}:
-        gripper = re.search(r"grip|finger|hand", one.topic + "".join(joint for _, joint, _ in roles)) is not None
+        gripper = re.search(HAND, one.topic + "".join(joint for _, joint, _ in roles)) is not None
         for (path, values), (_, joint, _) in zip(columns.items(), roles, strict=True):
             unit = _joint_unit(joint, urdf)
             entry = commanded(values, _unique(joint, action_names), unit, path)
-            rate = {} if gripper else _limits(joint, urdf, position=True)
+            if gripper and values.min() >= 0.0:
+                entry["lower"] = max(entry["lower"], 0.0)
+            rate = _named("max_rate" if gripper else "max_velocity", _fastest(times, values))
+            rate |= {} if gripper else _limits(joint, urdf, position=True)
             entries.append({**entry, **rate, "measured_by": joint})
         kind, hold = ("gripper", "last") if gripper else ("joint_position", "measured")
         group = {"name": name, "kind": kind, "on_hold": hold, "output": output, "components": entries}
@@ -324,7 +344,29 @@ def _group(
     return f"{said}; no joint's position or velocity follows these", group, decide
 
 
-def _unheard_group(one: TopicSurvey, motion: Motion, urdf: Urdf | None) -> tuple[str, dict[str, Any], dict[str, str]]:
+def _fastest(times: np.ndarray, values: np.ndarray, from_rest: bool = False) -> float:
+    """``FASTER`` times the fastest change of commands (n,) or (n, k) in an episode [unit/s].
+
+    With ``from_rest`` an episode's first command is a change from zero.
+    """
+    pauses, rows = np.diff(times), values.reshape(len(values), -1)
+    usual = float(np.median(pauses)) if len(pauses) else 0.0
+    changes = np.linalg.norm(np.diff(rows, axis=0), axis=1)
+    inside = changes[pauses < GAP_S]
+    if from_rest:
+        first = np.concatenate([[True], pauses >= GAP_S])
+        inside = np.concatenate([inside, np.linalg.norm(rows[first], axis=1)])
+    return FASTER * float(inside.max()) / usual if len(inside) and usual > 0.0 else 0.0
+
+
+def _named(limit: str, value: float) -> dict[str, float]:
+    """A limit; nothing where none was measured."""
+    return {limit: rounded(value)} if value > 0.0 else {}
+
+
+def _unheard_group(
+    one: TopicSurvey, motion: Motion, action_names: set[str], urdf: Urdf | None
+) -> tuple[str, dict[str, Any], dict[str, str]]:
     """An action group out of a topic on which nobody spoke: what its type and name say, and the rest to be decided."""
     output = {"topic": one.topic, "type": one.type}
     group: dict[str, Any] = {"name": _short(one.topic), "kind": "twist", "on_hold": "zero", "output": output}
@@ -347,17 +389,26 @@ def _unheard_group(one: TopicSurvey, motion: Motion, urdf: Urdf | None) -> tuple
         group["kind"] = "joint_velocity" if velocity else "joint_position"
         group["on_hold"] = "zero" if velocity else "measured"
         group["components"] = []
-        for number, (joint, positions) in enumerate(motion.positions.items()):
+        # a gripper's topic is for the gripper, the others for the rest
+        gripper = re.search(HAND, one.topic) is not None
+        chosen = {joint: q for joint, q in motion.positions.items() if (re.search(HAND, joint) is not None) is gripper}
+        for number, (joint, positions) in enumerate((chosen or motion.positions).items()):
             path = f"positions[{joint}]" if one.type == TRAJECTORY else f"data[{number}]"
             unit, limit = _joint_unit(joint, urdf), urdf.limits.get(joint) if urdf is not None else None
             more = {"measured_by": joint, **_limits(joint, urdf, position=not velocity)}
             if velocity:
                 fastest = limit.velocity if limit is not None and limit.velocity else SLOW
-                found = entry(f"{joint}_velocity", f"{unit}/s", path, -fastest, fastest)
+                found = entry(_unique(f"{joint}_velocity", action_names), f"{unit}/s", path, -fastest, fastest)
             elif limit is not None and limit.lower < limit.upper:
-                found = entry(joint, unit, path, limit.lower, limit.upper)
+                found = entry(_unique(joint, action_names), unit, path, limit.lower, limit.upper)
             else:
-                found = entry(joint, unit, path, float(positions.min()) - SLOW, float(positions.max()) + SLOW)
+                found = entry(
+                    _unique(joint, action_names),
+                    unit,
+                    path,
+                    float(positions.min()) - SLOW,
+                    float(positions.max()) + SLOW,
+                )
             group["components"].append({**found, **more})
     decide = {"kind": "twist, joint_velocity, joint_position, joint_effort, gripper or generic (docs/own_task.md)"}
     return f"{DECIDE}: nobody commanded on {one.topic}: {asks}", group, decide if one.type == ARRAY else {}
