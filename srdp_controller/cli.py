@@ -92,7 +92,7 @@ GROUPS: dict[str, dict[str, Command]] = {
     },
     "run": {
         "demo": Command("demo:demo", "ros,sim", "simulated robot and controller over DDS"),
-        "record": Command("ros.record:record", "ros,sim", "record the running graph's topics as an MCAP bag"),
+        "record": Command("ros.record_graph:record", "ros,sim", "record the running graph's topics as an MCAP bag"),
         "robot": Command("ros.robot_command:robot", "ros,sim", "a simulated robot, or a recording played again"),
         "summary": Command("report.run:summarise_run", "sim", "judge a run folder: table, pictures, exit status"),
         "swap": Command("ros.client:swap", "ros,cli", "swap the running controller's engine, bundle or provider"),

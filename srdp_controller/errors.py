@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -51,8 +51,9 @@ def all_problems(error: ValidationError, model: type[BaseModel] | None = None) -
         if found["type"] == "extra_forbidden" and model is not None:
             known = _fields(model, found["loc"][:-1])
             near = difflib.get_close_matches(str(found["loc"][-1]), known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-            texts.append(f"field {where}: unknown; {hint}")
+            texts.append(
+                f"field {where}: unknown; " + (f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}")
+            )
             continue
         shown = f" (got {shortened(got)})" if not isinstance(got, dict) and found["type"] != "missing" else ""
         texts.append((f"field {where}: " if where else "") + found["msg"].removeprefix("Value error, ") + shown)
@@ -69,7 +70,8 @@ def _fields(model: Any, path: tuple[Any, ...]) -> list[str]:
     """Names of the fields at a path of models."""
     for part in path:
         field = getattr(model, "model_fields", {}).get(part)
-        model = field.annotation if field is not None else None
+        kind = field.annotation if field is not None else None
+        model = next((one for one in (kind, *get_args(kind)) if hasattr(one, "model_fields")), None)
     return list(getattr(model, "model_fields", {}))
 
 

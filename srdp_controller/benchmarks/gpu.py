@@ -6,7 +6,6 @@ with the CPU, and runs tests/gpu.
 
 from __future__ import annotations
 
-import importlib.metadata
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from srdp_controller.engines.providers import NATIVE, EngineOptions, load_engine
 from srdp_controller.errors import SrdpError
 from srdp_controller.offline.export.verify import FEW, verify_bundle
 from srdp_controller.progress import ProgressPrinter
-from srdp_controller.provenance import describe_run
+from srdp_controller.provenance import describe_run, installed
 
 ROUNDS = 10
 CANDIDATES = 64  # chunks that one run samples, beside one; engines of TensorRT are for one
@@ -40,13 +39,8 @@ def _run_times() -> dict[str, str]:
         driver = subprocess.run(words, capture_output=True, text=True, timeout=5, check=True).stdout.split()
     except (OSError, subprocess.SubprocessError):
         driver = []
-    found = {"driver": driver[0] if driver else "unknown", "onnxruntime": onnxruntime.__version__}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    own = {"driver": driver[0] if driver else "unknown", "onnxruntime": onnxruntime.__version__}
+    return own | installed(PACKAGES)
 
 
 def bench_gpu(bundle: Positional[Path] = Path("models/pushing")) -> dict[str, Any]:

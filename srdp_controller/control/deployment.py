@@ -244,7 +244,9 @@ class DeploymentSlot:
             with self._lock:
                 if self._thread is not me:  # given up meanwhile: nobody wants it any more
                     return
-                self._pending, self.refusal = prepared or self._pending, refusal
+                self.refusal = refusal
+                if prepared is not None:
+                    self._pending = prepared
 
     def give_up(self) -> None:
         """Leave a preparation that hangs to itself, and go on with the next request."""

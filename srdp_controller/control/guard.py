@@ -99,13 +99,28 @@ def watch(slot: GuardSlot, period_s: float, alive: Callable[[], bool]) -> str:
 def bring_to_rest(
     slot: GuardSlot, safety: SafetyFilter, publish: Callable[[Sequence[float]], None], most_s: float
 ) -> None:
-    """Take over, and publish commands within the limits up to the command on hold, for ``most_s`` at most."""
+    """Take over, and go on from the loop's last commands to the command on hold, as of ``come_to_rest``."""
     slot.words[TAKEN] = 1
     commands, observation = slot.last()
     safety.resume(commands, observation)
+
+    def always(command: list[float]) -> bool:
+        publish(command)
+        return True
+
+    come_to_rest(safety, always, most_s)
+
+
+def come_to_rest(safety: SafetyFilter, publish: Callable[[list[float]], bool], most_s: float) -> None:
+    """Publish commands (act_dim,) within the limits up to the command on hold, a period apart, for ``most_s`` at most.
+
+    It ends at once where nothing was ever commanded and the robot's state is not known, or where ``publish`` says no.
+    """
     give_up, deadline_ns, published = time.monotonic() + most_s, time.monotonic_ns(), 0
     while time.monotonic() < give_up and not (published >= LAST_COMMANDS and safety.at_rest):
-        publish(safety.apply(None, None))
+        command = safety.apply(None, None)
+        if not safety.ready or not publish(command):
+            return
         published += 1
         deadline_ns += round(1e9 * safety.period_s)
         sleep_until(deadline_ns)

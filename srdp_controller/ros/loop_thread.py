@@ -12,7 +12,7 @@ from typing import Any
 
 from srdp_controller.control.clock import sleep_then_spin, sleep_until
 from srdp_controller.control.cycle import Cycle
-from srdp_controller.control.guard import DRIVING, SEEN, TAKEN, GuardSlot
+from srdp_controller.control.guard import DRIVING, SEEN, TAKEN, GuardSlot, come_to_rest
 from srdp_controller.control.late_cycles import LateCycles
 from srdp_controller.control.loop import LoopState, LoopTiming, run_loop
 from srdp_controller.control.privileges import (
@@ -29,7 +29,6 @@ from srdp_controller.observation import NEVER_NS
 from srdp_controller.spec import PolicySpec
 
 COLLECTION_NS = 500_000  # slack that a collection of the youngest generation needs
-LAST_COMMANDS = 3  # how often the hold command is published at least: a message may be lost
 SPARE_S = 1.0  # beyond what the limits need for a stop
 STUCK_S = 1.0  # a cycle that takes longer has a failed engine
 
@@ -104,7 +103,6 @@ class LoopThread:
     def start(self) -> None:
         """Begin; returns at once."""
         self._running = True
-        self._guarded(True)
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
         self._thread.start()
 
@@ -119,6 +117,7 @@ class LoopThread:
         give_up = time.monotonic() + self._stopping_s
         while time.monotonic() < give_up and thread.is_alive() and not self.failure:
             if supervisor.mode is Mode.STOP and self.cycle.safety.at_rest:
+                self._guarded(False)
                 break
             time.sleep(0.005)
         self._running = False
@@ -183,6 +182,7 @@ class LoopThread:
             if values["statistics.late_cycles"]:
                 late = self.late_cycles = LateCycles(self.period_ns)
                 timing, cycle = replace(timing, wait=late.wait(timing.wait)), late.cycle(cycle)
+            self._guarded(True)  # only now: privileges and garbage take longer than a cycle may
             run_loop(timing, self.state, cycle, lambda: self._running, self._collect_garbage)
         except BaseException as error:  # the loop's thread must say why it died, and leave no robot in motion
             if not self._abandoned:
@@ -236,22 +236,15 @@ class LoopThread:
         """The cycle cannot go on: STOP, and commands within the limits until the hold command is reached."""
         try:
             self.cycle.supervisor.step(Event.FAULT, failure, time.monotonic_ns())
-            self._come_to_rest()
+            come_to_rest(self.cycle.safety, self._rest, self._stopping_s)
             self._guarded(False)
         except Exception as error:  # nobody can publish any more: the robot has to stop by itself
             failure += f"; no hold command could be published: {cause_of(error)}"
         self.failure = failure
 
-    def _come_to_rest(self) -> None:
-        safety, give_up = self.cycle.safety, time.monotonic() + self._stopping_s
-        deadline_ns, published = time.monotonic_ns(), 0
-        while time.monotonic() < give_up and not (published >= LAST_COMMANDS and safety.at_rest):
-            command = safety.apply(None, None)
-            if not safety.ready:  # the robot's state is not known, and nothing was ever commanded
-                return
-            if self.guard is not None and not self.guard.leave(command, self.cycle.observation):
-                return
-            self._publish(command, [], NEVER_NS)
-            published += 1
-            deadline_ns += self.period_ns
-            sleep_until(deadline_ns)
+    def _rest(self, command: list[float]) -> bool:
+        """Publish a command on the way to rest; False: the guardian does."""
+        if self.guard is not None and not self.guard.leave(command, self.cycle.observation):
+            return False
+        self._publish(command, [], NEVER_NS)
+        return True

@@ -12,6 +12,9 @@ import pytest
 
 pytest.importorskip("rclpy")
 
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+
 from srdp_controller.processes import node_command
 
 pytestmark = pytest.mark.ros
@@ -120,8 +123,21 @@ def test_a_controller_that_hangs_with_the_interpreters_lock_is_ended(bench, tmp_
         controller.wait()
 
 
-def test_a_controller_that_ends_in_order_needs_no_guardian(driving, bench):
-    guardian = guardian_of(driving.process)
-    assert driving.end() == 0
-    assert "guardian" not in driving.output
+def test_a_controller_that_ends_in_order_needs_no_guardian(bench, start):
+    controller = start("controller_node", engine="student_k1", update_rate=RATE_HZ, updaterate=50.0)
+    assert bench.until("STUDENT", 30.0), controller.output
+    guardian = guardian_of(controller.process)
+    client = bench.node.create_client(ChangeState, "/srdp_controller/change_state")
+    for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
+        future = client.call_async(ChangeState.Request(transition=Transition(id=transition)))
+        end = time.monotonic() + 10.0
+        while not future.done() and time.monotonic() < end:
+            bench.run(0.02)
+        assert future.result().success
+        bench.run(0.5)
+    bench.call("/srdp_controller/reset")
+    assert bench.until("STUDENT", 10.0), controller.output
+    assert controller.end() == 0
+    assert "guardian" not in controller.output
     assert not Path(f"/proc/{guardian}").exists()
+    assert "parameter updaterate is not one of this node's; did you mean update_rate?" in controller.output

@@ -113,11 +113,8 @@ def init(
         draft, episodes, data = _from_arrays(name, arrays, rate), len(arrays.episodes), arrays.data
         text = draft.spec_text()
     write_file(spec_path, text.encode())
-    recipe = recipe_text(name, str(spec_path), data, episodes or FEW, draft.origin)
-    if graph:
-        recipe = recipe.replace(
-            "\ndata:", f"\n# {DECIDE}: record demonstrations into this bag (docs/own_robot.md)\ndata:"
-        )
+    to_decide = "record demonstrations into this bag (docs/own_robot.md)" if graph else ""
+    recipe = recipe_text(name, str(spec_path), data, episodes or FEW, draft.origin, to_decide=to_decide)
     write_file(recipe_path, recipe.encode())
     return _told(spec_path, recipe_path, episodes, later=graph > 0.0)
 
@@ -194,12 +191,12 @@ def _from_gymnasium(
     """The environment's own spec, and a recipe that collects in it or learns from a dataset of it."""
     task = f"gymnasium:{env_id}"
     spec = find_task(task).spec()
-    lines: list[str] = []
+    collect = ""
     data: dict[str, Any] = {"normalise": "data"}
     episodes, origin = COLLECTED, env_id
     if demonstrations is None:
         why = "" if expert else f"  # {DECIDE}: who demonstrates (docs/own_task.md)"
-        lines = [f"collect: {{episodes: {COLLECTED}, expert: '{expert or 'module:Class'}'}}{why}"]
+        collect = f"collect: {{episodes: {COLLECTED}, expert: '{expert or 'module:Class'}'}}{why}"
     else:
         for what, found, expected in (
             ("observations", len(demonstrations.observation), spec.obs_dim),
@@ -212,6 +209,5 @@ def _from_gymnasium(
     written = yaml.safe_dump(spec.model_dump(mode="json", exclude_none=True), sort_keys=False, width=120)
     about = f"# What {task} observes and commands, for reading: the recipe asks the task.\n"
     write_file(spec_path, f"{about}{written}".encode())
-    recipe = recipe_text(task, "", data, episodes, origin).splitlines()
-    write_file(recipe_path, "\n".join([*recipe[:2], *lines, *recipe[2:], ""]).encode())
+    write_file(recipe_path, recipe_text(task, "", data, episodes, origin, collect).encode())
     return _told(spec_path, recipe_path, episodes if demonstrations is not None else 0)

@@ -137,15 +137,18 @@ def alphas_for(episodes: int, calibration_share: float) -> list[float]:
     return [alpha for alpha in ALPHAS if trajectories_needed(alpha) <= held] or [math.ceil(100.0 / (held + 1)) / 100.0]
 
 
-def recipe_text(task: str, spec: str, data: dict[str, Any], episodes: int, origin: str) -> str:
-    """A recipe as commented YAML."""
+def recipe_text(
+    task: str, spec: str, data: dict[str, Any], episodes: int, origin: str, collect: str = "", to_decide: str = ""
+) -> str:
+    """A recipe as commented YAML; with a line ``collect``, and with what is to be decided of the data."""
     share = 0.3 if episodes < 200 else 0.15
     alphas = alphas_for(episodes, share)
     return "\n".join(
         [
             f"# How {task} is trained, from {origin}: `srdp check` this file, then `srdp pipeline` it",
             f"task: {task}",
-            f"data: {_flow({**data, 'spec': spec})}",
+            *([collect] if collect else []),
+            f"data: {_flow({**data, 'spec': spec})}{f'  # {DECIDE}: {to_decide}' if to_decide else ''}",
             f"split: {_flow({'calibration_share': share, 'test_share': 0.1})}  # of {episodes} episodes",
             "teacher:",
             "  prediction: v",
