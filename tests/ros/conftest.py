@@ -19,6 +19,7 @@ os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 
 import rclpy
 from geometry_msgs.msg import PoseStamped, TwistStamped
+from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
@@ -91,6 +92,7 @@ class Bench:
         self.object = (-0.15, 0.03)
         self.goal = (0.15, 0.0)
         self.silent = set()
+        self.age_ns = 0  # of what it publishes
         self.node.create_subscription(String, "/srdp_controller/mode", self._on_mode, LATCHED)
         self.node.create_subscription(TwistStamped, "/srdp_controller/command", self._on_command, 100)
 
@@ -102,7 +104,7 @@ class Bench:
         self.commands.append(message)
 
     def publish(self):
-        stamp = self.node.get_clock().now().to_msg()
+        stamp = (self.node.get_clock().now() - Duration(nanoseconds=self.age_ns)).to_msg()
         if "joint_states" not in self.silent:
             message = JointState(name=self.names, position=self.positions[: len(self.names)])
             message.header.stamp = stamp
